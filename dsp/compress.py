@@ -1,0 +1,92 @@
+"""Compression of dynamic range: logarithms and decibels.
+
+Conventions
+-----------
+* `ln` and `log10` take the logarithm of what they are given; `db` is ten times the decimal
+  logarithm of a power (equally, twenty times that of a magnitude).
+* A logarithm needs a floor: `clip` takes max(x, floor), `add` takes x + floor.
+* `top_db` limits a clip's range from below: nothing is more than `top_db` below the clip's maximum.
+
+The logarithm is this module's own, since NumPy's differs between processors: x = 2^e · m with m in
+[√½, √2), s = (m − 1) / (m + 1) and ln m = 2 artanh s, an odd polynomial in s. Its four coefficients
+interpolate 2 artanh(s) / s at the Chebyshev nodes of s² for |s| ≤ 3 − 2√2, where they are within
+7e-10 of it, far below float32 rounding.
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+LogUnit = Literal["ln", "log10", "db"]
+FloorMode = Literal["clip", "add"]
+
+_SCALE: dict[str, float] = {"ln": 1.0, "log10": 1 / np.log(10), "db": 10 / np.log(10)}
+
+_ARTANH = (1.999999998631318, 0.666668153381504, 0.39974850517843474, 0.2992439046949046)
+_SQRT_HALF_BITS = np.int32(0x3F3504F3)
+_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+_BLOCK = 16384  # values: the temporaries of one block stay in the cache
+
+
+def log(
+    x: NDArray[np.float32], *, unit: LogUnit, floor: float, floor_mode: FloorMode = "clip"
+) -> NDArray[np.float32]:
+    """Logarithm of non-negative values with a floor: float32, the shape of `x`.
+
+    `unit` is `ln`, `log10` or `db` (10 log10). With `floor_mode` `clip` the value is
+    log(max(x, floor)), with `add` log(x + floor). Raises ValueError for a floor that is not a
+    normal positive float32, since log(0) is not a number to train on.
+
+    >>> log(np.array([0, 1, 100], np.float32), unit="db", floor=1e-10).tolist()
+    [-100.0, 0.0, 20.0]
+    """
+    if unit not in _SCALE:
+        raise ValueError(f"log: {unit!r} is not one of {', '.join(get_args(LogUnit))}")
+    if floor_mode not in get_args(FloorMode):
+        raise ValueError(
+            f"floor_mode: {floor_mode!r} is not one of {', '.join(get_args(FloorMode))}"
+        )
+    if not _SMALLEST_NORMAL <= floor < np.inf:
+        raise ValueError(f"floor: {floor} must be at least {_SMALLEST_NORMAL:.3g} and finite")
+    apply_floor = np.maximum if floor_mode == "clip" else np.add
+    flat = np.ascontiguousarray(x, np.float32).reshape(-1)
+    out = np.empty_like(flat)
+    for start in range(0, flat.size, _BLOCK):
+        block = out[start : start + _BLOCK]
+        apply_floor(flat[start : start + _BLOCK], np.float32(floor), out=block)
+        _log_in_place(block, _SCALE[unit])
+    return out.reshape(np.shape(x))
+
+
+def _log_in_place(x: NDArray[np.float32], scale: float) -> None:
+    """Replace positive normal float32 values by `scale` times their natural logarithm."""
+    bits = x.view(np.int32)
+    exponent = (bits - _SQRT_HALF_BITS) >> 23
+    np.subtract(bits, exponent << 23, out=bits)  # x is now its own mantissa m
+    s = x - np.float32(1)
+    np.add(x, np.float32(1), out=x)
+    np.divide(s, x, out=s)
+    z = s * s
+    c0, c1, c2, c3 = (np.float32(scale * c) for c in _ARTANH)
+    np.multiply(z, c3, out=x)
+    for coefficient in (c2, c1):
+        np.add(x, coefficient, out=x)
+        np.multiply(x, z, out=x)
+    np.add(x, c0, out=x)
+    np.multiply(x, s, out=x)
+    z[:] = exponent
+    np.multiply(z, np.float32(scale * np.log(2)), out=z)
+    np.add(x, z, out=x)
+
+
+def limit_range(x: NDArray[np.float32], *, top_db: float) -> NDArray[np.float32]:
+    """Raise every value of one clip to at least `max(x) - top_db`: a new array like `x`, in dB.
+
+    >>> limit_range(np.array([-100, -10, 0], np.float32), top_db=80).tolist()
+    [-80.0, -10.0, 0.0]
+    """
+    if not top_db > 0:
+        raise ValueError(f"top_db: {top_db} must be above 0 dB")
+    limited: NDArray[np.float32] = np.maximum(x, x.max() - np.float32(top_db))
+    return limited

@@ -1,0 +1,147 @@
+"""Windows, padding and frames.
+
+Conventions
+-----------
+* A *centred* frame t is centred on sample `t * hop_length`: the signal is padded with `n_fft // 2`
+  samples on both sides. A frame that is not centred starts at sample `t * hop_length`.
+* A window of `win_length` samples shorter than `n_fft` sits in the middle of the frame,
+  `(n_fft - win_length) // 2` zeros before it.
+* *Periodic* windows (for spectral analysis) are one period of a cosine sum of period `win_length`;
+  *symmetric* ones (for filter design) have period `win_length - 1`.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+WindowKind = Literal["hann", "hamming", "blackman", "rectangular"]
+PadMode = Literal["reflect", "constant", "edge"]
+
+_COSINES: dict[str, tuple[float, ...]] = {
+    "hann": (0.5, 0.5),
+    "hamming": (0.54, 0.46),
+    "blackman": (0.42, 0.5, 0.08),
+    "rectangular": (1.0,),
+}
+
+
+@lru_cache(maxsize=32)
+def window(
+    kind: WindowKind, *, win_length: int, n_fft: int, periodic: bool = True
+) -> NDArray[np.float32]:
+    """A window of `win_length` samples, centred in `n_fft`: float32 (n_fft,), read-only.
+
+    The generalised cosine windows of Harris, "On the use of windows for harmonic analysis with the
+    discrete Fourier transform", Proc. IEEE 66(1), 1978, computed in float64 and then rounded.
+    Raises ValueError for an unknown kind or a window longer than the frame.
+
+    >>> window("hann", win_length=4, n_fft=6).tolist()
+    [0.0, 0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    if kind not in _COSINES:
+        raise ValueError(f"window: {kind!r} is not one of {', '.join(get_args(WindowKind))}")
+    if not 1 <= win_length <= n_fft:
+        raise ValueError(f"win_length: {win_length} samples do not fit into n_fft = {n_fft}")
+    period = win_length if periodic else max(win_length - 1, 1)
+    phase = 2 * np.pi * np.arange(win_length) / period
+    values = np.zeros(win_length)
+    for k, weight in enumerate(_COSINES[kind]):
+        values += (-1) ** k * weight * np.cos(k * phase)
+    table = np.zeros(n_fft, np.float32)
+    start = (n_fft - win_length) // 2
+    # Below 1e-12 only rounding is left: where a window touches zero, it is zero.
+    table[start : start + win_length] = np.where(np.abs(values) < 1e-12, 0.0, values)
+    table.setflags(write=False)
+    return table
+
+
+def pad(y: NDArray[np.float32], *, width: int, mode: PadMode) -> NDArray[np.float32]:
+    """Extend `y` (samples,) by `width` samples on both sides: float32 (samples + 2 * width,).
+
+    `reflect` mirrors about the first and the last sample without repeating them, again and again
+    where the signal is shorter than `width`; `edge` repeats the outermost sample; `constant` is 0.
+
+    >>> pad(np.array([1, 2, 3], np.float32), width=2, mode="reflect").tolist()
+    [3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0]
+    """
+    if mode not in get_args(PadMode):
+        raise ValueError(f"pad_mode: {mode!r} is not one of {', '.join(get_args(PadMode))}")
+    if mode == "reflect" and y.size <= width:
+        return np.pad(y, width, mode="reflect")
+    padded = np.empty(y.size + 2 * width, np.float32)
+    padded[width : width + y.size] = y
+    if mode == "reflect":
+        padded[:width] = y[width:0:-1]
+        padded[width + y.size :] = y[-2 : -2 - width : -1]
+    else:
+        padded[:width] = y[0] if mode == "edge" else 0.0
+        padded[width + y.size :] = y[-1] if mode == "edge" else 0.0
+    return padded
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a signal is cut into windowed frames; all lengths in samples.
+
+    `win_length` None means `n_fft`. Raises ValueError for lengths below one sample, a window that
+    does not fit into the frame, or names that do not exist.
+
+    >>> Framing(n_fft=512, hop_length=128).n_frames(110250)
+    862
+    >>> Framing(n_fft=512, hop_length=128, center=False).n_frames(511)
+    0
+    """
+
+    n_fft: int
+    hop_length: int
+    win_length: int | None = None
+    window: WindowKind = "hann"
+    periodic: bool = True
+    center: bool = True
+    pad_mode: PadMode = "constant"
+
+    def __post_init__(self) -> None:
+        if self.n_fft < 1 or self.hop_length < 1:
+            raise ValueError(
+                f"n_fft, hop_length: {self.n_fft}, {self.hop_length} must be 1 sample or more"
+            )
+        if self.pad_mode not in get_args(PadMode):
+            raise ValueError(
+                f"pad_mode: {self.pad_mode!r} is not one of {', '.join(get_args(PadMode))}"
+            )
+        self.table()
+
+    @property
+    def n_bins(self) -> int:
+        """Frequency bins of a frame's spectrum, 0 Hz to half the sample rate."""
+        return self.n_fft // 2 + 1
+
+    def table(self) -> NDArray[np.float32]:
+        """The window over a whole frame: float32 (n_fft,), read-only."""
+        win_length = self.n_fft if self.win_length is None else self.win_length
+        return window(self.window, win_length=win_length, n_fft=self.n_fft, periodic=self.periodic)
+
+    def n_frames(self, n_samples: int) -> int:
+        """How many frames a signal of `n_samples` has; 0 if it is shorter than one frame."""
+        padded = n_samples + 2 * (self.n_fft // 2) if self.center and n_samples else n_samples
+        return max(0, 1 + (padded - self.n_fft) // self.hop_length)
+
+    def frames(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The frames of `y` (samples,), not yet windowed: a read-only view (frames, n_fft).
+
+        >>> y = np.arange(6, dtype=np.float32)
+        >>> Framing(n_fft=4, hop_length=2, center=False).frames(y).tolist()
+        [[0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0]]
+        """
+        count = self.n_frames(y.size)
+        if self.center:
+            padded = pad(y, width=self.n_fft // 2, mode=self.pad_mode)
+        else:
+            padded = np.ascontiguousarray(y)
+        step = padded.strides[0]
+        return np.lib.stride_tricks.as_strided(
+            padded, (count, self.n_fft), (self.hop_length * step, step), writeable=False
+        )

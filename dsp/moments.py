@@ -1,0 +1,210 @@
+"""Statistics that can be merged: moments and histograms of each bin over frames.
+
+Conventions
+-----------
+* Moments of a clip are float64 (4, bins): sum and sum of squares of `x - pivot`, minimum, maximum.
+  The pivot is fixed by the recipe, never by the data, so that moments can be merged exactly.
+* Sums have one order, whatever the machine: blocks of 1,024 rows counted from the first row, added
+  by halves within a block (a tree of plain additions) and in order from block to block.
+* A histogram counts values on a grid that is fixed by the recipe: integer counts, merged by adding.
+  Values outside the grid are counted in its first and last cell.
+* Of complex values, the magnitude is described.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK = 1024
+
+N_CELLS = 256
+
+
+def ordered_sum(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of `x` (rows, columns) over its rows, in this module's order: float64 (columns,).
+
+    >>> ordered_sum(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).tolist()
+    [9.0, 12.0]
+    """
+    total = np.zeros(x.shape[1])
+    for start in range(0, len(x), _BLOCK):
+        part = x[start : start + _BLOCK]
+        while len(part) > 1:
+            half = (len(part) + 1) // 2
+            folded = part[:half].copy()
+            folded[: len(part) - half] += part[half:]
+            part = folded
+        total += part[0]
+    return total
+
+
+def moments(x: NDArray[np.generic], *, pivot: float) -> NDArray[np.float64]:
+    """Moments of one clip `x` (frames, bins), at least one frame: float64 (4, bins).
+
+    Rows are the sum of `x - pivot`, the sum of its squares, the minimum and the maximum of `x`.
+
+    >>> moments(np.array([[1.0], [3.0]]), pivot=1.0).tolist()
+    [[2.0], [4.0], [1.0], [3.0]]
+    """
+    values = _real(x).astype(np.float64)
+    low, high = values.min(axis=0), values.max(axis=0)
+    values -= pivot
+    total = ordered_sum(values)
+    np.multiply(values, values, out=values)
+    return np.stack([total, ordered_sum(values), low, high])
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Per-bin statistics of many frames; arrays are float64 (bins,), `std` with divisor `count`."""
+
+    count: int
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+
+
+def merge(per_clip: NDArray[np.float64], n_frames: NDArray[np.int64], *, pivot: float) -> Summary:
+    """Merge moments (clips, 4, bins) of clips with `n_frames` (clips,) frames each, in their order.
+
+    Raises ValueError if there is no clip.
+
+    >>> a, b = np.array([[1.0], [3.0]]), np.array([[5.0]])
+    >>> clips = np.stack([moments(a, pivot=0.0), moments(b, pivot=0.0)])
+    >>> merge(clips, np.array([2, 1]), pivot=0.0).mean.tolist()
+    [3.0]
+    """
+    if len(per_clip) == 0:
+        raise ValueError("there is no clip to compute statistics of")
+    count = int(n_frames.sum())
+    offset = ordered_sum(per_clip[:, 0]) / count
+    squares = ordered_sum(per_clip[:, 1]) / count
+    return Summary(
+        count=count,
+        mean=pivot + offset,
+        # Rounding may leave the variance of a constant a hair below zero.
+        std=np.sqrt(np.maximum(squares - offset * offset, 0.0)),
+        min=per_clip[:, 2].min(axis=0),
+        max=per_clip[:, 3].max(axis=0),
+    )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """256 cells that values are counted in.
+
+    `linear`: equal cells from `low` to `high`. `octave`: four cells an octave, 2^-40 to 2^24, split
+    at 1, 1.25, 1.5 and 1.75 times the power of two, for values that are never negative.
+    """
+
+    kind: str
+    low: float = 0.0
+    high: float = 0.0
+
+    def edges(self) -> NDArray[np.float64]:
+        """The 257 borders of the cells, in the values' unit.
+
+        >>> Grid("octave").edges()[160:165].tolist()
+        [1.0, 1.25, 1.5, 1.75, 2.0]
+        """
+        cells = np.arange(N_CELLS + 1)
+        if self.kind == "octave":
+            return np.asarray(np.ldexp(1.0 + cells % 4 / 4, cells // 4 - 40), np.float64)
+        return np.asarray(self.low + cells * ((self.high - self.low) / N_CELLS), np.float64)
+
+    def cells(self, x: NDArray[np.generic]) -> NDArray[np.int64]:
+        """The cell that each value of `x` falls in, 0 to 255, in the shape of `x`."""
+        values = _real(x).astype(np.float64)
+        if self.kind == "octave":
+            mantissa, exponent = np.frexp(values)
+            cells = (exponent + 39) * np.int64(4) + (mantissa * 8 - 4).astype(np.int64)
+            cells[values <= 0] = 0
+        else:
+            scaled = (values - self.low) * (N_CELLS / (self.high - self.low))
+            cells = np.floor(np.clip(scaled, 0, N_CELLS - 1)).astype(np.int64)
+        return np.clip(cells, 0, N_CELLS - 1)
+
+
+def histogram(x: NDArray[np.generic], *, grid: Grid) -> NDArray[np.int64]:
+    """How often each bin of `x` (frames, bins) falls in each cell: int64 (bins, 256).
+
+    >>> histogram(np.array([[0.0], [0.1], [0.9]]), grid=Grid("linear", 0.0, 1.0))[0, [0, 25, 230]]
+    array([1, 1, 1])
+    """
+    n_bins = x.shape[1]
+    flat = grid.cells(x) + np.arange(n_bins) * N_CELLS
+    return np.bincount(flat.reshape(-1), minlength=n_bins * N_CELLS).reshape(n_bins, N_CELLS)
+
+
+def quantile(counts: NDArray[np.int64], q: float, *, grid: Grid) -> NDArray[np.float64]:
+    """The value below which a share `q` of each bin lies, from counts (bins, 256): float64 (bins,).
+
+    Values are taken as evenly spread within a cell, so the result is exact to a cell's width.
+
+    >>> counts = np.full((1, 256), 10)
+    >>> quantile(counts, 0.5, grid=Grid("linear", 0.0, 1.0)).tolist()
+    [0.5]
+    """
+    edges = grid.edges()
+    upto = np.cumsum(counts, axis=1)
+    target = q * upto[:, -1]
+    cell = np.minimum((upto < target[:, None]).sum(axis=1), N_CELLS - 1)
+    rows = np.arange(len(counts))
+    here = counts[rows, cell]
+    before = upto[rows, cell] - here
+    share = np.where(here > 0, (target - before) / np.maximum(here, 1), 0.0)
+    return np.asarray(edges[cell] + share * (edges[cell + 1] - edges[cell]), np.float64)
+
+
+def centre_and_scale(
+    summary: Summary,
+    counts: NDArray[np.int64],
+    *,
+    kind: Literal["none", "standard", "min_max", "robust"],
+    per: Literal["bin", "global"],
+    grid: Grid,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What normalization subtracts and divides by: two float32 (bins,).
+
+    `standard`: mean and standard deviation; `min_max`: minimum and range; `robust`: median and
+    interquartile range, from `counts` (bins, 256) on `grid`; `none`: 0 and 1. A scale of zero, of
+    a bin that never changes, becomes 1. With `per` `global` all bins share one centre and scale.
+
+    >>> summary = Summary(2, *(np.array([v]) for v in (3.0, 2.0, 1.0, 5.0)))
+    >>> counts = np.zeros((1, 256), np.int64)
+    >>> centre, scale = centre_and_scale(summary, counts, kind="standard", per="bin",
+    ...                                  grid=Grid("octave"))
+    >>> centre.tolist(), scale.tolist()
+    ([3.0], [2.0])
+    """
+    n_bins = len(summary.mean)
+    if per == "global":
+        mean = ordered_sum(summary.mean[:, None]) / n_bins
+        squares = summary.std * summary.std + (summary.mean - mean) * (summary.mean - mean)
+        std = np.sqrt(ordered_sum(squares[:, None]) / n_bins)
+        low, high = summary.min.min(keepdims=True), summary.max.max(keepdims=True)
+        summary = Summary(summary.count * n_bins, mean, std, low, high)
+        counts = counts.sum(axis=0, keepdims=True)
+    if kind == "standard":
+        centre, scale = summary.mean, summary.std
+    elif kind == "min_max":
+        centre, scale = summary.min, summary.max - summary.min
+    elif kind == "robust":
+        low, centre, high = (quantile(counts, q, grid=grid) for q in (0.25, 0.5, 0.75))
+        scale = high - low
+    else:
+        centre, scale = np.zeros(1), np.ones(1)
+    scale = np.where(scale > 0, scale, 1.0)
+    centre, scale = (np.broadcast_to(x, n_bins).astype(np.float32) for x in (centre, scale))
+    return centre, scale
+
+
+def _real(x: NDArray[np.generic]) -> NDArray[np.generic]:
+    """`x` itself, or the magnitude (float64) of complex values, from portable operations."""
+    if not np.iscomplexobj(x):
+        return x
+    re, im = x.real.astype(np.float64), x.imag.astype(np.float64)
+    return np.sqrt(re * re + im * im)

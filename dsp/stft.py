@@ -1,0 +1,121 @@
+"""The short-time Fourier transform of one or many signals.
+
+Conventions
+-----------
+* Bin f is at `f * sample_rate / n_fft` Hz, f = 0 … n_fft // 2. No scaling: a full-scale sine on a
+  bin has the magnitude `sum(window) / 2`.
+* Frames, windows and padding are those of `dsp.framing`; phases are those of the frame's first
+  sample, as in librosa and torch.
+
+Many signals go through one block of frames together, so that short clips cost no more than long
+ones. A frame's bits depend neither on its neighbours nor on where in a block it lies: rows are
+handed to the FFT in multiples of 16, since SciPy may compute left-over rows in another order.
+Bits are promised for `n_fft` up to 8192 without prime factors above 5 (`is_portable`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from dsp.framing import Framing
+
+_ROWS_MULTIPLE = 16
+
+
+def is_portable(n_fft: int) -> bool:
+    """Whether an FFT of `n_fft` real samples gives the same bits in every supported SciPy.
+
+    >>> is_portable(2048), is_portable(400), is_portable(2039), is_portable(16384)
+    (True, True, False, False)
+    """
+    rest = n_fft
+    for prime in (2, 3, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1 and n_fft <= 8192
+
+
+def spectra(
+    signals: Sequence[NDArray[np.float32]], framing: Framing
+) -> Iterator[NDArray[np.complex64]]:
+    """Spectra of all frames of all signals, in order: blocks of complex64 (bins, frames).
+
+    `signals` are float32 (samples,) each. The frames of one follow those of the one before it
+    without a gap, across block borders. The caller may overwrite a block.
+    """
+    table = framing.table()
+    block_tn = np.empty((256 if framing.n_fft <= 512 else 128, framing.n_fft), np.float32)
+    filled = 0
+    for y in signals:
+        frames_tn = framing.frames(y)
+        start = 0
+        while start < len(frames_tn):
+            taken = min(len(block_tn) - filled, len(frames_tn) - start)
+            rows = block_tn[filled : filled + taken]
+            np.multiply(frames_tn[start : start + taken], table, out=rows)
+            start += taken
+            filled += taken
+            if filled == len(block_tn):
+                yield scipy.fft.rfft(block_tn.T, axis=0)
+                filled = 0
+    if filled:
+        used = -(-filled // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+        block_tn[filled:used] = 0
+        yield scipy.fft.rfft(block_tn[:used].T, axis=0)[:, :filled]
+
+
+def over_frames(
+    signals: Sequence[NDArray[np.float32]],
+    framing: Framing,
+    function: Callable[[NDArray[np.complex64]], NDArray[Any]],
+    *,
+    n_bins: int,
+    dtype: type[np.generic] = np.float32,
+) -> list[NDArray[Any]]:
+    """Apply `function` to blocks of spectra and give each signal its part: arrays (frames, n_bins).
+
+    `function` takes complex64 (n_fft // 2 + 1, frames of a block), which it may overwrite, and
+    returns (n_bins, frames of the block); what it computes for a frame may depend on that frame
+    alone. The results are views of one array of `dtype`, one after the other. Raises ValueError if
+    a signal has no whole frame.
+    """
+    counts = [framing.n_frames(y.size) for y in signals]
+    if not all(counts):
+        short = signals[counts.index(0)].size
+        raise ValueError(f"a signal of {short} samples has no frame of n_fft = {framing.n_fft}")
+    out_tf = np.empty((sum(counts), n_bins), dtype)
+    row = 0
+    for spectrum in spectra(signals, framing):
+        columns = spectrum.shape[1]
+        out_tf[row : row + columns] = function(spectrum).T
+        row += columns
+    return np.split(out_tf, np.cumsum(counts)[:-1])
+
+
+def power_spectrum(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """|X|² of a spectrum (bins, frames), float32, overwriting the spectrum it is given.
+
+    Real and imaginary parts are squared and added one by one: NumPy's complex multiply and `abs`
+    are not the same on every processor.
+
+    >>> power_spectrum(np.array([[3 + 4j]], np.complex64)).tolist()
+    [[25.0]]
+    """
+    parts = np.ascontiguousarray(spectrum).view(np.float32)
+    np.multiply(parts, parts, out=parts)
+    return parts[:, 0::2] + parts[:, 1::2]
+
+
+def stft(y: NDArray[np.float32], framing: Framing) -> NDArray[np.complex64]:
+    """Complex STFT of `y` (samples,) float32: complex64 (frames, n_fft // 2 + 1).
+
+    Raises ValueError if the signal has no whole frame.
+
+    >>> y = np.ones(1000, np.float32)
+    >>> stft(y, Framing(n_fft=512, hop_length=128, window="rectangular", center=False))[0, 0]
+    np.complex64(512+0j)
+    """
+    return over_frames([y], framing, lambda x: x, n_bins=framing.n_bins, dtype=np.complex64)[0]

@@ -1,0 +1,171 @@
+"""Artifacts: what tasks make, where it lies under a root, and the one way to commit it.
+
+    ROOT/catalogue/recipes/HASH.json      every recipe that was ever built
+    ROOT/catalogue/manifests/HASH.parquet every manifest
+    ROOT/artifacts/STAGE/KEY              what one stage made of one shard
+    ROOT/features/KEY.zarr                published feature sets
+    ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
+    ROOT/mlflow/                          the embedded tracking store
+
+Existence means complete: everything is written to a temporary sibling and renamed. What must
+survive a power cut is fsynced before the rename, and its folder after it. Two writers of one
+artifact write equal bytes; the later one discards its copy.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Quarantined(NamedTuple):
+    """A content that could not be used."""
+
+    content: str
+    stage: str
+    reason: str
+    message: str
+
+
+@dataclass
+class Waveforms:
+    """The decoded or resampled clips of one shard, in content order.
+
+    `signals` are float32 (samples,), each at its `sample_rates` Hz. `sources` keeps the
+    (sample rate in Hz, samples) that each had in its file, `seconds` the time each stage took.
+    """
+
+    contents: list[str] = field(default_factory=list)
+    signals: list[NDArray[np.float32]] = field(default_factory=list)
+    sample_rates: list[int] = field(default_factory=list)
+    sources: list[tuple[int, int]] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class DamagedArtifactError(RuntimeError):
+    """An artifact whose bytes are not those that were written."""
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends without an error.
+
+    The block makes a file, replacing what was there, or a folder, which is discarded if `path`
+    exists by then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
+    try:
+        yield temporary
+        if durable:
+            _fsync(temporary)
+        if not (temporary.is_dir() and path.exists()):
+            try:
+                temporary.replace(path)
+            except OSError:
+                if not path.is_dir():  # another writer committed the same folder first
+                    raise
+        if durable:
+            _fsync_folder(path.parent)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; a folder disappears at once."""
+    if path.is_dir():
+        grave = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            path.rename(grave)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(grave, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, replacing what was there."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text("utf-8"))
+
+
+def write_waveforms(folder: Path, waveforms: Waveforms, *, durable: bool) -> None:
+    """Commit waveforms as a folder: `samples.f32`, one clip after the other, and `index.json`."""
+    with replacing(folder, durable=durable) as temporary:
+        temporary.mkdir()
+        checksum = google_crc32c.Checksum()
+        with (temporary / "samples.f32").open("wb") as file:
+            for y in waveforms.signals:
+                data = np.ascontiguousarray(y, "<f4").tobytes()
+                checksum.update(data)
+                file.write(data)
+        index = {
+            "contents": waveforms.contents,
+            "n_samples": [y.size for y in waveforms.signals],
+            "sample_rates": waveforms.sample_rates,
+            "sources": waveforms.sources,
+            "quarantined": waveforms.quarantined,
+            "seconds": waveforms.seconds,
+            "crc32c": checksum.hexdigest().decode(),
+        }
+        (temporary / "index.json").write_text(json.dumps(index))
+
+
+def read_waveforms(folder: Path) -> Waveforms:
+    """Read waveforms back, memory-mapped. Raises DamagedArtifactError if a bit has changed."""
+    index = read_json(folder / "index.json")
+    total = sum(index["n_samples"])
+    samples: NDArray[np.float32] = (
+        np.memmap(folder / "samples.f32", "<f4", "r") if total else np.empty(0, np.float32)
+    )
+    checksum = google_crc32c.Checksum()
+    for start in range(0, samples.size, 1 << 22):
+        checksum.update(samples[start : start + (1 << 22)].tobytes())
+    if samples.size != total or checksum.hexdigest().decode() != index["crc32c"]:
+        raise DamagedArtifactError(f"{folder} is damaged; delete it and build again")
+    return Waveforms(
+        contents=index["contents"],
+        signals=np.split(samples, np.cumsum(index["n_samples"])[:-1]) if index["n_samples"] else [],
+        sample_rates=index["sample_rates"],
+        sources=[(rate, samples) for rate, samples in index["sources"]],
+        quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
+        seconds=index["seconds"],
+    )
+
+
+def _fsync(path: Path) -> None:
+    """Put a file, or all files and folders below a folder, on the disk."""
+    if not path.is_dir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return
+    for entry in path.iterdir():
+        _fsync(entry)
+    _fsync_folder(path)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

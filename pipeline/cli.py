@@ -1,0 +1,386 @@
+"""The `basilar` command. The library raises; this module prints and exits.
+
+Exit codes: 0 built or cached, 1 failed, 2 wrong use. With `--json`, exactly one JSON object goes to
+standard output; everything else goes to standard error.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from pipeline import artifacts
+from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
+from pipeline.recipe import Recipe, RecipeError
+
+app = typer.Typer(
+    help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+stderr = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Root = Annotated[Path, typer.Option(help="Folder of artifacts, feature sets and MLflow runs.")]
+
+
+class UsageError(Exception):
+    """What was asked for is not possible as it was asked."""
+
+
+@app.command()
+def scan(
+    source: Annotated[Path, typer.Argument(help="Folder of audio, or a table of clips.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Manifest: .parquet, or .csv or .jsonl.")
+    ],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that a table's paths start from.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="'parent', or a regular expression with (?P<label>…).")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="What must not cross splits: as --label, (?P<group>…).")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Shares like train=0.8,valid=0.1,test=0.1, or a CSV.")
+    ] = None,
+    rehash: Annotated[bool, typer.Option(help="Read every file again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find, hash and probe audio; write a manifest, or convert one.
+
+    Example: basilar scan audio -o manifest.parquet --label parent --split train=0.8,test=0.2
+    """
+    from pipeline.scan import scan as scan_source
+
+    manifest, skipped = scan_source(
+        source,
+        root=root,
+        label=label,
+        group=group,
+        split=_split(split),
+        rehash=rehash,
+        progress=_progress("scanning"),
+    )
+    write_manifest(manifest, output)
+    problems = [problem for problem in manifest.column("problem") if problem]
+    result = {
+        "manifest": str(output),
+        "manifest_hash": manifest.hash,
+        "clips": len(manifest),
+        "seconds": sum(manifest.seconds),
+        "unreadable": problems,
+        "not_audio": skipped,
+    }
+    hours = result["seconds"] / 3600 if isinstance(result["seconds"], float) else 0.0
+    _print(
+        result,
+        as_json,
+        f"{output}: {len(manifest)} clips, {hours:.2f} h, {len(skipped)} files are not audio, "
+        f"{len(problems)} cannot be read",
+        *(f"  cannot be read: {problem}" for problem in problems),
+    )
+
+
+@app.command()
+def recipe(
+    file: Annotated[Path | None, typer.Argument(help="Recipe (TOML).")] = None,
+    schema: Annotated[bool, typer.Option(help="Print the JSON Schema of recipes.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a recipe with every value resolved, and its hash.
+
+    Example: basilar recipe params/log_mel.toml
+    """
+    from pipeline.keys import recipe_hashes
+
+    if schema:
+        print(json.dumps(Recipe.model_json_schema(), indent=1))
+        return
+    if file is None:
+        raise UsageError("name a recipe file, or ask for --schema")
+    loaded = Recipe.load(file)
+    hashes = recipe_hashes(loaded)
+    portable = loaded.representation.portable
+    result = {
+        "recipe_hash": hashes["normalization"],
+        "hashes": hashes,
+        "portable": portable,
+        "recipe": loaded.resolved(),
+    }
+    promise = "the same bits everywhere" if portable else "bits are not promised for this n_fft"
+    comments = [f"# {stage} {value}" for stage, value in hashes.items()]
+    _print(result, as_json, loaded.to_toml(), f"# {promise}", *comments)
+
+
+@app.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    manifest: Annotated[Path, typer.Argument(help="Manifest, or a folder to scan.")],
+    root: Root,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    shard_seconds: Annotated[float, typer.Option(min=0.001, help="Audio a shard, s.")] = 600.0,
+    audio_root: Annotated[
+        Path | None, typer.Option(help="Where the manifest's audio is now, if it moved.")
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help="Stages whose artifacts are kept.")
+    ] = "resample,representation",
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad clips.")] = 0.01,
+    tracking_uri: Annotated[
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: under the root.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option(help="Print what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build a feature set, or find it built.
+
+    Example: basilar build params/log_mel.toml manifest.parquet --root features --workers 2
+    """
+    from pipeline.shards import Plan
+    from pipeline.tasks import Build
+
+    plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
+    planned = Build(root.absolute(), plan, _keep(keep), max_bad, tracking_uri)
+    if dry_run:
+        _dry_run(planned, as_json)
+        return
+    from pipeline import engines
+
+    outcome = engines.run(planned, workers=workers)
+    if not outcome.succeeded:
+        if as_json:
+            print(json.dumps({"key": plan.key, "error": "the build failed"}))
+        raise typer.Exit(1)
+    attributes = _attributes(planned.store)
+    result = {
+        "key": plan.key,
+        "path": str(planned.store),
+        "digest": attributes["digest"],
+        "recipe_hash": attributes["recipe_hash"],
+        "manifest_hash": attributes["manifest_hash"],
+        "clips": attributes["clips"],
+        "quarantined": attributes["quarantined"],
+        "shards_computed": outcome.shards_computed,
+        "shards_cached": len(plan.shards) - outcome.shards_computed,
+        "stages": {
+            stage: {"computed": outcome.computed[stage], "cached": outcome.cached[stage]}
+            for stage in outcome.computed
+        },
+        "seconds": round(outcome.seconds, 3),
+        "mlflow_run_id": outcome.mlflow_run_id,
+    }
+    if attributes["recipe"]["store"] != plan.recipe.store.model_dump():
+        stderr.print(
+            f"note: {plan.key[:12]} is published with [store] {attributes['recipe']['store']}; the "
+            "values are the same. To lay them out anew, delete its path and build again."
+        )
+    verb = "cached" if outcome.shards_computed == 0 else "built"
+    _print(
+        result,
+        as_json,
+        f"{verb} {plan.key} in {outcome.seconds:.1f} s",
+        f"  path     {planned.store}",
+        f"  digest   {attributes['digest']}",
+        f"  clips    {attributes['clips']}, quarantined {attributes['quarantined']}",
+        f"  shards   {outcome.shards_computed} computed, "
+        f"{len(plan.shards) - outcome.shards_computed} cached",
+        f"  mlflow   {outcome.mlflow_run_id or 'not logged; the next build tries again'}",
+    )
+
+
+@app.command()
+def ls(root: Root, as_json: Json = False) -> None:
+    """List the feature sets of a root.
+
+    Example: basilar ls --root features
+    """
+    sets = [_attributes(path) for path in sorted((root / "features").glob("[!.]*.zarr"))]
+    rows = [
+        {
+            "key": a["key"],
+            "name": a["recipe"]["name"],
+            "kind": a["recipe"]["representation"]["kind"],
+            **{name: a[name] for name in ("clips", "frames", "quarantined", "digest")},
+        }
+        for a in sets
+    ]
+    lines = [
+        f"{row['key'][:12]}  {row['name'] or row['kind']:16}  {row['clips']:>8} clips  "
+        f"{row['frames']:>10} frames  digest {row['digest'][:12]}"
+        for row in rows
+    ]
+    _print({"root": str(root), "feature_sets": rows}, as_json, *(lines or ["no feature sets"]))
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")],
+    root: Root,
+    as_json: Json = False,
+) -> None:
+    """Show what a feature set is and how it was made.
+
+    Example: basilar show 3f2a --root features
+    """
+    import pyarrow.parquet as pq
+
+    path = find(root, key)
+    attributes = _attributes(path)
+    lost = pq.read_table(path / "quarantine.parquet", use_threads=False).to_pylist()
+    names = ("key", "digest", "recipe_hash", "manifest_hash", "clips", "frames", "portable")
+    _print(
+        {"path": str(path), **attributes, "quarantine": lost},
+        as_json,
+        f"path           {path}",
+        *(f"{name:14} {attributes[name]}" for name in names),
+        f"versions       {', '.join(f'{k} {v}' for k, v in attributes['versions'].items())}",
+        *(f"quarantined    {e['id']}: {e['stage']}: {e['reason']}: {e['message']}" for e in lost),
+        "",
+        Recipe.from_dict(attributes["recipe"]).to_toml(),
+    )
+
+
+def find(root: Path, key: str) -> Path:
+    """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
+    matches = sorted((root / "features").glob("[!.]*.zarr"))
+    found = [path for path in matches if path.name.startswith(key)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(path.stem[:12] for path in (found or matches)[:10]) or "none"
+    problem = "several feature sets" if found else "no feature set"
+    raise UsageError(f"{root}: {problem} with a key that begins with {key!r}; there is: {known}")
+
+
+def _attributes(path: Path) -> dict[str, Any]:
+    """A store's attributes, without opening it through Zarr."""
+    attributes: dict[str, Any] = artifacts.read_json(path / "zarr.json")["attributes"]["basilar"]
+    return attributes
+
+
+def _manifest(source: Path, audio_root: Path | None) -> Manifest:
+    if source.suffix == ".parquet" and not source.is_dir():
+        manifest = read_manifest(source)
+    else:
+        from pipeline.scan import scan as scan_source
+
+        manifest, _ = scan_source(source, root=audio_root, progress=_progress("scanning"))
+    return manifest if audio_root is None else Manifest(audio_root.absolute(), manifest.table)
+
+
+def _keep(text: str) -> tuple[str, ...]:
+    from pipeline.keys import STAGES
+
+    keep = {name.strip() for name in text.split(",") if name.strip()} | {"representation"}
+    if not keep <= set(STAGES):
+        raise UsageError(f"--keep {text!r}: allowed are {', '.join(STAGES)}, separated by commas")
+    return tuple(sorted(keep))
+
+
+def _split(text: str | None) -> dict[str, float] | Path | None:
+    if text is None or "=" not in text:
+        return None if text is None else Path(text)
+    try:
+        parts = [part.split("=") for part in text.split(",")]
+        return {name.strip(): float(share) for name, share in parts}
+    except ValueError:
+        raise UsageError(f"--split {text!r}: write shares as train=0.8,test=0.2") from None
+
+
+def _dry_run(planned: Any, as_json: bool) -> None:
+    """Print what a build would do: shards by stage, and the disk they need."""
+    plan, work = planned.plan, planned.work()
+    total = len(plan.shards)
+    kind = plan.recipe.representation
+    rate = plan.recipe.resample.sample_rate
+    row_bytes = kind.n_bins() * kind.stored_dtype().itemsize
+    need = {
+        "decode": 0 if "decode" not in planned.keep else 4 * 44_100,
+        "resample": 4 * rate if "resample" in planned.keep else 0,
+        "representation": kind.n_frames(rate * 1000) * row_bytes / 1000,
+    }
+    stages = {
+        stage: {
+            "cached": total - len(shards),
+            "compute": len(shards),
+            "bytes": round(need[stage] * sum(shard.seconds for shard in shards)),
+        }
+        for stage, shards in work.pending.items()
+    }
+    disk = sum(stage["bytes"] for stage in stages.values())
+    result = {
+        "key": plan.key,
+        "recipe_hash": plan.hashes["normalization"],
+        "manifest_hash": plan.manifest.hash,
+        "published": work.published,
+        "clips": len(plan.manifest),
+        "shards": total,
+        "stages": stages,
+        "disk_bytes": disk,
+    }
+    _print(
+        result,
+        as_json,
+        f"{plan.key}: {'published' if work.published else 'not published'}",
+        *(
+            f"  {stage:15} {counts['cached']:>4} shards cached, {counts['compute']:>4} to compute"
+            for stage, counts in stages.items()
+        ),
+        f"  disk needed     {disk / 1e6:.1f} MB",
+    )
+
+
+def _progress(what: str) -> Any:
+    def bar(items: Iterable[Any], total: int) -> Iterable[Any]:
+        return track(items, what, total, console=stderr, transient=True, disable=not _on_screen())
+
+    return bar
+
+
+def _on_screen() -> bool:
+    return stderr.is_terminal
+
+
+def _print(result: dict[str, Any], as_json: bool, *lines: str) -> None:
+    if as_json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(lines))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"basilar {version('basilar')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Folders of audio to feature sets for machine learning, addressed by the hash of how."""
+
+
+def main() -> NoReturn:
+    """Run the command; errors of use exit with 2, failures with 1."""
+    try:
+        app(standalone_mode=True)
+    except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
+        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)
+    sys.exit(0)

@@ -1,0 +1,76 @@
+"""Where the work of a build runs: Luigi workers on this machine."""
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+
+import luigi
+
+from pipeline import artifacts
+from pipeline.keys import STAGES
+from pipeline.tasks import Build, LogRun, run_file
+
+_GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a build came to: `computed` and `cached` count shards by stage."""
+
+    succeeded: bool
+    computed: dict[str, int]
+    cached: dict[str, int]
+    seconds: float
+    mlflow_run_id: str | None
+
+    @property
+    def shards_computed(self) -> int:
+        """Shards of which at least one stage was computed."""
+        return max(self.computed.values())
+
+
+def run(build: Build, *, workers: int) -> Outcome:
+    """Carry out a build with Luigi's own scheduler; a cached one only looks for its last output."""
+    started = time.perf_counter()
+    pending = build.work().pending
+    _report_failures()
+    summary = luigi.build(
+        [LogRun.of(build.register())],
+        workers=workers,
+        local_scheduler=True,
+        detailed_summary=True,
+    )
+    left = build.work().pending
+    computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
+    marker = run_file(build.root, build.plan.key, build.tracking_uri)
+    return Outcome(
+        succeeded=summary.status in _GOOD and build.store.exists(),
+        computed=computed,
+        cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},
+        seconds=time.perf_counter() - started,
+        mlflow_run_id=artifacts.read_json(marker)["run_id"] if marker.exists() else None,
+    )
+
+
+class _Brief(logging.Formatter):
+    """A failed task's exception in one line, or as many as its message has."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The exception's own words."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            return record.getMessage()
+        return f"error: {type(error).__name__}: {error}"
+
+
+def _report_failures() -> None:
+    """Let Luigi say what went wrong, and nothing else, on standard error."""
+    luigi.configuration.get_config().set("core", "no_configure_logging", "true")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Brief())
+    for name, level in (("luigi-interface", logging.ERROR), ("luigi", logging.ERROR)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False

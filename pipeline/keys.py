@@ -1,0 +1,117 @@
+"""Canonical form, hashes, keys and digests: what addresses everything Basilar makes.
+
+Every hash is SHA-256 over canonical JSON: sorted keys, no spaces, ASCII, floats in their shortest
+form, NaN and infinities refused. Each pre-image carries a type tag and a schema version, and
+downstream pre-images contain upstream hashes. 32 hex digits are kept.
+
+In a recipe hash: every value that changes a number, and op versions. Left out on purpose: names and
+paths, workers, shard size, chunks and codec (values do not depend on them), library versions
+(recorded, and guarded by the canaries). Decoder identity enters keys, for lossy formats only.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsp import representations, resample
+from pipeline import audio
+from pipeline.recipe import Recipe
+
+SCHEMA = 1
+STAGES = ("decode", "resample", "representation")  # the stages of one shard, upstream first
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON of dicts with string keys, lists, strings, numbers, booleans and None.
+
+    Raises ValueError for NaN and infinities, TypeError for anything JSON does not have.
+
+    >>> canonical({"b": [1, 1.0, -0.0], "a": "é"})
+    '{"a":"\\\\u00e9","b":[1,1.0,0.0]}'
+    """
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"keys must be strings: {sorted(map(repr, value))}")
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value == 0:
+        return 0.0  # -0.0 computes what 0.0 does
+    return value
+
+
+def hash_of(type_tag: str, **fields: Any) -> str:
+    """The hash of named fields under a type tag: 32 hex digits.
+
+    >>> hash_of("example", n_fft=2048) == hash_of("example", n_fft=2048.0)
+    False
+    """
+    return _sha256(canonical({"type": type_tag, "schema": SCHEMA, **fields}).encode())[:32]
+
+
+def recipe_hashes(recipe: Recipe) -> dict[str, str]:
+    """The recipe hash of each stage; each contains the one before it.
+
+    The last, `normalization`, is the hash of the whole recipe.
+    """
+    kind = recipe.representation.kind
+    hashes: dict[str, str] = {}
+    upstream: str | None = None
+    for stage, version, section in (
+        ("decode", audio.VERSION, recipe.decode),
+        ("resample", resample.VERSION, recipe.resample),
+        ("representation", representations.VERSIONS[kind], recipe.representation),
+        ("normalization", 1, recipe.normalization),
+    ):
+        upstream = hash_of(
+            stage, op_version=version, parameters=section.model_dump(), upstream=upstream
+        )
+        hashes[stage] = upstream
+    return hashes
+
+
+def content_hash(sha256: str, offset: float | None, duration: float | None) -> str:
+    """What a clip contains: a file's SHA-256, or the hash of file and excerpt (64 hex digits)."""
+    if offset is None and duration is None:
+        return sha256
+    pre_image = {"type": "excerpt", "schema": SCHEMA, "sha256": sha256}
+    return _sha256(canonical({**pre_image, "offset": offset, "duration": duration}).encode())
+
+
+def manifest_hash(clips: Iterable[tuple[str, str, str | None, str | None]]) -> str:
+    """The hash of a data set: (content, id, label, split) of each clip, in any order."""
+    running = hashlib.sha256(canonical({"type": "manifest", "schema": SCHEMA}).encode())
+    for clip in sorted(clips, key=lambda clip: clip[:2]):
+        running.update(canonical(clip).encode())
+    return running.hexdigest()[:32]
+
+
+def values_hash(values: NDArray[Any]) -> str:
+    """SHA-256 of an array's values in C order, little-endian (64 hex digits)."""
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    return _sha256(memoryview(little.reshape(-1).view(np.uint8)))
+
+
+def digest(
+    clips: Iterable[tuple[str, str]], n_frames: Iterable[int], *, n_bins: int, dtype: str
+) -> str:
+    """The digest of a feature set from (content, values hash) of its clips in content order.
+
+    Whatever the chunks, codec, shards, workers or engine, equal values give an equal digest.
+    """
+    running = hashlib.sha256(canonical({"type": "digest", "schema": SCHEMA}).encode())
+    for (content, values), frames in zip(clips, n_frames, strict=True):
+        running.update(canonical([content, [int(frames), n_bins], dtype, values]).encode())
+    return running.hexdigest()[:32]
+
+
+def _sha256(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,331 @@
+"""The Luigi DAG: Decode → Resample → Represent for each shard, FitNormalization → Publish → LogRun.
+
+A task is identified by its root and the key of what it makes; how it gets there (`build`, `shard`)
+is left out of its identity. Every `run()` starts by looking whether its output exists, since Luigi
+does not, reads, calls the stage and commits. Artifacts of stages outside `keep` are removed once
+the next stage is committed; Luigi does not look upstream of a complete task, so reruns stay cached.
+"""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from pipeline import artifacts, stages, statistics, store
+from pipeline.keys import canonical, hash_of
+from pipeline.manifest import read_manifest, write_manifest
+from pipeline.recipe import Recipe
+from pipeline.shards import Plan, Shard, Work, outstanding
+
+KEEP = ("resample", "representation")
+MAX_BAD = 0.01
+
+# A dead tracker must not fail a build: LogRun then ends without its output, to be made by the next
+# build, and the tasks above it must not be refused for that.
+_config = luigi.configuration.get_config()
+if not _config.has_option("worker", "check_unfulfilled_deps"):
+    _config.set("worker", "check_unfulfilled_deps", "false")
+
+
+class TooManyBadError(RuntimeError):
+    """More clips were quarantined than `max_bad` allows."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build: a plan, where it is carried out, and how. Its text form is a task's parameter."""
+
+    root: Path
+    plan: Plan
+    keep: tuple[str, ...] = KEEP
+    max_bad: float = MAX_BAD
+    tracking_uri: str = ""
+
+    def register(self) -> str:
+        """Enter recipe and manifest into the root's catalogue and return the build as text."""
+        recipe, manifest = self.plan.recipe, self.plan.manifest
+        file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
+        if not file.exists():
+            artifacts.write_json(file, recipe.resolved())
+        file = _manifest_file(self.root, manifest.hash)
+        if not file.exists() or not read_manifest(file).table.equals(manifest.table):
+            write_manifest(manifest, file)
+        return canonical(
+            {
+                "root": str(self.root),
+                "recipe": recipe.resolved(),
+                "manifest": manifest.hash,
+                "audio_root": str(manifest.root),
+                "shard_seconds": self.plan.shard_seconds,
+                "keep": list(self.keep),
+                "max_bad": self.max_bad,
+                "tracking_uri": self.tracking_uri,
+            }
+        )
+
+    @cached_property
+    def store(self) -> Path:
+        """Where the feature set is published."""
+        return self.root / "features" / f"{self.plan.key}.zarr"
+
+    def artifact(self, stage: str, shard: Shard) -> Path:
+        """Where what a stage makes of a shard lies."""
+        suffix = f".{self.plan.layout}" if stage == "representation" else ""
+        return self.root / "artifacts" / stage / f"{shard.keys[stage]}{suffix}"
+
+    def shard_folder(self, shard: Shard) -> Path:
+        """Where the features of a shard lie."""
+        return self.artifact("representation", shard)
+
+    def work(self) -> Work:
+        """What of the plan is missing under the root."""
+        return outstanding(
+            self.plan,
+            published=self.store.exists(),
+            exists=lambda stage, shard: self.artifact(stage, shard).exists(),
+        )
+
+
+@lru_cache(maxsize=16)
+def build_of(text: str) -> Build:
+    """The build that a task's parameter describes."""
+    fields: dict[str, Any] = json.loads(text)
+    root = Path(fields["root"])
+    manifest = read_manifest(_manifest_file(root, fields["manifest"]))
+    manifest = replace(manifest, root=Path(fields["audio_root"]))
+    recipe = Recipe.from_dict(fields["recipe"])
+    plan = Plan(recipe, manifest, fields["shard_seconds"])
+    return Build(root, plan, tuple(fields["keep"]), fields["max_bad"], fields["tracking_uri"])
+
+
+def _manifest_file(root: Path, manifest_hash: str) -> Path:
+    return root / "catalogue" / "manifests" / f"{manifest_hash}.parquet"
+
+
+class _Task(luigi.Task):  # type: ignore[misc]  # luigi is untyped
+    """A task that makes one thing under a root."""
+
+    root = luigi.Parameter(description="folder of all artifacts and feature sets")
+    key = luigi.Parameter(description="hash that addresses what the task makes")
+    build = luigi.Parameter(
+        significant=False, positional=False, visibility=ParameterVisibility.HIDDEN
+    )
+
+    @property
+    def the_build(self) -> Build:
+        """The build this task is part of."""
+        return build_of(self.build)
+
+    def path(self) -> Path:
+        """Where the task's output lies."""
+        raise NotImplementedError
+
+    def output(self) -> luigi.LocalTarget:
+        """The target whose existence means the task is complete."""
+        return luigi.LocalTarget(str(self.path()))
+
+
+class _ShardTask(_Task):
+    """A task that makes one stage of one shard."""
+
+    shard = luigi.IntParameter(significant=False, positional=False)
+    stage: str  # decode, resample or representation
+
+    @classmethod
+    def of(cls, build: str, shard: Shard) -> "_ShardTask":
+        """This stage of a shard of a build."""
+        root = str(build_of(build).root)
+        task: _ShardTask = cls(root=root, key=shard.keys[cls.stage], build=build, shard=shard.index)
+        return task
+
+    @property
+    def the_shard(self) -> Shard:
+        """The shard this task works on."""
+        return self.the_build.plan.shards[self.shard]
+
+    def path(self) -> Path:
+        return self.the_build.artifact(self.stage, self.the_shard)
+
+    def kept(self, stage: str) -> bool:
+        """Whether a stage's artifacts outlive the next stage."""
+        return stage in self.the_build.keep
+
+
+class Decode(_ShardTask):
+    """Audio files to one channel of samples at their own rate."""
+
+    stage = "decode"
+
+    def run(self) -> None:
+        """Decode the clips of the shard."""
+        if self.path().exists():
+            return
+        plan = self.the_build.plan
+        decoded = stages.decode(self.the_shard.sources, plan.recipe.decode, root=plan.manifest.root)
+        artifacts.write_waveforms(self.path(), decoded, durable=self.kept("decode"))
+
+
+class Resample(_ShardTask):
+    """Decoded clips to one sample rate."""
+
+    stage = "resample"
+
+    def requires(self) -> luigi.Task:
+        """The decoded shard."""
+        return Decode.of(self.build, self.the_shard)
+
+    def run(self) -> None:
+        """Resample the clips of the shard."""
+        if self.path().exists():
+            return
+        decoded = artifacts.read_waveforms(self.requires().path())
+        resampled = stages.resample_clips(decoded, self.the_build.plan.recipe.resample)
+        artifacts.write_waveforms(self.path(), resampled, durable=self.kept("resample"))
+        if not self.kept("decode"):
+            artifacts.remove(self.requires().path())
+
+
+class Represent(_ShardTask):
+    """Resampled clips to features."""
+
+    stage = "representation"
+
+    def requires(self) -> luigi.Task:
+        """The resampled shard."""
+        return Resample.of(self.build, self.the_shard)
+
+    def run(self) -> None:
+        """Compute the representation of the clips of the shard."""
+        if self.path().exists():
+            return
+        recipe = self.the_build.plan.recipe
+        represented = stages.represent(artifacts.read_waveforms(self.requires().path()), recipe)
+        store.write_shard(self.path(), represented, recipe=recipe, shard=self.the_shard)
+        if not self.kept("resample"):
+            artifacts.remove(self.requires().path())
+
+
+class FitNormalization(_Task):
+    """The statistics of the fit split."""
+
+    @classmethod
+    def of(cls, build: str) -> "FitNormalization":
+        """The statistics of a build."""
+        the_build = build_of(build)
+        task: FitNormalization = cls(
+            root=str(the_build.root), key=the_build.plan.fit_key(), build=build
+        )
+        return task
+
+    def requires(self) -> list[luigi.Task]:
+        """The features of all shards."""
+        return [Represent.of(self.build, shard) for shard in self.the_build.plan.shards]
+
+    def path(self) -> Path:
+        return self.the_build.root / "artifacts" / "statistics" / f"{self.key}.npz"
+
+    def run(self) -> None:
+        """Merge what the shards say of the fit split."""
+        if self.path().exists():
+            return
+        build = self.the_build
+        shards = [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
+        refuse_too_many_bad(build, shards)
+        histograms = build.root / "artifacts" / "histogram"
+        fitted = statistics.fit(build.plan, shards, histograms=histograms)
+        statistics.write_statistics(self.path(), fitted)
+
+
+class Publish(_Task):
+    """The feature set: all shards in one Zarr store."""
+
+    @classmethod
+    def of(cls, build: str) -> "Publish":
+        """The feature set of a build."""
+        the_build = build_of(build)
+        task: Publish = cls(root=str(the_build.root), key=the_build.plan.key, build=build)
+        return task
+
+    def requires(self) -> list[luigi.Task]:
+        """The statistics and the features of all shards."""
+        shards = [Represent.of(self.build, shard) for shard in self.the_build.plan.shards]
+        return [FitNormalization.of(self.build), *shards]
+
+    def path(self) -> Path:
+        return self.the_build.store
+
+    def run(self) -> None:
+        """Link the shards into one store."""
+        if self.path().exists():
+            return
+        build = self.the_build
+        refuse_too_many_bad(
+            build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
+        )
+        fitted = statistics.read_statistics(self.requires()[0].path())
+        store.publish(self.path(), build.plan, fitted, shard_folder=build.shard_folder)
+
+
+class LogRun(_Task):
+    """The feature set's run in MLflow. A tracker that does not answer fails no build."""
+
+    @classmethod
+    def of(cls, build: str) -> "LogRun":
+        """The run of a build: its last task."""
+        the_build = build_of(build)
+        task: LogRun = cls(root=str(the_build.root), key=the_build.plan.key, build=build)
+        return task
+
+    def requires(self) -> luigi.Task:
+        """The published feature set."""
+        return Publish.of(self.build)
+
+    def complete(self) -> bool:
+        """The run is logged, and what it describes is there."""
+        return bool(super().complete() and self.requires().complete())
+
+    def path(self) -> Path:
+        build = self.the_build
+        return run_file(build.root, self.key, build.tracking_uri)
+
+    def run(self) -> None:
+        """Log the feature set, or leave it to the next build if the tracker does not answer."""
+        if self.path().exists():
+            return
+        from pipeline import tracking  # imports mlflow, which no other task needs
+
+        build = self.the_build
+        try:
+            run_id = tracking.log_run(build.store, build.root, build.tracking_uri)
+        except tracking.TrackerError as error:
+            logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
+        else:
+            artifacts.write_json(self.path(), {"run_id": run_id, "uri": build.tracking_uri})
+
+
+def run_file(root: Path, key: str, tracking_uri: str) -> Path:
+    """Where the id of a feature set's MLflow run is kept, one for each tracker."""
+    return root / "runs" / f"{key}-{hash_of('tracker', uri=tracking_uri)[:8]}.json"
+
+
+def refuse_too_many_bad(build: Build, shards: list[statistics.ShardTables]) -> None:
+    """Raise TooManyBadError, listing them, if more clips are quarantined than is allowed."""
+    lost = {entry.content: entry for shard in shards for entry in shard.quarantined}
+    manifest = build.plan.manifest
+    clips = zip(manifest.column("id"), manifest.contents, strict=True)
+    bad = [(clip_id, lost[content]) for clip_id, content in clips if content in lost]
+    allowed = max(1, int(build.max_bad * len(manifest)))
+    if len(bad) <= allowed and len(bad) < len(manifest):
+        return
+    shown = [f"  {clip_id}: {e.stage}: {e.reason}: {e.message}" for clip_id, e in bad[:50]]
+    if len(bad) > 50:
+        shown.append(f"  … and {len(bad) - 50} more")
+    raise TooManyBadError(
+        f"{len(bad)} of {len(manifest)} clips cannot be used, {allowed} are allowed (--max-bad); "
+        "nothing is published\n" + "\n".join(shown)
+    )

@@ -1,0 +1,149 @@
+"""MLflow: one run a feature set, with its recipe, data set, statistics and hashes.
+
+The only module that imports mlflow. Without a tracking URI, a SQLite database and artifacts under
+the root are used. A run is looked for by its key before it is made, so that a feature set never has
+two. A tracker that does not answer costs seconds: retries are bounded, and TrackerError is raised.
+"""
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# Before mlflow is imported: no telemetry, whole values, and no minutes of retries.
+for _name, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_TRUNCATE_LONG_VALUES": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "GIT_PYTHON_REFRESH": "quiet",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import pandas as pd
+from filelock import FileLock
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipeline import artifacts
+from pipeline.dataset import FeatureSet
+from pipeline.recipe import Recipe
+
+EXPERIMENT = "basilar"
+
+
+class TrackerError(RuntimeError):
+    """The tracking server could not be used; the message names it."""
+
+
+def default_uri(root: Path) -> str:
+    """The tracking URI of the embedded store under a root."""
+    return f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+
+
+def log_run(store: Path, root: Path, tracking_uri: str) -> str:
+    """Log a published feature set and return its run id; an empty URI means the embedded store.
+
+    Raises TrackerError if the tracker does not answer or refuses.
+    """
+    uri = tracking_uri or default_uri(root)
+    folder = root / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Two first users of one SQLite database corrupt it, and two loggers would log twice.
+        with FileLock(folder / ".lock"):
+            client = MlflowClient(tracking_uri=uri)
+            experiment = _experiment(client, None if tracking_uri else folder / "artifacts")
+            fs = FeatureSet.open(store)
+            for run in client.search_runs([experiment], f"tags.`basilar.key` = '{fs.key}'"):
+                if run.info.status == "FINISHED":
+                    return str(run.info.run_id)
+                client.delete_run(run.info.run_id)  # its logging was cut off half-way
+            return _log(client, experiment, fs)
+    except (MlflowException, OSError) as error:
+        raise TrackerError(f"{uri}: {error}") from error
+
+
+def _experiment(client: MlflowClient, location: Path | None) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    where = None if location is None else location.absolute().as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=where))
+
+
+def _log(client: MlflowClient, experiment: str, fs: FeatureSet) -> str:
+    recipe = Recipe.from_dict(fs.recipe)
+    run = client.create_run(experiment, run_name=f"{recipe.name or 'feature set'} {fs.key[:12]}")
+    run_id = str(run.info.run_id)
+    attributes = fs.attributes
+    tags = {name: attributes[name] for name in ("key", "recipe_hash", "digest", "manifest_hash")}
+    client.log_batch(
+        run_id,
+        params=[Param(name, value) for name, value in parameters(recipe).items()],
+        metrics=[Metric(name, value, 0, 0) for name, value in metrics(fs).items()],
+        tags=[RunTag(f"basilar.{name}", value) for name, value in tags.items()]
+        + [RunTag("basilar.path", str(fs.path))],
+    )
+    source = json.dumps({"uri": str(fs.path)})
+    dataset = Dataset(
+        name=recipe.name or "feature set",
+        digest=fs.digest,
+        source_type="local",
+        source=source,
+        profile=json.dumps({"clips": len(fs), "frames": attributes["frames"]}),
+    )
+    context = InputTag("mlflow.data.context", "features")
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "recipe.toml").write_text(recipe.to_toml(), "utf-8")
+        artifacts.write_json(folder / "feature_set.json", attributes)
+        fs.quarantine.to_csv(folder / "quarantine.csv", index=False)
+        client.log_artifacts(run_id, str(folder))
+    client.log_table(run_id, per_bin_table(fs), artifact_file="statistics_per_bin.json")
+    client.set_terminated(run_id, "FINISHED")
+    return run_id
+
+
+def parameters(recipe: Recipe) -> dict[str, str]:
+    """The resolved recipe as flat names and values: `representation.n_fft`, …"""
+    return {
+        f"{section}.{name}": str(value)
+        for section, values in recipe.resolved().items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    }
+
+
+def metrics(fs: FeatureSet) -> dict[str, float]:
+    """The statistics of a feature set as flat names and numbers."""
+    clips, stats = fs.clips, fs.stats
+    files = (fs.path / "features").rglob("*")
+    values: dict[str, Any] = {
+        "clips": len(fs),
+        "hours": clips["duration"].sum() / 3600,
+        "frames": fs.attributes["frames"],
+        "quarantined": fs.attributes["quarantined"],
+        "bytes": sum(file.stat().st_size for file in files if file.is_file()),
+        "mean": stats["mean"].mean(),
+        "std": (stats["std"] ** 2 + (stats["mean"] - stats["mean"].mean()) ** 2).mean() ** 0.5,
+        "min": stats["min"].min(),
+        "max": stats["max"].max(),
+        **{
+            f"clips_{re.sub('[^A-Za-z0-9_.-]', '_', str(name))}": count
+            for name, count in clips["split"].value_counts().items()
+        },
+        **{f"seconds_{stage}": spent for stage, spent in fs.attributes["seconds"].items()},
+    }
+    return {name: float(value) for name, value in values.items()}
+
+
+def per_bin_table(fs: FeatureSet) -> pd.DataFrame:
+    """Mean, standard deviation, minimum and maximum of each bin of the fit split."""
+    columns = {name: fs.stats[name] for name in ("mean", "std", "min", "max")}
+    return pd.DataFrame({"bin": range(len(columns["mean"])), **columns})

@@ -1,0 +1,1 @@
+"""Luigi workflows to copy and change."""

@@ -1,0 +1,61 @@
+"""Build a feature set as a Luigi workflow.
+
+    python -m luigi --module workflows.build_feature_set BuildFeatureSet \
+        --recipe params/log_mel.toml --manifest manifest.parquet --root features --local-scheduler
+
+Copy this file to make a workflow of your own: a task that requires `BuildFeatureSet` finds the
+feature set at `self.input().path`.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import luigi
+
+from pipeline.manifest import Manifest, read_manifest
+from pipeline.recipe import Recipe
+from pipeline.shards import DEFAULT_SHARD_SECONDS, Plan
+from pipeline.tasks import KEEP, MAX_BAD, Build, LogRun
+
+# Luigi's command exits with 0 whatever happens unless it is told otherwise.
+_config = luigi.configuration.get_config()
+for _name in ("already_running", "missing_data", "not_run", "task_failed", "scheduling_error"):
+    if not _config.has_option("retcode", _name):
+        _config.set("retcode", _name, "1")
+if not _config.has_option("retcode", "unhandled_exception"):
+    _config.set("retcode", "unhandled_exception", "2")
+
+
+class BuildFeatureSet(luigi.WrapperTask):  # type: ignore[misc]  # luigi is untyped
+    """The feature set of a recipe over a manifest, published under a root and logged to MLflow."""
+
+    recipe = luigi.PathParameter(description="recipe (TOML)")
+    manifest = luigi.PathParameter(description="manifest (Parquet), made by: basilar scan")
+    root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
+    shard_seconds = luigi.FloatParameter(default=DEFAULT_SHARD_SECONDS, significant=False)
+    audio_root = luigi.OptionalPathParameter(default=None, significant=False)
+    keep = luigi.Parameter(default=",".join(KEEP), significant=False)
+    max_bad = luigi.FloatParameter(default=MAX_BAD, significant=False)
+    tracking_uri = luigi.Parameter(default="", significant=False)
+
+    @cached_property
+    def planned(self) -> Build:
+        """The build: decided once, before anything is done."""
+        manifest = read_manifest(Path(self.manifest))
+        if self.audio_root is not None:
+            manifest = Manifest(Path(self.audio_root).absolute(), manifest.table)
+        plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)
+        keep = tuple(name for name in self.keep.split(",") if name)
+        return Build(Path(self.root), plan, keep, self.max_bad, self.tracking_uri)
+
+    @cached_property
+    def _log_run(self) -> luigi.Task:
+        return LogRun.of(self.planned.register())
+
+    def requires(self) -> luigi.Task:
+        """The run in MLflow, and all that it needs."""
+        return self._log_run
+
+    def output(self) -> luigi.LocalTarget:
+        """The published feature set."""
+        return luigi.LocalTarget(str(self.planned.store))
