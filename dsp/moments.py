@@ -198,8 +198,8 @@ def centre_and_scale(
     else:
         centre, scale = np.zeros(1), np.ones(1)
     scale = np.where(scale > 0, scale, 1.0)
-    centre, scale = (np.broadcast_to(x, n_bins).astype(np.float32) for x in (centre, scale))
-    return centre, scale
+    whole = np.broadcast_to(np.stack([centre, scale]).astype(np.float32), (2, n_bins))
+    return whole[0], whole[1]
 
 
 def _real(x: NDArray[np.generic]) -> NDArray[np.generic]:

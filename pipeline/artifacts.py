@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 
@@ -103,6 +105,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file."""
     return json.loads(path.read_text("utf-8"))
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a Parquet file (`pyarrow.parquet.read_table` would import pandas to do it)."""
+    with pq.ParquetFile(path) as file:
+        return file.read(use_threads=False)
 
 
 def write_waveforms(folder: Path, waveforms: Waveforms, *, durable: bool) -> None:

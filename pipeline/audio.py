@@ -246,9 +246,12 @@ def _open(path: Path, limits: Limits, *, whole: bool = False) -> Iterator["_Read
                 raise AudioError("not_audio", "no audio format is recognised in its first bytes")
             if found.problem:
                 raise found.problem
-            if found.format in _WALKS and (whole or found.format == "flac"):
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    _WALKS[found.format](data, found.start)
+            flac = found.format == "flac"  # the one walk that is short enough for probe
+            if found.format in _WALKS and (whole or flac):
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                _WALKS[found.format](data, found.start)
+                if whole and flac and data.find(b"fLaC\0\0\0\x22", found.start + 4) >= 0:
+                    raise AudioError("corrupt", "a second FLAC file follows inside it: split them")
             reader = (_SoundFile if found.decoder == "soundfile" else _FFmpeg)(file, found)
             if isinstance(reader, _SoundFile) and reader.uncounted:
                 reader = _FFmpeg(file, found)
@@ -344,6 +347,16 @@ class _SoundFile:
             raise AudioError("truncated", message)
 
 
+class _Nameless(io.FileIO):
+    """An open file for FFmpeg: no name to take hints or protocols from, and no seek that raises."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:  # a place that damaged bytes led to: theirs, not the file system's fault
+            return -1
+
+
 class _FFmpeg:
     """FFmpeg on an open file."""
 
@@ -367,8 +380,7 @@ class _FFmpeg:
         form: tuple[int, int] | None = None
         resampler: Any = None
         container: Any
-        # The descriptor, not the path: FFmpeg takes hints and protocols from names.
-        nameless = io.FileIO(file.fileno(), closefd=False)
+        nameless = _Nameless(file.fileno(), closefd=False)
         try:
             with av.open(nameless, format=self.found.format, metadata_errors="ignore") as container:
                 stream = self._choose(container)
@@ -471,7 +483,7 @@ def _identify(file: io.FileIO) -> _Found | None:
     if magic in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
         return _wav(file, size, head)
     if magic == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        sound = [c[1:] for c in _chunks(file, "big") if c[0] == b"SSND"] or [(0, 0)]
+        sound = [c[1:] for c in _chunks(file, size, "big") if c[0] == b"SSND"] or [(0, 0)]
         return _Found("aiff", "soundfile", 0, _cut(*sound[0], size))
     if magic == b".snd":
         begin, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
@@ -485,7 +497,7 @@ def _identify(file: io.FileIO) -> _Found | None:
         return _Found("nist", "soundfile", 0, _cut(1024, samples * channels * width, size))
     if magic == b"caff":
         known = head[28:32] in (b"lpcm", b"alac", b"ulaw", b"alaw")
-        sound = [c[1:] for c in _chunks(file, "big", 8, 8) if c[0] == b"data"] or [(0, 0)]
+        sound = [c[1:] for c in _chunks(file, size, "big", 8, 8) if c[0] == b"data"] or [(0, 0)]
         return _Found("caf", "soundfile" if known else "ffmpeg", 0, _cut(*sound[0], size))
     if magic == b"fLaC" and len(head) >= 42:
         packed = int.from_bytes(head[18:26], "big")
@@ -527,26 +539,24 @@ def _cut(begin: int, length: int, size: int) -> AudioError | None:
 
 
 def _chunks(
-    file: io.FileIO, order: Literal["little", "big"], position: int = 12, width: int = 4
+    file: io.FileIO, size: int, order: Literal["little", "big"], position: int = 12, width: int = 4
 ) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, first byte and claimed length of the chunks of RIFF, IFF or CAF, 100 at most."""
     for _ in range(100):
-        head = _read_at(file, position, 4 + width)
+        head = _read_at(file, position, 4 + width) if position < size else b""
         if len(head) < 4 + width:
             return
         length = int.from_bytes(head[4:], order)
         position += 4 + width
         yield head[:4], position, length
         position += length + (length & 1 if width == 4 else 0)
-        if position >= 2**63:
-            return
 
 
 def _wav(file: io.FileIO, size: int, head: bytes) -> _Found:
     order: Literal["little", "big"] = "big" if head[:4] == b"RIFX" else "little"
     tag, channels, align, bits, spare, long_length = 1, 1, 2, 16, 0, 0
     unclosed, problem = False, None
-    for name, begin, length in _chunks(file, order):
+    for name, begin, length in _chunks(file, size, order):
         if name == b"ds64":
             long_length = int.from_bytes(_read_at(file, begin + 8, 8), "little")
         elif name == b"fmt ":

@@ -233,11 +233,9 @@ def show(
 
     Example: basilar show 3f2a --root features
     """
-    import pyarrow.parquet as pq
-
     path = find(root, key)
     attributes = _attributes(path)
-    lost = pq.read_table(path / "quarantine.parquet", use_threads=False).to_pylist()
+    lost = artifacts.read_table(path / "quarantine.parquet").to_pylist()
     names = ("key", "digest", "recipe_hash", "manifest_hash", "clips", "frames", "portable")
     _print(
         {"path": str(path), **attributes, "quarantine": lost},

@@ -101,7 +101,8 @@ class FeatureSet:
         if self.recipe["normalization"]["kind"] == "none":
             return x
         centred = np.asarray(x, np.float32) - self.stats["centre"]
-        return np.divide(centred, self.stats["scale"], out=centred)
+        normalized: NDArray[np.float32] = np.divide(centred, self.stats["scale"], out=centred)
+        return normalized
 
     @cached_property
     def _rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -97,7 +97,7 @@ def manifest_hash(clips: Iterable[tuple[str, str, str | None, str | None]]) -> s
 def values_hash(values: NDArray[Any]) -> str:
     """SHA-256 of an array's values in C order, little-endian (64 hex digits)."""
     little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    return _sha256(memoryview(little.reshape(-1).view(np.uint8)))
+    return _sha256(little.reshape(-1).view(np.uint8).data)
 
 
 def digest(

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.artifacts import replacing
+from pipeline.artifacts import read_table, replacing
 from pipeline.keys import content_hash, manifest_hash
 
 SCHEMA = pa.schema(
@@ -94,7 +94,7 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read a Parquet manifest. Raises ManifestError if it is not one, OSError without a file."""
     try:
-        table = pq.read_table(path, use_threads=False)
+        table = read_table(path)
     except pa.ArrowInvalid as error:
         raise ManifestError(f"{path}: not a Parquet file: {error}") from None
     root = recorded_root(path, table)

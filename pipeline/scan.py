@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import audio
+from pipeline.artifacts import read_table
 from pipeline.manifest import SCHEMA, Manifest, ManifestError, recorded_root, refuse_escape
 
 AUDIO_SUFFIXES = frozenset(
@@ -167,7 +167,7 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
     recorded = None
     if source.suffix == ".parquet":
         try:
-            table = pq.read_table(source, use_threads=False)
+            table = read_table(source)
         except pa.ArrowInvalid as error:
             raise ManifestError(f"{source}: not a Parquet file: {error}") from None
         recorded = recorded_root(source, table)

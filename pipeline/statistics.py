@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
 from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
-from pipeline.artifacts import Quarantined, replacing
+from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
 from pipeline.shards import Plan
 
@@ -62,9 +61,9 @@ def read_shard(folder: Path) -> ShardTables:
     group = zarr.open_group(folder, mode="r")
     per_name = [np.asarray(group[f"moments/{name}"]) for name in MOMENTS]
     attributes: Any = group.attrs["basilar"]
-    rows = pq.read_table(folder / "quarantine.parquet", use_threads=False).to_pylist()
+    rows = read_table(folder / "quarantine.parquet").to_pylist()
     return ShardTables(
-        clips=pq.read_table(folder / "clips.parquet", use_threads=False).to_pydict(),
+        clips=read_table(folder / "clips.parquet").to_pydict(),
         quarantined=[Quarantined(**{n: row[n] for n in Quarantined._fields}) for row in rows],
         moments=np.stack(per_name, axis=1),
         seconds=attributes["seconds"],

@@ -38,7 +38,7 @@ from pipeline.stages import Represented
 from pipeline.statistics import MOMENTS, Statistics, read_shard
 
 SCHEMA = 1
-_BLOSC: dict[str, tuple[str, str]] = {
+_BLOSC: dict[str, tuple[Any, Any]] = {
     "compact": ("lz4", "bitshuffle"),
     "archive": ("zstd", "shuffle"),
 }
@@ -87,7 +87,7 @@ def write_shard(folder: Path, represented: Represented, *, recipe: Recipe, shard
     geometry = Geometry.of(recipe.store, n_bins=n_bins, itemsize=dtype.itemsize)
     n_frames = [len(x) for x in represented.features]
     starts, n_files = place(n_frames, shard_rows=geometry.shard_rows)
-    clips = {
+    clips: dict[str, list[Any]] = {
         "content": represented.contents,
         "start": starts,
         "n_frames": n_frames,
@@ -164,9 +164,9 @@ def publish(
 
     with replacing(folder) as temporary:
         _create_features(temporary, recipe, sum(n_files))
-        for shard, first, count in zip(plan.shards, first_file, n_files, strict=False):
+        for planned, first, count in zip(plan.shards, first_file, n_files, strict=False):
             for i in range(count):
-                source = shard_folder(shard) / "features" / "c" / str(i) / "0"
+                source = shard_folder(planned) / "features" / "c" / str(i) / "0"
                 _link(source, temporary / "features" / "c" / str(first + i) / "0")
         moments = np.stack([shards[index].moments[i] for index, i in places])
         _write_tables(temporary, clips, quarantined, moments)

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import luigi
 from luigi.parameter import ParameterVisibility
@@ -107,7 +107,7 @@ def _manifest_file(root: Path, manifest_hash: str) -> Path:
     return root / "catalogue" / "manifests" / f"{manifest_hash}.parquet"
 
 
-class _Task(luigi.Task):  # type: ignore[misc]  # luigi is untyped
+class _Task(luigi.Task):
     """A task that makes one thing under a root."""
 
     root = luigi.Parameter(description="folder of all artifacts and feature sets")
@@ -134,14 +134,13 @@ class _ShardTask(_Task):
     """A task that makes one stage of one shard."""
 
     shard = luigi.IntParameter(significant=False, positional=False)
-    stage: str  # decode, resample or representation
+    stage: ClassVar[str]  # decode, resample or representation
 
     @classmethod
-    def of(cls, build: str, shard: Shard) -> "_ShardTask":
+    def of(cls, build: str, shard: Shard) -> Self:
         """This stage of a shard of a build."""
         root = str(build_of(build).root)
-        task: _ShardTask = cls(root=root, key=shard.keys[cls.stage], build=build, shard=shard.index)
-        return task
+        return cls(root=root, key=shard.keys[cls.stage], build=build, shard=shard.index)
 
     @property
     def the_shard(self) -> Shard:
@@ -175,7 +174,7 @@ class Resample(_ShardTask):
 
     stage = "resample"
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> Decode:
         """The decoded shard."""
         return Decode.of(self.build, self.the_shard)
 
@@ -195,7 +194,7 @@ class Represent(_ShardTask):
 
     stage = "representation"
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> Resample:
         """The resampled shard."""
         return Resample.of(self.build, self.the_shard)
 
@@ -217,10 +216,7 @@ class FitNormalization(_Task):
     def of(cls, build: str) -> "FitNormalization":
         """The statistics of a build."""
         the_build = build_of(build)
-        task: FitNormalization = cls(
-            root=str(the_build.root), key=the_build.plan.fit_key(), build=build
-        )
-        return task
+        return cls(root=str(the_build.root), key=the_build.plan.fit_key(), build=build)
 
     def requires(self) -> list[luigi.Task]:
         """The features of all shards."""
@@ -248,8 +244,7 @@ class Publish(_Task):
     def of(cls, build: str) -> "Publish":
         """The feature set of a build."""
         the_build = build_of(build)
-        task: Publish = cls(root=str(the_build.root), key=the_build.plan.key, build=build)
-        return task
+        return cls(root=str(the_build.root), key=the_build.plan.key, build=build)
 
     def requires(self) -> list[luigi.Task]:
         """The statistics and the features of all shards."""
@@ -267,7 +262,7 @@ class Publish(_Task):
         refuse_too_many_bad(
             build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
         )
-        fitted = statistics.read_statistics(self.requires()[0].path())
+        fitted = statistics.read_statistics(FitNormalization.of(self.build).path())
         store.publish(self.path(), build.plan, fitted, shard_folder=build.shard_folder)
 
 
@@ -278,16 +273,15 @@ class LogRun(_Task):
     def of(cls, build: str) -> "LogRun":
         """The run of a build: its last task."""
         the_build = build_of(build)
-        task: LogRun = cls(root=str(the_build.root), key=the_build.plan.key, build=build)
-        return task
+        return cls(root=str(the_build.root), key=the_build.plan.key, build=build)
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> Publish:
         """The published feature set."""
         return Publish.of(self.build)
 
     def complete(self) -> bool:
         """The run is logged, and what it describes is there."""
-        return bool(super().complete() and self.requires().complete())
+        return self.path().exists() and self.the_build.store.exists()
 
     def path(self) -> Path:
         build = self.the_build

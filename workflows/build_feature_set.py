@@ -26,7 +26,7 @@ if not _config.has_option("retcode", "unhandled_exception"):
     _config.set("retcode", "unhandled_exception", "2")
 
 
-class BuildFeatureSet(luigi.WrapperTask):  # type: ignore[misc]  # luigi is untyped
+class BuildFeatureSet(luigi.WrapperTask):
     """The feature set of a recipe over a manifest, published under a root and logged to MLflow."""
 
     recipe = luigi.PathParameter(description="recipe (TOML)")
