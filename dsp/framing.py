@@ -45,8 +45,10 @@ def window(
         raise ValueError(f"window: {kind!r} is not one of {', '.join(get_args(WindowKind))}")
     if not 1 <= win_length <= n_fft:
         raise ValueError(f"win_length: {win_length} samples do not fit into n_fft = {n_fft}")
-    period = win_length if periodic else max(win_length - 1, 1)
-    phase = 2 * np.pi * np.arange(win_length) / period
+    period = win_length if periodic else win_length - 1
+    # A window of one sample is its own maximum, at the middle of the period.
+    place = np.arange(win_length) / period if win_length > 1 else np.full(1, 0.5)
+    phase = 2 * np.pi * place
     values = np.zeros(win_length)
     for k, weight in enumerate(_COSINES[kind]):
         values += (-1) ** k * weight * np.cos(k * phase)

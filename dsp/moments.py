@@ -150,7 +150,7 @@ def quantile(counts: NDArray[np.int64], q: float, *, grid: Grid) -> NDArray[np.f
     """
     edges = grid.edges()
     upto = np.cumsum(counts, axis=1)
-    target = q * upto[:, -1]
+    target = np.maximum(q * upto[:, -1], 1e-9)  # the lowest value is in a cell that holds one
     cell = np.minimum((upto < target[:, None]).sum(axis=1), N_CELLS - 1)
     rows = np.arange(len(counts))
     here = counts[rows, cell]

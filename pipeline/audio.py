@@ -325,26 +325,30 @@ class _SoundFile:
         # libsndfile's error 7 says that the file does not exist, and means that mpg123 gave up.
         return "its MPEG audio cannot be decoded" if error.code == 7 else str(error.error_string)
 
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except self._failure as error:
+            where = f"libsndfile cannot go on after sample {self.position}"
+            raise AudioError("corrupt", f"{where}: {self._explain(error)}") from error
+
     def skip_to(self, start: int) -> None:
         # Exact only where each sample has its place, and in FLAC. Others decode from the beginning.
-        if not self.lossy:
-            self.position = self._file.seek(min(start, self._frames))
+        if start and not self.lossy:
+            with self._going_on():
+                self.position = self._file.seek(min(start, self._frames))
 
     def read(self, count: int) -> Samples:
-        try:
+        with self._going_on():
             block: Samples = self._file.read(count, dtype="float32", always_2d=True)
-        except self._failure as error:
-            message = f"it cannot be decoded after sample {self.position}: {self._explain(error)}"
-            raise AudioError("corrupt", message) from error
         self.position += len(block)
         return block
 
     def check_end(self) -> None:
         if self.position < self._frames and not self._guess:
-            message = (
-                f"cut short: the header says {self._frames} samples, there are {self.position}"
-            )
-            raise AudioError("truncated", message)
+            there = f"the header says {self._frames} samples, there are {self.position}"
+            raise AudioError("truncated", f"cut short: {there}")
 
 
 class _Nameless(io.FileIO):
@@ -403,9 +407,8 @@ class _FFmpeg:
                             flat = np.frombuffer(packed.planes[0], np.float32, size)
                             yield flat.reshape(-1, self.channels)
         except av.FFmpegError as error:
-            reason: Reason = (
-                "unsupported" if isinstance(error, av.error.PatchWelcomeError) else "corrupt"
-            )
+            unknown = isinstance(error, av.error.PatchWelcomeError)
+            reason: Reason = "unsupported" if unknown else "corrupt"
             message = f"FFmpeg cannot go on after sample {self._decoded}: {error.strerror}"
             raise AudioError(reason, message) from error
 
@@ -476,8 +479,7 @@ def _identify(file: io.FileIO) -> _Found | None:
     size = os.fstat(file.fileno()).st_size
     start, head = 0, _read_at(file, 0, 4096)
     while head[:3] == b"ID3" and len(head) > 9:
-        footer = 10 * (head[5] >> 4 & 1)
-        start += 10 + footer + functools.reduce(lambda n, byte: n << 7 | byte & 127, head[6:10], 0)
+        start += 10 + functools.reduce(lambda n, byte: n << 7 | byte & 127, head[6:10], 0)
         head = _read_at(file, start, 4096)
     magic = head[:4]
     if magic in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
@@ -516,7 +518,7 @@ def _identify(file: io.FileIO) -> _Found | None:
         return _Found("ac3" if head[5] >> 3 <= 10 else "eac3", "ffmpeg", start)
     if len(head) > 6 and magic[0] == 0xFF and magic[1] & 0xF6 == 0xF0:  # ADTS, if a frame follows
         length = int.from_bytes(head[3:6], "big") >> 5 & 0x1FFF
-        if head[length : length + 2] == head[:2] or length == size - start:
+        if length > 6 and (head[length : length + 2] == head[:2] or length == size - start):
             return _Found("aac", "ffmpeg", start)
     if start:  # only MP3 is left to carry ID3 tags, and padding may follow them
         runs = (m.start() for m in _MPEG_SYNC.finditer(head) if _mpeg_run(head, m.start()))

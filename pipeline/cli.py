@@ -148,10 +148,11 @@ def build(
     Example: basilar build params/log_mel.toml manifest.parquet --root features --workers 2
     """
     from pipeline.shards import Plan
-    from pipeline.tasks import Build
+    from pipeline.tasks import Build, embedded_tracking_uri
 
     plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
-    planned = Build(root.absolute(), plan, _keep(keep), max_bad, tracking_uri)
+    tracker = tracking_uri or embedded_tracking_uri(root)
+    planned = Build(root.absolute(), plan, tracker, _keep(keep), max_bad)
     if dry_run:
         _dry_run(planned, as_json)
         return

@@ -34,23 +34,34 @@ def run(build: Build, *, workers: int) -> Outcome:
     """Carry out a build with Luigi's own scheduler; a cached one only looks for its last output."""
     started = time.perf_counter()
     pending = build.work().pending
-    _report_failures()
-    summary = luigi.build(
-        [LogRun.of(build.register())],
-        workers=workers,
-        local_scheduler=True,
-        detailed_summary=True,
-    )
+    succeeded = run_luigi(LogRun.of(build.register()), workers=workers)
     left = build.work().pending
     computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
     marker = run_file(build.root, build.plan.key, build.tracking_uri)
     return Outcome(
-        succeeded=summary.status in _GOOD and build.store.exists(),
+        succeeded=succeeded and build.store.exists(),
         computed=computed,
         cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},
         seconds=time.perf_counter() - started,
         mlflow_run_id=artifacts.read_json(marker)["run_id"] if marker.exists() else None,
     )
+
+
+def run_luigi(task: luigi.Task, *, workers: int) -> bool:
+    """Run a task and all it requires on this machine; whether everything succeeded.
+
+    Failures are reported on standard error, a line each; Luigi's own log is silent.
+    """
+    luigi.configuration.get_config().set("core", "no_configure_logging", "true")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Brief())
+    for name in ("luigi", "luigi-interface"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+    summary = luigi.build([task], workers=workers, local_scheduler=True, detailed_summary=True)
+    return summary.status in _GOOD
 
 
 class _Brief(logging.Formatter):
@@ -62,15 +73,3 @@ class _Brief(logging.Formatter):
         if error is None:
             return record.getMessage()
         return f"error: {type(error).__name__}: {error}"
-
-
-def _report_failures() -> None:
-    """Let Luigi say what went wrong, and nothing else, on standard error."""
-    luigi.configuration.get_config().set("core", "no_configure_logging", "true")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Brief())
-    for name, level in (("luigi-interface", logging.ERROR), ("luigi", logging.ERROR)):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(level)
-        logger.propagate = False

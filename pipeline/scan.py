@@ -59,7 +59,7 @@ def scan(
     source = source.absolute()
     if source.is_dir():
         root = source
-        rows: list[dict[str, Any]] = [{"path": path} for path in _walk(source)]
+        rows: list[dict[str, Any]] = [{"path": path} for path in sorted(_walk(source))]
     else:
         rows, recorded = _read_rows(source)
         root = (root or recorded or source.parent).absolute()

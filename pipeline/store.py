@@ -17,6 +17,7 @@ into the rest of the current one, so that only a clip longer than a Zarr shard c
 import os
 import platform
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -190,6 +191,10 @@ def publish(
             **_provenance(recipe),
         }
         zarr.create_group(temporary, attributes={"basilar": attributes})
+        with warnings.catch_warnings():
+            # xarray looks for consolidated metadata and warns without it; zarr warns with it.
+            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+            zarr.consolidate_metadata(temporary)
 
 
 def _create_features(folder: Path, recipe: Recipe, n_files: int) -> Any:

@@ -42,9 +42,9 @@ class Build:
 
     root: Path
     plan: Plan
+    tracking_uri: str
     keep: tuple[str, ...] = KEEP
     max_bad: float = MAX_BAD
-    tracking_uri: str = ""
 
     def register(self) -> str:
         """Enter recipe and manifest into the root's catalogue and return the build as text."""
@@ -100,7 +100,7 @@ def build_of(text: str) -> Build:
     manifest = replace(manifest, root=Path(fields["audio_root"]))
     recipe = Recipe.from_dict(fields["recipe"])
     plan = Plan(recipe, manifest, fields["shard_seconds"])
-    return Build(root, plan, tuple(fields["keep"]), fields["max_bad"], fields["tracking_uri"])
+    return Build(root, plan, fields["tracking_uri"], tuple(fields["keep"]), fields["max_bad"])
 
 
 def _manifest_file(root: Path, manifest_hash: str) -> Path:
@@ -295,11 +295,16 @@ class LogRun(_Task):
 
         build = self.the_build
         try:
-            run_id = tracking.log_run(build.store, build.root, build.tracking_uri)
+            run_id = tracking.log_run(build.store, build.tracking_uri, folder=build.root / "mlflow")
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
         else:
             artifacts.write_json(self.path(), {"run_id": run_id, "uri": build.tracking_uri})
+
+
+def embedded_tracking_uri(root: Path) -> str:
+    """The MLflow store under a root: what is used where no other is named."""
+    return f"sqlite:///{root.absolute() / 'mlflow' / 'mlflow.db'}"
 
 
 def run_file(root: Path, key: str, tracking_uri: str) -> Path:

@@ -1,11 +1,12 @@
 """MLflow: one run a feature set, with its recipe, data set, statistics and hashes.
 
-The only module that imports mlflow. Without a tracking URI, a SQLite database and artifacts under
-the root are used. A run is looked for by its key before it is made, so that a feature set never has
-two. A tracker that does not answer costs seconds: retries are bounded, and TrackerError is raised.
+The only module that imports mlflow. A run is looked for by its key before it is made, so that a
+feature set never has two. A tracker that does not answer costs seconds: retries are bounded, and
+TrackerError is raised.
 """
 
 import json
+import logging
 import os
 import re
 import tempfile
@@ -40,24 +41,20 @@ class TrackerError(RuntimeError):
     """The tracking server could not be used; the message names it."""
 
 
-def default_uri(root: Path) -> str:
-    """The tracking URI of the embedded store under a root."""
-    return f"sqlite:///{root / 'mlflow' / 'mlflow.db'}"
+def log_run(store: Path, uri: str, *, folder: Path) -> str:
+    """Log a published feature set to the tracker at `uri` and return its run id.
 
-
-def log_run(store: Path, root: Path, tracking_uri: str) -> str:
-    """Log a published feature set and return its run id; an empty URI means the embedded store.
-
-    Raises TrackerError if the tracker does not answer or refuses.
+    `folder` holds the lock, and the artifacts of a tracker that is itself in that folder. Raises
+    TrackerError if the tracker does not answer or refuses.
     """
-    uri = tracking_uri or default_uri(root)
-    folder = root / "mlflow"
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a word about tables it creates
+    embedded = str(folder) in uri
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # Two first users of one SQLite database corrupt it, and two loggers would log twice.
         with FileLock(folder / ".lock"):
             client = MlflowClient(tracking_uri=uri)
-            experiment = _experiment(client, None if tracking_uri else folder / "artifacts")
+            experiment = _experiment(client, folder / "artifacts" if embedded else None)
             fs = FeatureSet.open(store)
             for run in client.search_runs([experiment], f"tags.`basilar.key` = '{fs.key}'"):
                 if run.info.status == "FINISHED":

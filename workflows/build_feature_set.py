@@ -7,6 +7,7 @@ Copy this file to make a workflow of your own: a task that requires `BuildFeatur
 feature set at `self.input().path`.
 """
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import luigi
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import DEFAULT_SHARD_SECONDS, Plan
-from pipeline.tasks import KEEP, MAX_BAD, Build, LogRun
+from pipeline.tasks import KEEP, MAX_BAD, Build, LogRun, embedded_tracking_uri
 
 # Luigi's command exits with 0 whatever happens unless it is told otherwise.
 _config = luigi.configuration.get_config()
@@ -36,7 +37,11 @@ class BuildFeatureSet(luigi.WrapperTask):
     audio_root = luigi.OptionalPathParameter(default=None, significant=False)
     keep = luigi.Parameter(default=",".join(KEEP), significant=False)
     max_bad = luigi.FloatParameter(default=MAX_BAD, significant=False)
-    tracking_uri = luigi.Parameter(default="", significant=False)
+    tracking_uri = luigi.Parameter(
+        default=os.environ.get("MLFLOW_TRACKING_URI", ""),
+        significant=False,
+        description="MLflow; left out: under the root",
+    )
 
     @cached_property
     def planned(self) -> Build:
@@ -46,7 +51,8 @@ class BuildFeatureSet(luigi.WrapperTask):
             manifest = Manifest(Path(self.audio_root).absolute(), manifest.table)
         plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)
         keep = tuple(name for name in self.keep.split(",") if name)
-        return Build(Path(self.root), plan, keep, self.max_bad, self.tracking_uri)
+        tracker = self.tracking_uri or embedded_tracking_uri(Path(self.root))
+        return Build(Path(self.root), plan, tracker, keep, self.max_bad)
 
     @cached_property
     def _log_run(self) -> luigi.Task:

@@ -1,0 +1,25 @@
+# Everything runs in .venv, which is made from constraints.txt when it is missing or out of date.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check bench clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $(READY)
+
+demo: $(READY)  ## Synthesise a corpus, build a feature set, train on it
+	$(BIN)/python -m workflows.demo
+
+test: $(READY)  ## All tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## Remove the environment and the demo
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

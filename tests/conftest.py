@@ -1,0 +1,56 @@
+"""What all tests share: the corpora, a cache of their own, and small made-up audio."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import settings
+from numpy.typing import NDArray
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Shared machines stall: how long an example takes says nothing about it.
+settings.register_profile("basilar", deadline=None)
+settings.load_profile("basilar")
+
+CORPORA = REPOSITORY.parent / "shared" / "corpora"
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """Real audio, which lies beside the repository and not in it."""
+    if not (CORPORA / "SOURCES.md").exists():
+        pytest.skip(f"the corpora are not at {CORPORA.name}/ beside the repository")
+    return CORPORA
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Scans of one test run remember nothing of another, nor of the user."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture
+def noise() -> Callable[..., NDArray[np.float32]]:
+    """Noise of a given length and seed, float32, about -20 dB."""
+
+    def make(n_samples: int, seed: int = 0) -> NDArray[np.float32]:
+        rng = np.random.default_rng(seed)
+        return (0.1 * rng.standard_normal(n_samples)).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture
+def audio_folder(tmp_path: Path, noise: Callable[..., NDArray[np.float32]]) -> Path:
+    """Twelve clips of noise, 0.3 to 0.85 s, in three folders; two of them are equal."""
+    folder = tmp_path / "audio"
+    for i in range(12):
+        file = folder / "abc"[i % 3] / f"{i:02}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        seed = 0 if i == 9 else i
+        sf.write(file, noise(2400 + 400 * seed, seed), 8000, subtype="FLOAT")
+    return folder

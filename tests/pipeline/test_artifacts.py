@@ -1,0 +1,125 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import artifacts
+from pipeline.artifacts import DamagedArtifactError, Quarantined, Waveforms, replacing
+
+
+def left_over(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path):
+    target = tmp_path / "deep" / "file.txt"
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert left_over(target.parent) == []
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+
+    def fail():
+        with replacing(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert target.read_text() == "old"
+    assert left_over(tmp_path) == []
+
+
+def test_the_later_writer_of_a_folder_discards_its_copy(tmp_path):
+    target = tmp_path / "folder"
+    with replacing(target) as first, replacing(target) as second:
+        for temporary, text in ((first, "first"), (second, "second")):
+            temporary.mkdir()
+            (temporary / "file").write_text(text)
+    assert (target / "file").read_text() == "second"  # the inner block ends first
+    assert left_over(tmp_path) == []
+
+
+def test_data_is_on_the_disk_before_the_rename_and_the_folder_after_it(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def log_fsync(descriptor):
+        events.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        fsync(descriptor)
+
+    def log_replace(source, target):
+        events.append(("rename", Path(target).name))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", log_fsync)
+    monkeypatch.setattr(os, "replace", log_replace)
+    with replacing(tmp_path / "folder") as temporary:
+        (temporary / "inner").mkdir(parents=True)
+        (temporary / "inner" / "file").write_text("x")
+    names = [name for _, name in events]
+    assert names[:2] == ["file", "inner"]
+    assert events[3] == ("rename", "folder")
+    assert events[4] == ("fsync", tmp_path.name)
+    events.clear()
+    with replacing(tmp_path / "temporary", durable=False) as temporary:
+        temporary.write_text("x")
+    assert [event for event, _ in events] == ["rename"]
+
+
+def test_removing_what_is_not_there_is_no_error(tmp_path):
+    artifacts.remove(tmp_path / "missing")
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    artifacts.remove(tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def waveforms(noise):
+    return Waveforms(
+        contents=["a" * 64, "b" * 64],
+        signals=[noise(1000), noise(1, 1)],
+        sample_rates=[8000, 44100],
+        sources=[(8000, 1000), (44100, 1)],
+        quarantined=[Quarantined("c" * 64, "decode", "corrupt", "a message")],
+        seconds={"decode": 0.25},
+    )
+
+
+def test_waveforms_come_back_as_they_were(tmp_path, waveforms):
+    artifacts.write_waveforms(tmp_path / "w", waveforms, durable=True)
+    again = artifacts.read_waveforms(tmp_path / "w")
+    assert [y.tobytes() for y in again.signals] == [y.tobytes() for y in waveforms.signals]
+    for name in ("contents", "sample_rates", "sources", "quarantined", "seconds"):
+        assert getattr(again, name) == getattr(waveforms, name)
+
+
+def test_no_waveforms_at_all(tmp_path):
+    artifacts.write_waveforms(tmp_path / "w", Waveforms(), durable=False)
+    assert artifacts.read_waveforms(tmp_path / "w").signals == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "grow"])
+def test_damaged_waveforms_are_refused(tmp_path, waveforms, damage):
+    artifacts.write_waveforms(tmp_path / "w", waveforms, durable=False)
+    file = tmp_path / "w" / "samples.f32"
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[1234] ^= 1
+    file.write_bytes({"flip": data, "cut": data[:-4], "grow": data + b"\0\0\0\0"}[damage])
+    with pytest.raises(DamagedArtifactError, match="is damaged; delete it and build again"):
+        artifacts.read_waveforms(tmp_path / "w")
+
+
+def test_signals_may_be_strided(tmp_path):
+    y = np.arange(10, dtype=np.float32)[::2]
+    artifacts.write_waveforms(
+        tmp_path / "w", Waveforms(["a"], [y], [8000], [(8000, 5)]), durable=False
+    )
+    assert artifacts.read_waveforms(tmp_path / "w").signals[0].tolist() == [0, 2, 4, 6, 8]

@@ -1,0 +1,53 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.manifest import SCHEMA, Manifest, ManifestError, read_manifest, write_manifest
+from pipeline.scan import scan
+
+
+def test_manifest_and_audio_move_together(audio_folder, tmp_path):
+    manifest, _ = scan(audio_folder)
+    write_manifest(manifest, tmp_path / "manifest.parquet")
+    moved = tmp_path.rename(tmp_path.with_name(tmp_path.name + "-moved"))
+    again = read_manifest(moved / "manifest.parquet")
+    assert again.root == moved / "audio"
+    assert (again.root / again.column("path")[0]).exists()
+
+
+def test_a_root_elsewhere_is_recorded_as_it_is(audio_folder, tmp_path):
+    manifest, _ = scan(audio_folder)
+    file = tmp_path / "elsewhere" / "deep" / "manifest.parquet"
+    write_manifest(manifest, file)
+    assert read_manifest(file).root == audio_folder
+
+
+def test_another_parquet_file_is_no_manifest(tmp_path):
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(ManifestError, match="not a manifest; make one with: basilar scan DIR"):
+        read_manifest(tmp_path / "other.parquet")
+
+
+@pytest.mark.parametrize("path", ["../x.wav", "/x.wav", "a/../../x.wav", ""])
+def test_paths_that_leave_the_root_are_refused_on_reading(audio_folder, path):
+    manifest, _ = scan(audio_folder)
+    forged = manifest.table.to_pylist()
+    forged[0]["path"] = path
+    file = audio_folder / "m.parquet"
+    write_manifest(Manifest(manifest.root, pa.Table.from_pylist(forged, SCHEMA)), file)
+    with pytest.raises(ManifestError, match=r"leads out of the root|has no path"):
+        read_manifest(file)
+
+
+def test_hash_is_of_contents_ids_labels_and_splits(audio_folder):
+    manifest, _ = scan(audio_folder, label="parent")
+
+    def hash_with(**changes):
+        rows = manifest.table.to_pylist()
+        rows[0].update(changes)
+        return Manifest(manifest.root, pa.Table.from_pylist(rows, SCHEMA)).hash
+
+    assert hash_with(path="elsewhere.wav", group="g", n_samples=1, split="train") == manifest.hash
+    changes = [{"id": "x"}, {"label": "x"}, {"split": "test"}, {"sha256": "0"}, {"offset": 0.1}]
+    hashes = {hash_with(**change) for change in changes}
+    assert len(hashes | {manifest.hash}) == 6

@@ -1,0 +1,156 @@
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.keys import recipe_hashes
+from pipeline.recipe import KINDS, Recipe, RecipeError
+from tests.conftest import REPOSITORY
+
+SHIPPED = sorted((REPOSITORY / "params").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_shipped_recipes_are_valid_named_and_say_every_value(file):
+    recipe = Recipe.load(file)
+    assert recipe.name == file.stem
+    written = tomllib.loads(file.read_text("utf-8"))
+    resolved = recipe.resolved()
+    for section, values in resolved.items():
+        if isinstance(values, dict):
+            missing = values.keys() - written[section].keys() - {"win_length"}
+            assert not missing, f"{file.name}: [{section}] leaves {missing} to the defaults"
+
+
+def test_the_introductions_recipes_are_shipped():
+    kinds = {file.stem: Recipe.load(file).representation for file in SHIPPED}
+    assert {"waveform", "stft", "magnitude", "log_magnitude", "decibel", "mel"} <= kinds.keys()
+    for name in ("stft", "magnitude", "log_magnitude", "decibel"):
+        assert (kinds[name].n_frames(110_250), kinds[name].n_bins()) == (862, 257)
+    for name in ("mel", "log_mel_512"):
+        assert (kinds[name].n_frames(110_250), kinds[name].n_bins()) == (862, 128)
+
+
+def test_resolving_fills_in_what_depends_on_other_values():
+    recipe = Recipe.from_dict(
+        {"resample": {"sample_rate": 16000}, "representation": {"kind": "mel", "n_fft": 400}}
+    )
+    assert recipe.representation.fmax == 8000
+    assert recipe.representation.win_length == 400
+
+
+representations = st.fixed_dictionaries(
+    {"kind": st.sampled_from(sorted(KINDS.keys() - {"waveform"}))},
+    optional={
+        "n_fft": st.integers(16, 8192),
+        "hop_length": st.integers(1, 4096),
+        "window": st.sampled_from(["hann", "hamming", "blackman", "rectangular"]),
+        "periodic": st.booleans(),
+        "center": st.booleans(),
+    },
+)
+
+
+@given(
+    representation=representations,
+    sample_rate=st.integers(100, 192_000),
+    split=st.text(min_size=1),
+    name=st.text(),
+)
+def test_a_resolved_recipe_survives_toml(representation, sample_rate, split, name):
+    recipe = Recipe.from_dict(
+        {
+            "name": name,
+            "resample": {"sample_rate": sample_rate},
+            "representation": representation,
+            "normalization": {"split": split},
+        }
+    )
+    again = Recipe.from_dict(tomllib.loads(recipe.to_toml()))
+    assert again == recipe
+    assert recipe_hashes(again) == recipe_hashes(recipe)
+
+
+MEL = {"kind": "mel"}
+REFUSED = [
+    ({"representation": {"kind": "mel", "n_mel": 3}}, "representation.n_mel is not a key; did you"),
+    (
+        {"representation": {"kind": "logmel"}},
+        "kind = 'logmel' is not a kind; did you mean log_mel?",
+    ),
+    ({"representation": {}}, "kind = '' is not a kind; allowed: waveform, stft"),
+    ({}, "representation is missing"),
+    ({"stor": {}, "representation": MEL}, "stor is not a key; did you mean store?"),
+    ({"store": {"codec": "zip"}, "representation": MEL}, "codec = 'zip' is refused: allowed: none"),
+    (
+        {"representation": {**MEL, "n_fft": 2**40}},
+        "n_fft = 1099511627776 is refused: it must be le",
+    ),
+    (
+        {"representation": {**MEL, "n_fft": 512.5}},
+        "n_fft = 512.5 is refused: it must be a valid in",
+    ),
+    (
+        {"representation": {**MEL, "n_fft": "512"}},
+        "n_fft = '512' is refused: it must be a valid in",
+    ),
+    ({"representation": {**MEL, "n_fft": True}}, "n_fft = True is refused: it must be a valid int"),
+    (
+        {"representation": {**MEL, "hop_length": -1}},
+        "hop_length = -1 is refused: it must be greate",
+    ),
+    ({"representation": {**MEL, "n_mels": 10**6}}, "n_mels = 1000000 is refused: it must be less"),
+    ({"representation": {**MEL, "fmin": float("nan")}}, "fmin = nan is refused"),
+    ({"representation": {**MEL, "window": "han"}}, "window = 'han' is refused: did you mean hann?"),
+    ({"representation": {**MEL, "fmax": 20000.0}}, "fmax = 20000.0 Hz must lie, in this order"),
+    ({"representation": {**MEL, "win_length": 4096}}, "win_length = 4096 must not exceed n_fft"),
+    ({"representation": {"kind": "log_mel", "log": "ln", "top_db": 80.0}}, 'needs log = "db"'),
+    ({"representation": {"kind": "log_mel", "floor": 0.0}}, "floor = 0.0 is refused"),
+    ({"decode": {"channels": "all"}, "representation": MEL}, "decode.channels = 'all' is refused"),
+    ({"decode": 3, "representation": MEL}, "decode = 3 is refused"),
+    ({"resample": {"sample_rate": 0}, "representation": MEL}, "sample_rate = 0 is refused"),
+    (
+        {"representation": {"kind": "stft"}, "normalization": {"kind": "standard"}},
+        'kind = "standard" is not defined for complex values',
+    ),
+]
+
+
+@pytest.mark.parametrize(("table", "message"), REFUSED, ids=[m[:40] for _, m in REFUSED])
+def test_a_wrong_recipe_is_refused_by_key_and_value(table, message):
+    with pytest.raises(RecipeError) as refused:
+        Recipe.from_dict(table, source="my.toml")
+    assert all(line.startswith("my.toml: ") for line in str(refused.value).splitlines())
+    assert message in str(refused.value)
+
+
+def test_every_mistake_is_named_at_once():
+    with pytest.raises(RecipeError) as refused:
+        Recipe.from_dict({"representation": {**MEL, "n_mel": 3, "hop": 2}})
+    assert len(str(refused.value).splitlines()) == 2
+
+
+def test_a_file_that_is_not_toml(tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text("[representation\n")
+    with pytest.raises(RecipeError, match=r"bad\.toml: not a TOML file: .*line 1"):
+        Recipe.load(file)
+
+
+def test_recipes_cannot_be_changed():
+    recipe = Recipe.from_dict({"representation": MEL})
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.representation.n_fft = 3
+
+
+def test_silence_is_the_pivot():
+    for kind, pivot in (("log_mel", -100.0), ("decibel", -100.0), ("mel", 0.0), ("stft", 0.0)):
+        recipe = Recipe.from_dict({"representation": {"kind": kind}})
+        assert recipe.representation.pivot == pivot
+
+
+def test_sizes_without_a_promise_of_bits_say_so():
+    for n_fft, portable in ((2048, True), (2046, False)):
+        recipe = Recipe.from_dict({"representation": {"kind": "mel", "n_fft": n_fft}})
+        assert recipe.representation.portable is portable

@@ -1,0 +1,299 @@
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from pipeline import audio
+from pipeline import scan as scan_module
+from pipeline.manifest import ManifestError, read_manifest, write_manifest
+from pipeline.scan import FileCache, scan
+
+
+def rows(manifest):
+    return manifest.table.to_pylist()
+
+
+def settle(folder):
+    """Make files look as if they had not changed for a minute, as the cache wants them."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            changed = file.stat().st_mtime - 60
+            os.utime(file, (changed, changed))
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """The files that were opened to be hashed and probed."""
+    seen = []
+    original = scan_module._look
+    monkeypatch.setattr(scan_module, "_look", lambda file: seen.append(file) or original(file))
+    return seen
+
+
+def test_a_folder_becomes_a_sorted_manifest(audio_folder):
+    manifest, skipped = scan(audio_folder)
+    assert skipped == []
+    assert manifest.column("id") == sorted(manifest.column("id")) == manifest.column("path")
+    first = rows(manifest)[0]
+    assert first["path"] == "a/00.wav"
+    assert (first["sample_rate"], first["channels"], first["n_samples"]) == (8000, 1, 2400)
+    assert (first["format"], first["decoder"], first["lossy"]) == ("wav", "soundfile", False)
+    assert first["label"] is first["split"] is first["problem"] is None
+    assert manifest.seconds[0] == 0.3
+
+
+def test_audio_is_found_by_content_and_the_rest_is_named(audio_folder):
+    shutil.copy(audio_folder / "a" / "00.wav", audio_folder / "no suffix")
+    shutil.copy(audio_folder / "a" / "00.wav", audio_folder / "wrong.txt")
+    (audio_folder / "notes.txt").write_text("not audio")
+    (audio_folder / "broken.wav").write_bytes(b"RIFF not really")
+    (audio_folder / "empty.mp3").write_bytes(b"")
+    manifest, skipped = scan(audio_folder)
+    problems = dict(zip(manifest.column("id"), manifest.column("problem"), strict=True))
+    assert problems["no suffix"] is problems["wrong.txt"] is None
+    assert problems["broken.wav"]
+    assert problems["empty.mp3"]
+    assert skipped == ["notes.txt"]
+
+
+def test_a_real_folder(corpora):
+    manifest, skipped = scan(corpora / "music")
+    with (corpora / "music" / "music.csv").open(newline="") as file:
+        expected = {row["file"].removeprefix("music/"): row for row in csv.DictReader(file)}
+    assert skipped == ["music.csv"]
+    assert set(manifest.column("path")) == expected.keys()
+    for row in rows(manifest):
+        assert row["problem"] is None
+        assert row["sha256"] == expected[row["path"]]["sha256"]
+        assert row["channels"] == int(expected[row["path"]]["channels"])
+
+
+def test_a_second_scan_opens_no_file(audio_folder, looks):
+    settle(audio_folder)
+    first, _ = scan(audio_folder)
+    assert len(looks) == 12
+    second, _ = scan(audio_folder)
+    assert len(looks) == 12
+    assert first.table.equals(second.table)
+    scan(audio_folder, rehash=True)
+    assert len(looks) == 24
+
+
+def test_touch_rename_and_move_change_no_content(audio_folder, tmp_path):
+    settle(audio_folder)
+    before, _ = scan(audio_folder)
+    os.utime(audio_folder / "a" / "00.wav")
+    (audio_folder / "b" / "01.wav").rename(audio_folder / "b" / "renamed.wav")
+    moved = audio_folder.rename(tmp_path / "moved")
+    after, _ = scan(moved)
+    assert sorted(before.contents) == sorted(after.contents)
+    assert before.hash != after.hash  # an id changed
+
+
+def test_a_change_of_one_sample_is_seen_and_hidden_only_from_the_cache(audio_folder, looks):
+    settle(audio_folder)
+    before, _ = scan(audio_folder)
+    file = audio_folder / "a" / "00.wav"
+    status = file.stat()
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    with file.open("r+b") as stream:
+        stream.write(data)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    restored, _ = scan(audio_folder)
+    assert restored.hash == before.hash  # same size, date and inode: that is what --rehash is for
+    rehashed, _ = scan(audio_folder, rehash=True)
+    assert rehashed.hash != before.hash
+    os.utime(file)
+    assert scan(audio_folder)[0].hash == rehashed.hash
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(audio_folder, looks):
+    for file in audio_folder.rglob("*.wav"):
+        os.utime(file)
+    scan(audio_folder)
+    scan(audio_folder)
+    assert len(looks) == 24
+
+
+def test_labels_and_groups_from_paths(audio_folder):
+    manifest, _ = scan(audio_folder, label="parent", group=r"(\d)\.wav")
+    assert manifest.column("label")[:4] == ["a"] * 4
+    assert manifest.column("group")[:2] == ["0", "3"]
+    manifest, _ = scan(audio_folder, label=r"(?P<group>\d)(?P<label>\d)\.wav")
+    assert manifest.column("label")[:2] == ["0", "3"]
+
+
+def test_splits_by_share_keep_groups_together_and_do_not_depend_on_other_clips(corpora):
+    folder = corpora / "speech" / "fsdd"
+    by_id, _ = scan(folder, split={"train": 0.8, "valid": 0.1, "test": 0.1})
+    counts = {name: by_id.splits.count(name) for name in ("train", "valid", "test")}
+    # 1,000 draws: 3 standard deviations of a share of 0.8 are 38 clips, of 0.1 28.
+    assert abs(counts["train"] - 800) < 38
+    assert abs(counts["valid"] - 100) < 28
+    assert sum(counts.values()) == 1000
+    by_speaker, _ = scan(folder, group="_([a-z]+)_", split={"train": 0.5, "test": 0.5})
+    pairs = set(zip(by_speaker.column("group"), by_speaker.splits, strict=True))
+    assert len(pairs) == 4
+
+
+def test_adding_a_file_moves_no_other_to_another_split(audio_folder, noise):
+    shares = {"train": 0.5, "test": 0.5}
+    before, _ = scan(audio_folder, split=shares)
+    sf.write(audio_folder / "new.wav", noise(4000, 99), 8000)
+    after, _ = scan(audio_folder, split=shares)
+    kept = dict(zip(after.column("id"), after.splits, strict=True))
+    assert [kept[i] for i in before.column("id")] == before.splits
+
+
+def test_splits_from_a_table(audio_folder, tmp_path):
+    table = tmp_path / "splits.csv"
+    ids = scan(audio_folder)[0].column("id")
+    table.write_text("id,split\n" + "".join(f"{i},{'ab'[n % 2]}\n" for n, i in enumerate(ids)))
+    assert scan(audio_folder, split=table)[0].splits == ["a", "b"] * 6
+    table.write_text("id,split\na/00.wav,a\n")
+    with pytest.raises(
+        ManifestError, match=r"splits\.csv: no split for 11 clips, first 'a/03.wav'"
+    ):
+        scan(audio_folder, split=table)
+    table.write_text("clip,split\nx,y\n")
+    with pytest.raises(ManifestError, match="must have the columns id and split"):
+        scan(audio_folder, split=table)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_a_manifest_survives_export_and_import(audio_folder, suffix):
+    manifest, _ = scan(audio_folder, label="parent", split={"train": 0.5, "test": 0.5})
+    exported = audio_folder / f"manifest{suffix}"
+    write_manifest(manifest, exported)
+    again, _ = scan(exported)
+    assert again.table.equals(manifest.table)
+    assert again.hash == manifest.hash
+    assert again.root == audio_folder
+
+
+def test_a_table_of_excerpts(audio_folder):
+    table = audio_folder / "clips.jsonl"
+    lines = [
+        {"path": "a/00.wav", "offset": 0.1, "duration": 0.1, "label": 3},
+        {"path": "a/00.wav", "offset": 0.25},
+        {"path": "a/00.wav", "id": "whole", "split": "test"},
+    ]
+    table.write_text("\n".join(json.dumps(line) for line in lines))
+    manifest, _ = scan(table)
+    assert manifest.column("id") == ["a/00.wav@0.1", "a/00.wav@0.25", "whole"]
+    assert manifest.column("label") == ["3", None, None]
+    np.testing.assert_allclose(manifest.seconds, [0.1, 0.05, 0.3])
+    assert len(set(manifest.contents)) == 3
+
+
+def test_root_of_a_table_can_be_elsewhere(audio_folder, tmp_path):
+    table = tmp_path / "clips.csv"
+    table.write_text("path\na/00.wav\n")
+    assert len(scan(table, root=audio_folder)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"path": "../outside.wav"}, "'../outside.wav' leads out of the root"),
+        ({"path": "/etc/hosts"}, "'/etc/hosts' leads out of the root"),
+        ({"path": "a/../../outside.wav"}, "leads out of the root"),
+        ({"path": "link.wav"}, "'link.wav' leads out of the root"),
+        ({"label": "x"}, "a row has no path"),
+        ({"path": "a/00.wav", "offset": -1}, "offset = -1 is not a time in seconds"),
+        ({"path": "a/00.wav", "duration": "long"}, "duration = 'long' is not a time in seconds"),
+        ({"path": "a/00.wav", "duration": 0}, "duration = 0 is not a time in seconds"),
+        ({"path": "a/00.wav", "sha256": "00"}, "is not the file that was listed"),
+        ({"path": "notes.txt"}, "'notes.txt' is not audio; remove its row"),
+    ],
+)
+def test_a_wrong_row_is_refused(audio_folder, tmp_path, noise, row, message):
+    sf.write(tmp_path / "outside.wav", noise(100), 8000)
+    (audio_folder / "link.wav").symlink_to(tmp_path / "outside.wav")
+    (audio_folder / "notes.txt").write_text("not audio")
+    table = audio_folder / "clips.jsonl"
+    table.write_text(json.dumps(row))
+    with pytest.raises(ManifestError, match=message):
+        scan(table)
+
+
+def test_links_are_followed_inside_the_root_once_and_refused_outside(audio_folder, tmp_path):
+    (audio_folder / "loop").symlink_to(audio_folder)
+    (audio_folder / "again").symlink_to(audio_folder / "a")
+    manifest, _ = scan(audio_folder)
+    assert len(manifest) == 12
+    (audio_folder / "out").symlink_to(tmp_path)
+    with pytest.raises(ManifestError, match="'out' leads out of the root"):
+        scan(audio_folder)
+
+
+def test_ids_must_be_unique(audio_folder):
+    table = audio_folder / "clips.csv"
+    table.write_text("path,id\na/00.wav,x\nb/01.wav,x\n")
+    with pytest.raises(ManifestError, match=r"the id 'x' is given to 'a/00\.wav' and 'b/01\.wav'"):
+        scan(table)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label": "("}, r"--label '\(': not a regular expression"),
+        ({"label": "x"}, "must be 'parent' or a regular expression with a group"),
+        ({"label": "(?P<label>zzz)"}, "does not match the path 'a/00.wav'"),
+        ({"split": {"train": 0.5}}, "must not be negative and sum to 1, not 0.5"),
+        ({"split": {"train": 1.5, "test": -0.5}}, "must not be negative"),
+    ],
+)
+def test_wrong_options_are_refused(audio_folder, options, message):
+    with pytest.raises(ManifestError, match=message):
+        scan(audio_folder, **options)
+
+
+def test_nothing_to_scan(tmp_path):
+    with pytest.raises(ManifestError, match="no such folder or table"):
+        scan(tmp_path / "missing")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ManifestError, match="no audio found in 1 files"):
+        scan(tmp_path)
+    with pytest.raises(ManifestError, match=r"neither a folder nor a \.parquet"):
+        scan(tmp_path / "notes.txt")
+    (tmp_path / "bad.parquet").write_text("x")
+    with pytest.raises(ManifestError, match="not a Parquet file"):
+        scan(tmp_path / "bad.parquet")
+    (tmp_path / "bad.jsonl").write_text("{")
+    with pytest.raises(ManifestError, match="not JSON Lines"):
+        scan(tmp_path / "bad.jsonl")
+
+
+def test_a_cache_that_cannot_be_opened_is_done_without(audio_folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    settle(audio_folder)
+    assert len(scan(audio_folder)[0]) == 12
+    with FileCache() as cache:
+        assert len(cache.sha256(audio_folder / "a" / "00.wav")) == 64
+
+
+def test_a_new_version_of_the_decoder_probes_again(audio_folder, looks, monkeypatch):
+    settle(audio_folder)
+    scan(audio_folder)
+    monkeypatch.setattr(audio, "VERSION", audio.VERSION + 1)
+    scan(audio_folder)
+    assert len(looks) == 24
+
+
+def test_reading_a_manifest_refuses_what_is_not_one(audio_folder, tmp_path):
+    manifest, _ = scan(audio_folder)
+    file = audio_folder / "m.parquet"
+    write_manifest(manifest, file)
+    assert read_manifest(file).table.equals(manifest.table)
+    file.write_bytes(b"no")
+    with pytest.raises(ManifestError, match="not a Parquet file"):
+        read_manifest(file)
+    with pytest.raises(ManifestError, match=r"the suffix must be \.parquet, \.csv or \.jsonl"):
+        write_manifest(manifest, audio_folder / "m.txt")

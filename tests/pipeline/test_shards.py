@@ -1,0 +1,176 @@
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.manifest import SCHEMA, Manifest
+from pipeline.recipe import Recipe
+from pipeline.shards import MAX_SHARDS, Plan, outstanding, shard_borders
+
+RECIPE = Recipe.from_dict({"representation": {"kind": "log_mel"}})
+
+
+def manifest(clips, tmp_path="root"):
+    """A manifest of (id, content number, seconds, label, split)."""
+    rows = [
+        {
+            **dict.fromkeys(SCHEMA.names),
+            **{"id": clip_id, "path": f"{clip_id}.wav", "label": label, "split": split},
+            "sha256": hashlib.sha256(str(content).encode()).hexdigest(),
+            **{"sample_rate": 1000, "n_samples": int(seconds * 1000), "channels": 1},
+            **{"lossy": False, "decoder": "soundfile"},
+        }
+        for clip_id, content, seconds, label, split in sorted(clips)
+    ]
+    return Manifest(Path(tmp_path), pa.Table.from_pylist(rows, SCHEMA))
+
+
+def clips(contents, seconds=1.0):
+    return [(f"clip{c}", c, seconds, None, "train") for c in contents]
+
+
+def keys_of(plan):
+    return {shard.keys["decode"]: shard for shard in plan.shards}
+
+
+def contents_of(plan):
+    return [source.content for shard in plan.shards for source in shard.sources]
+
+
+@given(st.sets(st.integers(0, 10**6), min_size=1, max_size=200), st.floats(0.5, 50))
+def test_every_content_is_in_one_shard_in_order(contents, shard_seconds):
+    plan = Plan(RECIPE, manifest(clips(contents)), shard_seconds)
+    assert contents_of(plan) == sorted(plan.manifest.contents)
+    assert all(shard.sources for shard in plan.shards)
+    assert [shard.index for shard in plan.shards] == list(range(len(plan.shards)))
+
+
+@given(
+    st.sets(st.integers(0, 10**6), min_size=2, max_size=150),
+    st.integers(10**6 + 1, 2 * 10**6),
+    st.floats(1, 30),
+)
+def test_one_clip_touches_at_most_two_shards(contents, new, shard_seconds):
+    """An added clip may split the shard it falls into; a removed one may join two."""
+    before = keys_of(Plan(RECIPE, manifest(clips(contents)), shard_seconds))
+    more = keys_of(Plan(RECIPE, manifest(clips(contents | {new})), shard_seconds))
+    assert len(more.keys() - before.keys()) <= 2
+    assert len(before.keys() - more.keys()) <= 1
+
+
+def test_renaming_relabelling_and_resplitting_touch_no_shard():
+    before = Plan(RECIPE, manifest(clips(range(50))), 10)
+    renamed = [(f"other{c}", c, 1.0, "label", "test") for c in range(50)]
+    after = Plan(RECIPE, manifest(renamed), 10)
+    assert keys_of(before).keys() == keys_of(after).keys()
+    assert before.key != after.key
+
+
+def test_equal_contents_are_computed_once():
+    twice = [("a", 1, 1.0, None, None), ("b", 1, 1.0, None, None), ("c", 2, 1.0, None, None)]
+    plan = Plan(RECIPE, manifest(twice))
+    assert len(contents_of(plan)) == 2
+    assert [plan.manifest.column("id")[row] for row in plan.order] in (
+        ["a", "b", "c"],
+        ["c", "a", "b"],
+    )
+
+
+def test_shards_hold_their_seconds_on_average_whatever_the_lengths():
+    many = [(f"c{i}", i, 0.5 if i % 3 else 20.0, None, None) for i in range(6000)]
+    plan = Plan(RECIPE, manifest(many), 400)
+    total = sum(plan.manifest.seconds)
+    # 105 shards are expected; their number varies by its root, 10: four of those are allowed.
+    assert abs(len(plan.shards) - total / 400) < 40
+
+
+@given(st.integers(0, 2**32), st.integers(500, 900))
+@settings(max_examples=10)
+def test_there_are_never_more_shards_than_luigi_can_bear_and_doubling_keeps_borders(seed, count):
+    contents = sorted(hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in range(count))
+    lengths = [1.0] * count
+    few = shard_borders(contents, lengths, shard_seconds=1.0)
+    assert len(few) <= MAX_SHARDS
+    assert few[-1] == count
+    wide = shard_borders(contents, lengths, shard_seconds=64.0)
+    wider = shard_borders(contents, lengths, shard_seconds=128.0)
+    assert set(wider) <= set(wide)
+
+
+def test_clips_of_unknown_length_make_no_border_and_are_not_lost():
+    unknown = [(f"c{i}", i, 0.0, None, None) for i in range(20)]
+    plan = Plan(RECIPE, manifest(unknown), 0.001)
+    assert [len(shard.sources) for shard in plan.shards] == [20]
+
+
+def test_keys_name_the_stage_and_its_recipe():
+    plan = Plan(RECIPE, manifest(clips(range(5))))
+    other = Plan(
+        Recipe.from_dict({"representation": {"kind": "log_mel", "n_mels": 40}}), plan.manifest
+    )
+    (shard,), (changed,) = plan.shards, other.shards
+    assert len(set(shard.keys.values())) == 3
+    assert shard.keys["decode"] == changed.keys["decode"]
+    assert shard.keys["resample"] == changed.keys["resample"]
+    assert shard.keys["representation"] != changed.keys["representation"]
+
+
+def test_lossy_clips_are_keyed_with_their_decoder(monkeypatch):
+    lossless = manifest(clips(range(5)))
+    lossy_table = lossless.table.set_column(
+        SCHEMA.get_field_index("lossy"), SCHEMA.field("lossy"), pa.array([True] * 5)
+    )
+    lossy = Manifest(lossless.root, lossy_table)
+
+    def keys_with(version, of):
+        monkeypatch.setattr("pipeline.audio.identity", lambda decoder: f"{decoder} {version}")
+        plan = Plan(RECIPE, of)
+        return plan.key, plan.fit_key(), plan.shards[0].keys["decode"]
+
+    assert keys_with(1, lossless) == keys_with(2, lossless)
+    assert not set(keys_with(1, lossy)) & set(keys_with(2, lossy))
+
+
+def test_the_layout_is_no_part_of_a_key():
+    plan = Plan(RECIPE, manifest(clips(range(5))))
+    compact = Recipe.from_dict(
+        {"representation": {"kind": "log_mel"}, "store": {"codec": "compact"}}
+    )
+    other = Plan(compact, plan.manifest)
+    assert (plan.key, plan.fit_key(), plan.shards) == (other.key, other.fit_key(), other.shards)
+    assert plan.layout != other.layout
+
+
+def test_normalization_is_fitted_on_its_split():
+    two = [("a", 1, 1.0, None, None), ("b", 2, 1.0, None, "test"), ("c", 3, 1.0, None, "train")]
+    plan = Plan(RECIPE, manifest(two))
+    ids = plan.manifest.column("id")
+    assert sorted(ids[row] for row in plan.fit_rows()) == ["a", "c"]  # without a split is train
+    everything = Recipe.from_dict(
+        {"representation": {"kind": "log_mel"}, "normalization": {"split": "all"}}
+    )
+    assert len(Plan(everything, plan.manifest).fit_rows()) == 3
+
+
+@pytest.mark.parametrize(
+    ("there", "pending"),
+    [
+        (set(), ["decode", "resample", "representation"]),
+        ({"decode"}, ["resample", "representation"]),
+        ({"resample"}, ["representation"]),
+        ({"representation"}, []),
+    ],
+)
+def test_a_stage_is_computed_only_if_one_below_asks_for_it(there, pending):
+    plan = Plan(RECIPE, manifest(clips(range(5))))
+    work = outstanding(plan, published=False, exists=lambda stage, shard: stage in there)
+    assert [stage for stage, shards in work.pending.items() if shards] == pending
+
+
+def test_nothing_is_outstanding_once_published():
+    plan = Plan(RECIPE, manifest(clips(range(5))))
+    work = outstanding(plan, published=True, exists=lambda stage, shard: False)
+    assert not any(work.pending.values())
