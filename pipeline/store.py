@@ -192,8 +192,10 @@ def publish(
         }
         zarr.create_group(temporary, attributes={"basilar": attributes})
         with warnings.catch_warnings():
-            # xarray looks for consolidated metadata and warns without it; zarr warns with it.
+            # xarray looks for consolidated metadata and warns without it; zarr warns of making it,
+            # and of each file beside the arrays.
             warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+            warnings.filterwarnings("ignore", "Object at .* is not recognized as a component")
             zarr.consolidate_metadata(temporary)
 
 

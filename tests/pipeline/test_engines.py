@@ -1,0 +1,248 @@
+"""Whole builds: the promises about keys, digests, and what is computed again."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from pipeline import FeatureSet, engines
+from pipeline.manifest import write_manifest
+from pipeline.recipe import Recipe
+from pipeline.scan import scan
+from pipeline.shards import Plan
+from pipeline.tasks import Build
+from tests.conftest import REPOSITORY
+
+LOG_MEL = REPOSITORY / "params" / "log_mel.toml"
+
+
+@pytest.fixture(scope="session")
+def tracker(tmp_path_factory):
+    """One MLflow store for all builds: making its tables takes longer than a build."""
+    from mlflow.tracking import MlflowClient
+
+    folder = tmp_path_factory.mktemp("tracker")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    MlflowClient(uri).create_experiment("basilar", artifact_location=(folder / "runs").as_uri())
+    return uri
+
+
+@pytest.fixture
+def build(tmp_path, tracker):
+    """Build a recipe over a manifest under the test's own root: (outcome, build)."""
+
+    def run(recipe, manifest, *, root="root", workers=1, shard_seconds=600.0, **options):
+        plan = Plan(recipe, manifest, shard_seconds)
+        planned = Build(tmp_path / root, plan, tracker, **options)
+        return engines.run(planned, workers=workers), planned
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fsdd(corpora):
+    return scan(corpora / "speech" / "fsdd", label=r"^(\d)_", split={"train": 0.8, "test": 0.2})[0]
+
+
+def small(**representation):
+    defaults = {"kind": "log_mel", "n_fft": 256, "hop_length": 64, "n_mels": 40}
+    return Recipe.from_dict(
+        {
+            "resample": {"sample_rate": 16000},
+            "representation": {**defaults, **representation},
+            "normalization": {"split": "all"},
+        }
+    )
+
+
+def test_the_digest_of_real_speech_depends_on_nothing_but_recipe_and_data(build, fsdd):
+    recipe = Recipe.load(LOG_MEL)
+    compact = recipe.model_copy(
+        update={"store": recipe.store.model_copy(update={"codec": "compact"})}
+    )
+    archive = recipe.model_copy(
+        update={"store": recipe.store.model_copy(update={"codec": "archive"})}
+    )
+    variants = [
+        (recipe, {"root": "one"}),
+        (recipe, {"root": "two", "workers": 2, "shard_seconds": 60.0}),
+        (compact, {"root": "compact", "workers": 2}),
+        (archive, {"root": "archive", "shard_seconds": 60.0}),
+        (recipe, {"root": "keeping all", "keep": ("decode", "resample", "representation")}),
+    ]
+    found = set()
+    for variant, options in variants:
+        outcome, planned = build(variant, fsdd, **options)
+        assert outcome.succeeded
+        fs = FeatureSet.open(planned.store)
+        assert len(fs) == 1000
+        found.add((fs.key, fs.digest, fs.stats["mean"].tobytes(), fs.stats["std"].tobytes()))
+    assert len(found) == 1
+    shutil.rmtree(planned.root)
+    _, planned = build(recipe, fsdd, root=planned.root.name)
+    assert FeatureSet.open(planned.store).digest in found.pop()
+
+
+def test_a_rerun_computes_nothing_and_logs_no_second_run(build, audio_folder):
+    manifest, _ = scan(audio_folder)
+    first, planned = build(small(), manifest, shard_seconds=2.0)
+    again, _ = build(small(), manifest, shard_seconds=2.0)
+    assert first.computed == {s: len(planned.plan.shards) for s in first.computed}
+    assert again.computed == {"decode": 0, "resample": 0, "representation": 0}
+    assert again.shards_computed == 0
+    assert first.mlflow_run_id == again.mlflow_run_id is not None
+
+
+def test_only_what_is_kept_stays(build, audio_folder):
+    manifest, _ = scan(audio_folder)
+    for keep, left in (
+        (("resample", "representation"), {"resample", "representation"}),
+        (("representation",), {"representation"}),
+        (("decode", "resample", "representation"), {"decode", "resample", "representation"}),
+    ):
+        _, planned = build(small(), manifest, root="".join(keep), keep=keep)
+        stages = {p.parent.name for p in (planned.root / "artifacts").glob("[dr]e*/*")}
+        assert stages == left
+
+
+def test_touching_renaming_and_moving_recompute_no_shard(build, audio_folder, tmp_path):
+    _, first = build(small(), scan(audio_folder)[0], shard_seconds=1.0)
+    for file in audio_folder.rglob("*.wav"):
+        os.utime(file)
+    moved = audio_folder.rename(tmp_path / "moved")
+    (moved / "b" / "01.wav").rename(moved / "c" / "renamed.wav")
+    outcome, second = build(small(), scan(moved)[0], shard_seconds=1.0)
+    assert outcome.shards_computed == 0
+    one, two = FeatureSet.open(first.store), FeatureSet.open(second.store)
+    assert one.key != two.key  # an id changed
+    assert one.digest == two.digest
+    shared = (second.store / "features" / "c" / "0" / "0").stat()
+    assert shared.st_nlink == 3  # the shard and two sets
+
+
+def test_one_more_file_of_real_speech_recomputes_at_most_two_shards(build, fsdd, corpora, tmp_path):
+    folder = tmp_path / "speech"
+    shutil.copytree(corpora / "speech" / "fsdd", folder)
+    before = scan(folder)[0]
+    build(small(), before, shard_seconds=20.0, workers=2)
+    sf.write(folder / "new.wav", np.sin(np.arange(6000) / 7), 8000)
+    outcome, planned = build(small(), scan(folder)[0], shard_seconds=20.0, workers=2)
+    assert outcome.succeeded
+    assert len(planned.plan.shards) > 15
+    assert all(1 <= count <= 2 for count in outcome.computed.values())
+
+
+def test_another_mel_setting_decodes_and_resamples_nothing(build, audio_folder):
+    manifest, _ = scan(audio_folder)
+    build(small(), manifest, shard_seconds=2.0)
+    outcome, planned = build(small(n_mels=30), manifest, shard_seconds=2.0)
+    shards = len(planned.plan.shards)
+    assert outcome.computed == {"decode": 0, "resample": 0, "representation": shards}
+
+
+def test_another_normalization_shares_every_shard(build, audio_folder):
+    manifest, _ = scan(audio_folder)
+    recipe = small()
+    _, first = build(recipe, manifest)
+    robust = recipe.normalization.model_copy(update={"kind": "robust"})
+    outcome, second = build(recipe.model_copy(update={"normalization": robust}), manifest)
+    assert outcome.shards_computed == 0
+    assert first.plan.key != second.plan.key
+    assert FeatureSet.open(first.store).digest == FeatureSet.open(second.store).digest
+
+
+def test_two_bad_clips_of_twelve_publish_nothing_and_are_listed(build, audio_folder, capfd):
+    (audio_folder / "x.wav").write_bytes(b"RIFF broken")
+    outcome, planned = build(small(), scan(audio_folder)[0])
+    assert outcome.succeeded  # one bad clip is always allowed
+    assert FeatureSet.open(planned.store).quarantine["id"].tolist() == ["x.wav"]
+    (audio_folder / "y.wav").write_bytes(b"RIFF also broken")
+    manifest, _ = scan(audio_folder)
+    outcome, planned = build(small(), manifest, root="strict")
+    assert not outcome.succeeded
+    assert not planned.store.exists()
+    said = capfd.readouterr().err
+    assert "2 of 14 clips cannot be used, 1 are allowed (--max-bad); nothing is published" in said
+    assert "x.wav: decode: " in said
+    assert "y.wav: decode: " in said
+    outcome, planned = build(small(), manifest, root="strict", max_bad=0.2)
+    assert outcome.succeeded
+    assert outcome.computed["decode"] == 0
+
+
+def test_nothing_is_published_of_nothing(build, tmp_path, capfd):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "x.wav").write_bytes(b"RIFF broken")
+    outcome, _ = build(small(), scan(folder)[0], max_bad=1.0)
+    assert not outcome.succeeded
+    assert "1 of 1 clips cannot be used" in capfd.readouterr().err
+
+
+def test_a_file_that_changed_since_the_scan_fails_the_build(build, audio_folder, capfd):
+    manifest, _ = scan(audio_folder)
+    sf.write(audio_folder / "a" / "00.wav", np.zeros(100), 8000)
+    outcome, planned = build(small(), manifest, workers=2)
+    assert not outcome.succeeded
+    assert not planned.store.exists()
+    assert "00.wav has changed since it was scanned; scan again" in capfd.readouterr().err
+
+
+def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypatch):
+    from pipeline import stages
+
+    manifest, _ = scan(audio_folder)
+    original, calls = stages.represent, []
+
+    def fail_once(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("power cut")
+        return original(*arguments)
+
+    monkeypatch.setattr(stages, "represent", fail_once)
+    outcome, _ = build(small(), manifest, shard_seconds=2.0)
+    assert not outcome.succeeded
+    monkeypatch.setattr(stages, "represent", original)
+    outcome, planned = build(small(), manifest, shard_seconds=2.0)
+    assert outcome.succeeded
+    assert outcome.computed == {"decode": 0, "resample": 0, "representation": 1}
+    _, clean = build(small(), manifest, root="clean")
+    assert FeatureSet.open(planned.store).digest == FeatureSet.open(clean.store).digest
+
+
+def test_a_dead_tracker_costs_seconds_loses_nothing_and_is_logged_next_time(
+    tmp_path, audio_folder, caplog, tracker
+):
+    manifest, _ = scan(audio_folder)
+    plan = Plan(small(), manifest)
+    dead = Build(tmp_path / "root", plan, "http://127.0.0.1:9")
+    outcome = engines.run(dead, workers=1)
+    assert outcome.succeeded
+    assert outcome.mlflow_run_id is None
+    assert outcome.seconds < 30
+    assert "not logged to MLflow: http://127.0.0.1:9" in caplog.text
+    assert dead.store.exists()
+    outcome = engines.run(Build(tmp_path / "root", plan, tracker), workers=1)
+    assert outcome.mlflow_run_id is not None
+    assert outcome.shards_computed == 0
+
+
+def test_a_cached_rerun_is_quick_and_does_not_import_mlflow(build, audio_folder, tmp_path, tracker):
+    manifest, _ = scan(audio_folder)
+    write_manifest(manifest, tmp_path / "m.parquet")
+    build(Recipe.load(LOG_MEL), manifest)
+    code = (
+        "import sys; from pipeline.cli import app; "
+        f"app(['build', {str(LOG_MEL)!r}, {str(tmp_path / 'm.parquet')!r}, '--json', "
+        f"'--root', {str(tmp_path / 'root')!r}, '--tracking-uri', {tracker!r}], "
+        "standalone_mode=False); "
+        "print(sorted({'mlflow', 'pandas', 'av'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert '"shards_computed": 0' in done.stdout
+    assert done.stderr.strip() == "[]"

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+
+from pipeline import statistics
+from pipeline.recipe import Recipe
+from pipeline.scan import scan
+from pipeline.shards import Plan
+from pipeline.statistics import read_statistics, write_statistics
+from tests.pipeline.test_store import LOG_MEL, SMALL
+
+RECIPE = {
+    "resample": {"sample_rate": 8000},
+    "representation": LOG_MEL,
+    "store": SMALL,
+}
+
+
+@pytest.fixture
+def shards_of(audio_folder, tmp_path):
+    """Make the shards of a recipe and a split without Luigi: (plan, tables)."""
+    from pipeline import stages, store
+
+    def make(shares, shard_seconds=2.0, **normalization):
+        recipe = Recipe.from_dict({**RECIPE, "normalization": normalization})
+        plan = Plan(recipe, scan(audio_folder, split=shares)[0], shard_seconds)
+        tables = []
+        for shard in plan.shards:
+            folder = tmp_path / shard.keys["representation"]
+            if not folder.exists():
+                decoded = stages.decode(shard.sources, recipe.decode, root=audio_folder)
+                resampled = stages.resample_clips(decoded, recipe.resample)
+                represented = stages.represent(resampled, recipe)
+                store.write_shard(folder, represented, recipe=recipe, shard=shard)
+            tables.append(statistics.read_shard(folder))
+        return plan, tables
+
+    return make
+
+
+def frames_of(plan, tables, split):
+    import zarr
+
+    found = {}
+    for table in tables:
+        features = zarr.open_group(table.folder, mode="r")["features"]
+        columns = (table.clips[name] for name in ("content", "start", "n_frames"))
+        for content, start, n in zip(*columns, strict=True):
+            found[content] = features[start : start + n]
+    rows = [row for row in plan.order if split in (plan.manifest.splits[row], "all")]
+    return np.concatenate([found[plan.manifest.contents[row]] for row in rows]).astype(np.float64)
+
+
+@pytest.mark.parametrize("split", ["train", "test", "all"])
+def test_statistics_are_of_the_fit_split_alone(shards_of, tmp_path, split):
+    plan, tables = shards_of({"train": 0.6, "test": 0.4}, kind="standard", split=split)
+    fitted = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    frames = frames_of(plan, tables, split)
+    assert fitted.summary.count == len(frames)
+    assert fitted.n_clips == len(plan.fit_rows())
+    np.testing.assert_allclose(fitted.summary.mean, frames.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(fitted.centre, frames.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(fitted.scale, frames.std(axis=0), rtol=1e-6)
+    expected = np.stack([np.histogram(column, fitted.edges)[0] for column in frames.T])
+    np.testing.assert_array_equal(fitted.histogram, expected)
+
+
+def test_equal_clips_count_as_often_as_they_are_there(shards_of, tmp_path):
+    plan, tables = shards_of(None)
+    fitted = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    assert fitted.n_clips == 12
+    assert fitted.histogram[0].sum() == fitted.summary.count == len(frames_of(plan, tables, "all"))
+
+
+def test_statistics_do_not_depend_on_shards(shards_of, tmp_path):
+    found = set()
+    for shard_seconds in (0.5, 2.0, 600.0):
+        plan, tables = shards_of({"train": 0.6, "test": 0.4}, shard_seconds, kind="standard")
+        fitted = statistics.fit(plan, tables, histograms=tmp_path / "h")
+        parts = (*vars(fitted.summary).values(), fitted.histogram, fitted.centre, fitted.scale)
+        found.add(b"".join(np.asarray(part).tobytes() for part in parts))
+    assert len(found) == 1
+
+
+def test_a_histogram_that_is_kept_is_not_counted_again(shards_of, tmp_path, monkeypatch):
+    plan, tables = shards_of(None)
+    first = statistics.fit(plan, tables, histograms=tmp_path / "h")
+
+    def fail(*_, **__):
+        raise AssertionError("features were read again")
+
+    monkeypatch.setattr(statistics.moments, "histogram", fail)
+    again = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    np.testing.assert_array_equal(first.histogram, again.histogram)
+
+
+def test_a_split_without_clips_is_refused(shards_of, tmp_path):
+    plan, tables = shards_of({"a": 0.5, "b": 0.5}, split="train")
+    with pytest.raises(
+        ValueError, match=r"normalization\.split = 'train' holds no usable clip; .* a, b"
+    ):
+        statistics.fit(plan, tables, histograms=tmp_path / "h")
+
+
+def test_statistics_come_back_as_they_were(shards_of, tmp_path):
+    plan, tables = shards_of(None, kind="robust", per="global")
+    fitted = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    write_statistics(tmp_path / "s.npz", fitted)
+    again = read_statistics(tmp_path / "s.npz")
+    assert again.n_clips == fitted.n_clips
+    assert again.summary.count == fitted.summary.count
+    for name in ("histogram", "edges", "centre", "scale"):
+        assert getattr(again, name).dtype == getattr(fitted, name).dtype
+        np.testing.assert_array_equal(getattr(again, name), getattr(fitted, name))
+    for name in ("mean", "std", "min", "max"):
+        np.testing.assert_array_equal(getattr(again.summary, name), getattr(fitted.summary, name))

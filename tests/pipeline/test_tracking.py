@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pipeline import FeatureSet, tracking
+from pipeline.tasks import embedded_tracking_uri
+from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
+
+
+@pytest.fixture
+def logged(audio_folder, tmp_path):
+    """A feature set logged to the embedded tracker: (feature set, client, run)."""
+    (audio_folder / "broken.wav").write_bytes(b"RIFF broken")
+    _, path = publish(tmp_path / "root", audio_folder, recipe_of(LOG_MEL))
+    uri = embedded_tracking_uri(tmp_path / "root")
+    run_id = tracking.log_run(path, uri, folder=tmp_path / "root" / "mlflow")
+    client = MlflowClient(uri)
+    return FeatureSet.open(path), client, client.get_run(run_id)
+
+
+def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
+    fs, client, run = logged
+    assert client.get_experiment(run.info.experiment_id).name == "basilar"
+    assert run.info.status == "FINISHED"
+    assert run.data.params["representation.n_mels"] == "40"
+    assert run.data.params["resample.sample_rate"] == "8000"
+    tags = {k: v for k, v in run.data.tags.items() if k.startswith("basilar.")}
+    assert tags == {
+        "basilar.key": fs.key,
+        "basilar.digest": fs.digest,
+        "basilar.recipe_hash": fs.attributes["recipe_hash"],
+        "basilar.manifest_hash": fs.attributes["manifest_hash"],
+        "basilar.path": str(fs.path),
+    }
+    metrics = run.data.metrics
+    assert (metrics["clips"], metrics["quarantined"], metrics["clips_train"]) == (12, 1, 12)
+    assert metrics["frames"] == fs.attributes["frames"]
+    assert metrics["bytes"] > metrics["frames"] * 160
+    assert metrics["hours"] == pytest.approx(fs.clips["duration"].sum() / 3600)
+    assert metrics["mean"] == pytest.approx(fs.stats["mean"].mean())
+    assert metrics["min"] == fs.stats["min"].min()
+    assert {"seconds_decode", "seconds_resample", "seconds_representation"} <= metrics.keys()
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.digest == fs.digest
+    names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert names == {
+        "recipe.toml",
+        "feature_set.json",
+        "quarantine.csv",
+        "statistics_per_bin.json",
+    }
+    table = client.download_artifacts(run.info.run_id, "statistics_per_bin.json", str(tmp_path))
+    content = json.loads(Path(table).read_text())
+    assert content["columns"] == ["bin", "mean", "std", "min", "max"]
+    assert len(content["data"]) == 40
+
+
+def test_a_feature_set_is_logged_once(logged, tmp_path):
+    fs, client, run = logged
+    uri = embedded_tracking_uri(tmp_path / "root")
+    again = tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
+    assert again == run.info.run_id
+    assert len(client.search_runs([run.info.experiment_id])) == 1
+
+
+def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path):
+    fs, client, run = logged
+    client.update_run(run.info.run_id, status="RUNNING")
+    uri = embedded_tracking_uri(tmp_path / "root")
+    again = tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
+    assert again != run.info.run_id
+    assert [r.info.run_id for r in client.search_runs([run.info.experiment_id])] == [again]
+
+
+def test_names_of_splits_become_names_of_metrics(logged):
+    fs, _, _ = logged
+    fs.clips["split"] = "hold out: 1"
+    assert tracking.metrics(fs)["clips_hold_out__1"] == 12
+
+
+def test_a_tracker_that_refuses_is_named(logged, tmp_path):
+    fs, _, _ = logged
+    with pytest.raises(tracking.TrackerError, match="nonsense://x"):
+        tracking.log_run(fs.path, "nonsense://x", folder=tmp_path / "mlflow")
