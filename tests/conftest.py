@@ -54,3 +54,14 @@ def audio_folder(tmp_path: Path, noise: Callable[..., NDArray[np.float32]]) -> P
         seed = 0 if i == 9 else i
         sf.write(file, noise(2400 + 400 * seed, seed), 8000, subtype="FLOAT")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for all builds: making its tables takes longer than a build."""
+    from mlflow.tracking import MlflowClient
+
+    folder = tmp_path_factory.mktemp("tracker")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    MlflowClient(uri).create_experiment("basilar", artifact_location=(folder / "runs").as_uri())
+    return uri

@@ -20,17 +20,6 @@ from tests.conftest import REPOSITORY
 LOG_MEL = REPOSITORY / "params" / "log_mel.toml"
 
 
-@pytest.fixture(scope="session")
-def tracker(tmp_path_factory):
-    """One MLflow store for all builds: making its tables takes longer than a build."""
-    from mlflow.tracking import MlflowClient
-
-    folder = tmp_path_factory.mktemp("tracker")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    MlflowClient(uri).create_experiment("basilar", artifact_location=(folder / "runs").as_uri())
-    return uri
-
-
 @pytest.fixture
 def build(tmp_path, tracker):
     """Build a recipe over a manifest under the test's own root: (outcome, build)."""

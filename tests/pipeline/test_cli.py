@@ -1,0 +1,215 @@
+import json
+
+import pytest
+import soundfile as sf
+
+from pipeline import FeatureSet, cli
+from pipeline.manifest import read_manifest
+from pipeline.recipe import Recipe
+from tests.conftest import REPOSITORY
+
+LOG_MEL = str(REPOSITORY / "params" / "log_mel.toml")
+
+
+@pytest.fixture
+def basilar(capsys, monkeypatch, tmp_path, tracker):
+    """Run the command in this process: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["basilar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return stopped.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def as_json(basilar):
+    """Run the command with --json: (exit code, the object on standard output)."""
+
+    def run(*arguments):
+        code, out, _ = basilar(*arguments, "--json")
+        assert out.count("\n") == 1
+        return code, json.loads(out)
+
+    return run
+
+
+def test_scan(basilar, as_json, audio_folder):
+    (audio_folder / "notes.txt").write_text("x")
+    (audio_folder / "broken.wav").write_bytes(b"RIFF broken")
+    code, out, _ = basilar("scan", audio_folder, "-o", "m.parquet", "--label", "parent")
+    assert code == 0
+    assert "m.parquet: 13 clips, 0.00 h, 1 files are not audio, 1 cannot be read" in out
+    code, result = as_json(
+        "scan", audio_folder, "-o", "n.parquet", "--split", "train=0.5,test=0.5", "--rehash"
+    )
+    assert code == 0
+    assert result["clips"] == 13
+    assert result["not_audio"] == ["notes.txt"]
+    assert len(result["unreadable"]) == 1
+    manifest = read_manifest(audio_folder.parent / "n.parquet")
+    assert result["manifest_hash"] == manifest.hash
+    assert set(manifest.splits) == {"train", "test"}
+
+
+def test_scan_converts(basilar, audio_folder, tmp_path):
+    basilar("scan", audio_folder, "-o", "m.parquet", "--label", "parent")
+    assert basilar("scan", "m.parquet", "-o", "m.csv")[0] == 0
+    assert basilar("scan", "m.csv", "--root", audio_folder, "-o", "again.parquet")[0] == 0
+    one, two = (read_manifest(tmp_path / name) for name in ("m.parquet", "again.parquet"))
+    assert one.table.equals(two.table)
+
+
+def test_recipe_is_printed_resolved_with_its_hash(basilar, as_json, tmp_path):
+    code, out, _ = basilar("recipe", LOG_MEL)
+    assert code == 0
+    (tmp_path / "again.toml").write_text(out)
+    assert Recipe.load(tmp_path / "again.toml") == Recipe.load(LOG_MEL)
+    code, result = as_json("recipe", LOG_MEL)
+    assert f"# normalization {result['recipe_hash']}" in out
+    assert "# the same bits everywhere" in out
+    assert result["recipe"]["representation"]["win_length"] == 2048
+    (tmp_path / "odd.toml").write_text('[representation]\nkind = "mel"\nn_fft = 2046\n')
+    assert "# bits are not promised for this n_fft" in basilar("recipe", "odd.toml")[1]
+
+
+def test_recipe_schema(basilar):
+    code, out, _ = basilar("recipe", "--schema")
+    schema = json.loads(out)
+    assert code == 0
+    assert "representation" in schema["properties"]
+    assert schema["$defs"]["LogMel"]["properties"]["n_mels"]["maximum"] == 4096
+
+
+def test_build_then_cached_then_listed_and_shown(basilar, as_json, audio_folder):
+    code, planned = as_json("build", LOG_MEL, audio_folder, "--root", "root", "--dry-run")
+    assert code == 0
+    assert planned["published"] is False
+    assert planned["stages"]["decode"] == {"cached": 0, "compute": 1, "bytes": 0}
+    assert planned["disk_bytes"] > 0
+    code, built = as_json("build", LOG_MEL, audio_folder, "--root", "root", "--workers", 1)
+    assert code == 0
+    assert list(built) == [
+        *("key", "path", "digest", "recipe_hash", "manifest_hash", "clips", "quarantined"),
+        *("shards_computed", "shards_cached", "stages", "seconds", "mlflow_run_id"),
+    ]
+    assert (built["shards_computed"], built["shards_cached"]) == (1, 0)
+    assert built["key"] == planned["key"]
+    fs = FeatureSet.open(built["path"])
+    assert (built["clips"], built["digest"]) == (len(fs), fs.digest)
+    code, cached = as_json("build", LOG_MEL, audio_folder, "--root", "root")
+    assert (cached["shards_computed"], cached["shards_cached"]) == (0, 1)
+    assert cached["mlflow_run_id"] == built["mlflow_run_id"] is not None
+    code, out, _ = basilar("build", LOG_MEL, audio_folder, "--root", "root")
+    assert out.startswith(f"cached {built['key']}")
+    code, planned = as_json("build", LOG_MEL, audio_folder, "--root", "root", "--dry-run")
+    assert planned["published"] is True
+    assert planned["disk_bytes"] == 0
+    code, listed = as_json("ls", "--root", "root")
+    assert [entry["key"] for entry in listed["feature_sets"]] == [built["key"]]
+    assert built["key"][:12] in basilar("ls", "--root", "root")[1]
+    code, shown = as_json("show", built["key"][:5], "--root", "root")
+    assert shown["digest"] == built["digest"]
+    code, out, _ = basilar("show", built["key"], "--root", "root")
+    assert f"digest         {built['digest']}" in out
+    assert 'kind = "log_mel"' in out
+
+
+def test_the_plan_is_what_is_then_done(as_json, audio_folder):
+    arguments = ["build", LOG_MEL, audio_folder, "--root", "root", "--shard-seconds", 1]
+    _, planned = as_json(*arguments, "--dry-run")
+    _, built = as_json(*arguments)
+    for stage, counts in planned["stages"].items():
+        assert built["stages"][stage]["computed"] == counts["compute"] == planned["shards"]
+
+
+def test_a_published_set_in_another_layout_is_said_so(basilar, audio_folder, tmp_path):
+    basilar("build", LOG_MEL, audio_folder, "--root", "root")
+    compact = (REPOSITORY / "params" / "log_mel.toml").read_text()
+    (tmp_path / "compact.toml").write_text(compact.replace('codec = "none"', 'codec = "compact"'))
+    code, _, err = basilar("build", "compact.toml", audio_folder, "--root", "root")
+    assert code == 0
+    assert "the values are the same" in " ".join(err.split())
+
+
+def test_audio_that_moved(basilar, as_json, audio_folder, tmp_path):
+    basilar("scan", audio_folder, "-o", "m.parquet")
+    audio_folder.rename(tmp_path / "moved")
+    code, _, err = basilar("build", LOG_MEL, "m.parquet", "--root", "root", "--workers", 1)
+    assert code == 1
+    assert "No such file" in err
+    code, built = as_json("build", LOG_MEL, "m.parquet", "--root", "root", "--audio-root", "moved")
+    assert code == 0
+    assert built["clips"] == 12
+
+
+def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
+    for i in range(3):
+        (audio_folder / f"broken{i}.wav").write_bytes(b"RIFF broken" + bytes([i]))
+    arguments = ("build", LOG_MEL, audio_folder, "--root", "root", "--workers", 2)
+    code, out, _err = basilar(*arguments)
+    assert (code, out) == (1, "")
+    assert as_json(*arguments)[0] == 1
+    assert basilar("ls", "--root", "root")[1] == "no feature sets\n"
+    assert basilar(*arguments, "--max-bad", "0.5")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recipe", "missing.toml"], "missing.toml"),
+        (["recipe"], "name a recipe file, or ask for --schema"),
+        (
+            ["recipe", "wrong.toml"],
+            "wrong.toml: representation.n_mel is not a key; did you mean n_",
+        ),
+        (["build", LOG_MEL, "missing.parquet", "--root", "r"], "missing.parquet"),
+        (["build", LOG_MEL, "missing", "--root", "r"], "missing: no such folder or table"),
+        (
+            ["build", LOG_MEL, "audio", "--root", "r", "--keep", "all"],
+            "allowed are decode, resampl",
+        ),
+        (["build", LOG_MEL, "audio", "--root", "r", "--workers", "0"], "workers"),
+        (["build", LOG_MEL, "audio"], "Missing option '--root'"),
+        (["scan", "audio", "-o", "m.txt"], "m.txt: the suffix must be .parquet, .csv or .jsonl"),
+        (
+            ["scan", "audio", "-o", "m.csv", "--split", "train=x"],
+            "write shares as train=0.8,test=0.",
+        ),
+        (["show", "ff", "--root", "r"], "no feature set with a key that begins with 'ff'"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_wrong_use_exits_with_two_and_says_what_is_right(
+    basilar, audio_folder, tmp_path, arguments, message
+):
+    (tmp_path / "wrong.toml").write_text('[representation]\nkind = "mel"\nn_mel = 3\n')
+    code, out, err = basilar(*arguments)
+    assert code == 2
+    assert out == ""
+    assert message in " ".join(err.replace("│", " ").split())
+
+
+def test_a_prefix_must_name_one_set(basilar, as_json, audio_folder, tmp_path, noise):
+    as_json("build", LOG_MEL, audio_folder, "--root", "root")
+    sf.write(audio_folder / "more.wav", noise(4000, 77), 8000)
+    as_json("build", LOG_MEL, audio_folder, "--root", "root")
+    code, _, err = basilar("show", "", "--root", "root")
+    assert code == 2
+    assert "several feature sets" in err
+
+
+def test_every_command_has_an_example(basilar):
+    for command in ("scan", "recipe", "build", "ls", "show"):
+        code, out, _ = basilar(command, "--help")
+        assert code == 0
+        assert f"Example: basilar {command}" in " ".join(out.split())
+
+
+def test_version(basilar):
+    assert basilar("--version")[1] == "basilar 0.1.0\n"

@@ -1,0 +1,117 @@
+"""The rules of the house: which way imports point, and what must not be in the tree."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+ALLOWED = {
+    "dsp": {"numpy", "scipy", "soxr", "dsp"},
+    "pipeline": None,
+    "workflows": None,
+}
+FORBIDDEN = {"pipeline": {"workflows", "tests"}, "workflows": {"tests"}}
+
+
+def modules(package):
+    return sorted((REPOSITORY / package).glob("*.py"))
+
+
+def imports(file, *, at_the_top=False):
+    """Names of the packages a module imports: everywhere in it, or when it is imported."""
+    tree = ast.parse(file.read_text("utf-8"))
+    nodes = ast.walk(tree)
+    if at_the_top:
+        nodes = (node for node in tree.body if not isinstance(node, ast.If))
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name}: relative import"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def packages(names):
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("file", modules("dsp"), ids=lambda file: file.stem)
+def test_dsp_imports_numpy_scipy_soxr_and_the_standard_library_only(file):
+    outside = packages(imports(file)) - set(sys.stdlib_module_names)
+    assert outside <= ALLOWED["dsp"]
+
+
+@pytest.mark.parametrize("package", ["pipeline", "workflows"])
+def test_imports_point_one_way(package):
+    for file in modules(package):
+        assert not packages(imports(file)) & FORBIDDEN[package], file.name
+
+
+def test_only_tracking_imports_mlflow():
+    users = {file.stem for file in modules("pipeline") if "mlflow" in packages(imports(file))}
+    assert users == {"tracking"}
+    for file in modules("pipeline"):
+        assert "pipeline.tracking" not in imports(file, at_the_top=True), file.name
+
+
+@pytest.mark.parametrize(
+    ("module", "light"),
+    [
+        ("dsp.representations", {"numpy", "scipy", "soxr", "dsp"}),
+        ("pipeline.recipe", {"numpy", "scipy", "soxr", "pydantic", "tomli_w", "dsp", "pipeline"}),
+        ("pipeline.audio", {"numpy", "pipeline"}),
+    ],
+)
+def test_what_a_bundle_needs_imports_nothing_heavier(module, light):
+    heavy = {"luigi", "mlflow", "zarr", "pandas", "pyarrow", "av", "soundfile", "typer", "rich"}
+    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & heavy
+    assert light - {"soxr"} <= loaded
+
+
+def test_loaders_import_neither_luigi_nor_mlflow():
+    code = "import sys, pipeline.dataset; print(*{'luigi', 'mlflow'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def tracked_files():
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [REPOSITORY / name for name in listed.stdout.splitlines()]
+
+
+def test_no_file_names_a_registry():
+    registry = re.compile("index" + r"-url|pypi\.org|pythonhosted|registry\.npmjs|/simple/")
+    for file in tracked_files():
+        if file.suffix in (".py", ".toml", ".txt", ".md", ""):
+            found = registry.search(file.read_text("utf-8"))
+            assert not found or file == REPOSITORY / "tests" / "test_architecture.py", file
+
+
+@pytest.mark.parametrize("package", ["dsp", "pipeline", "workflows"])
+def test_nothing_is_unpickled(package):
+    for file in modules(package):
+        assert not packages(imports(file)) & {"pickle", "cloudpickle", "joblib", "shelve"}, file
+        assert "allow_pickle=True" not in file.read_text("utf-8"), file
+
+
+def test_tests_mirror_the_tree():
+    for package in ("dsp", "pipeline", "workflows"):
+        tested = {file.stem.removeprefix("test_") for file in modules(f"tests/{package}")}
+        missing = {file.stem for file in modules(package)} - tested - {"__init__"}
+        assert not missing, f"tests/{package} has no test of {missing}"

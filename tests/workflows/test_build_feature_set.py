@@ -1,0 +1,144 @@
+"""The same feature set by the three ways to build it, from outside, as users do."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+RECIPE = str(REPOSITORY / "params" / "log_mel.toml")
+
+
+def basilar(*arguments):
+    return run(Path(sys.executable).with_name("basilar"), *arguments)
+
+
+def run(*command, **options):
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+
+
+def luigi(manifest, root, *options):
+    return run(
+        *(
+            sys.executable,
+            "-m",
+            "luigi",
+            "--module",
+            "workflows.build_feature_set",
+            "BuildFeatureSet",
+        ),
+        *("--recipe", RECIPE, "--manifest", manifest, "--root", root, *options),
+    )
+
+
+def digests(root):
+    done = basilar("ls", "--root", root, "--json")
+    return {entry["key"]: entry["digest"] for entry in json.loads(done.stdout)["feature_sets"]}
+
+
+@pytest.fixture
+def manifest(audio_folder, tmp_path):
+    done = basilar("scan", audio_folder, "-o", tmp_path / "m.parquet")
+    assert done.returncode == 0
+    return tmp_path / "m.parquet"
+
+
+@pytest.fixture
+def luigid(tmp_path):
+    """Luigi's central scheduler on loopback; its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *(Path(sys.executable).with_name("luigid"), "--address", "127.0.0.1"),
+            *("--port", str(port), "--state-path", str(tmp_path / "state")),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/api/task_list", timeout=1).close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield port
+    server.send_signal(signal.SIGTERM)
+    server.wait(10)
+
+
+def test_three_ways_give_the_same_keys_and_digests(manifest, luigid, tmp_path, tracker):
+    built = basilar("build", RECIPE, manifest, "--root", tmp_path / "cli")
+    assert built.returncode == 0, built.stderr
+    local = luigi(manifest, tmp_path / "local", "--local-scheduler", "--shard-seconds", "2")
+    assert local.returncode == 0, local.stderr
+    central = luigi(manifest, tmp_path / "central", "--scheduler-port", luigid, "--workers", "2")
+    assert central.returncode == 0, central.stderr
+    assert digests(tmp_path / "cli") == digests(tmp_path / "local") == digests(tmp_path / "central")
+    assert len(digests(tmp_path / "cli")) == 1
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{luigid}/api/task_list?data=%7B%22status%22%3A%22DONE%22%7D"
+    ) as answer:
+        done = json.load(answer)["response"]
+    assert {task["name"] for task in done.values()} >= {"Decode", "Represent", "LogRun"}
+
+
+def test_exit_codes_of_luigis_own_command(manifest, audio_folder, tmp_path):
+    assert luigi(manifest, tmp_path / "root", "--local-scheduler").returncode == 0
+    again = luigi(manifest, tmp_path / "root", "--local-scheduler")
+    assert again.returncode == 0
+    assert "1 complete ones were encountered" in again.stderr
+    shutil.rmtree(audio_folder)
+    failed = luigi(manifest, tmp_path / "other", "--local-scheduler", "--workers", "2")
+    assert failed.returncode == 1
+    unknown = luigi(tmp_path / "missing.parquet", tmp_path / "root", "--local-scheduler")
+    assert unknown.returncode != 0
+
+
+def test_a_dead_tracker_fails_no_workflow(manifest, tmp_path, tracker):
+    root = tmp_path / "root"
+    dead = luigi(manifest, root, "--local-scheduler", "--tracking-uri", "http://127.0.0.1:9")
+    assert dead.returncode == 0, dead.stderr
+    assert "not logged to MLflow" in dead.stderr
+    assert len(digests(root)) == 1
+    assert list((root / "runs").glob("*")) == [] if (root / "runs").exists() else True
+    alive = luigi(manifest, root, "--local-scheduler", "--tracking-uri", tracker)
+    assert alive.returncode == 0
+    assert len(list((root / "runs").glob("*.json"))) == 1
+
+
+def test_the_environment_names_the_tracker(manifest, tmp_path, tracker):
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracker}
+    done = run(
+        *(
+            sys.executable,
+            "-m",
+            "luigi",
+            "--module",
+            "workflows.build_feature_set",
+            "BuildFeatureSet",
+        ),
+        *("--recipe", RECIPE, "--manifest", manifest, "--root", tmp_path / "root"),
+        "--local-scheduler",
+        env=environment,
+    )
+    assert done.returncode == 0
+    (marker,) = (tmp_path / "root" / "runs").glob("*.json")
+    assert json.loads(marker.read_text())["uri"] == tracker
