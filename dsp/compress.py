@@ -6,6 +6,7 @@ Conventions
   logarithm of a power (equally, twenty times that of a magnitude).
 * A logarithm needs a floor: `clip` takes max(x, floor), `add` takes x + floor.
 * `top_db` limits a clip's range from below: nothing is more than `top_db` below the clip's maximum.
+* A recipe states all of it as one `Log`.
 
 The logarithm is this module's own, since NumPy's differs between processors: x = 2^e · m with m in
 [√½, √2), s = (m − 1) / (m + 1) and ln m = 2 artanh s, an odd polynomial in s. Its four coefficients
@@ -13,6 +14,7 @@ interpolate 2 artanh(s) / s at the Chebyshev nodes of s² for |s| ≤ 3 − 2√
 7e-10 of it, far below float32 rounding.
 """
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -80,13 +82,64 @@ def _log_in_place(x: NDArray[np.float32], scale: float) -> None:
     np.add(x, z, out=x)
 
 
-def limit_range(x: NDArray[np.float32], *, top_db: float) -> NDArray[np.float32]:
-    """Raise every value of one clip to at least `max(x) - top_db`: a new array like `x`, in dB.
+@dataclass(frozen=True)
+class Log:
+    """A logarithm with all its conventions, as recipes state them.
 
-    >>> limit_range(np.array([-100, -10, 0], np.float32), top_db=80).tolist()
-    [-80.0, -10.0, 0.0]
+    Of each value: `unit` of `gain * x` over `floor` (see `log`). Of each clip: with `reference`
+    `max` its maximum is subtracted, else the logarithm of `reference`; with `top_db` its values are
+    raised to at least its maximum less `top_db` (in dB, whatever the unit). Last, `shift` is added
+    and the result multiplied by `factor`.
     """
-    if not top_db > 0:
-        raise ValueError(f"top_db: {top_db} must be above 0 dB")
-    limited: NDArray[np.float32] = np.maximum(x, x.max() - np.float32(top_db))
-    return limited
+
+    unit: LogUnit = "db"
+    floor: float = 1e-10
+    floor_mode: FloorMode = "clip"
+    gain: float = 1.0
+    reference: float | Literal["max"] = 1.0
+    top_db: float | None = None
+    shift: float = 0.0
+    factor: float = 1.0
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether a frame's values depend on that frame alone, and not on its clip."""
+        return self.reference != "max" and self.top_db is None
+
+    def of_frames(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The part that looks at each value alone: float32, the shape of `x`."""
+        if self.gain != 1.0:
+            x = x * np.float32(self.gain)
+        out = log(x, unit=self.unit, floor=self.floor, floor_mode=self.floor_mode)
+        return self._placed(out) if self.by_frame else out
+
+    def of_clip(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The part that looks at a whole clip, after `of_frames`: changes `x` and returns it.
+
+        >>> x = np.array([-100, -10, 0], np.float32)
+        >>> Log(unit="db", top_db=80).of_clip(x).tolist()
+        [-80.0, -10.0, 0.0]
+        """
+        if self.by_frame:
+            return x
+        if self.reference == "max":
+            x -= x.max()
+        if self.top_db is not None:
+            limit = np.float32(self.top_db / 10 * np.log(10) * _SCALE[self.unit])
+            np.maximum(x, x.max() - limit, out=x)
+        return self._placed(x)
+
+    def of_value(self, x: float) -> float:
+        """What one value of a clip that reaches no limit becomes."""
+        out = self.of_frames(np.array([x], np.float32))
+        return float((out if self.by_frame else self._placed(out))[0])
+
+    def _placed(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        offset = self.shift
+        if self.reference != "max":
+            offset -= np.log(self.reference) * _SCALE[self.unit]
+        if offset:
+            x += np.float32(offset)
+        if self.factor != 1.0:
+            x *= np.float32(self.factor)
+        return x

@@ -5,9 +5,13 @@ Conventions
 * A *centred* frame t is centred on sample `t * hop_length`: the signal is padded with `n_fft // 2`
   samples on both sides. A frame that is not centred starts at sample `t * hop_length`.
 * A window of `win_length` samples shorter than `n_fft` sits in the middle of the frame,
-  `(n_fft - win_length) // 2` zeros before it.
+  `(n_fft - win_length) // 2` zeros before it (`align` `center`: librosa, torch), or at its start,
+  so that frames are `win_length` samples and zeros follow them (`left`: Kaldi, HTK, VGGish).
+* Before the window, and within each frame, Kaldi's conditioning: the frame's mean is subtracted
+  (`remove_dc`), then y[n] - preemphasis * y[n-1], where y[-1] is y[0].
 * *Periodic* windows (for spectral analysis) are one period of a cosine sum of period `win_length`;
-  *symmetric* ones (for filter design) have period `win_length - 1`.
+  *symmetric* ones (for filter design) have period `win_length - 1`. `povey` is Kaldi's: a Hann
+  window to the power of 0.85.
 """
 
 from dataclasses import dataclass
@@ -17,22 +21,29 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-WindowKind = Literal["hann", "hamming", "blackman", "rectangular"]
-PadMode = Literal["reflect", "constant", "edge"]
+WindowKind = Literal["hann", "hamming", "blackman", "povey", "rectangular"]
+PadMode = Literal["reflect", "symmetric", "constant", "edge"]
+Align = Literal["center", "left"]
 
 _COSINES: dict[str, tuple[float, ...]] = {
     "hann": (0.5, 0.5),
     "hamming": (0.54, 0.46),
     "blackman": (0.42, 0.5, 0.08),
+    "povey": (0.5, 0.5),
     "rectangular": (1.0,),
 }
 
 
 @lru_cache(maxsize=32)
 def window(
-    kind: WindowKind, *, win_length: int, n_fft: int, periodic: bool = True
+    kind: WindowKind,
+    *,
+    win_length: int,
+    n_fft: int,
+    periodic: bool = True,
+    align: Align = "center",
 ) -> NDArray[np.float32]:
-    """A window of `win_length` samples, centred in `n_fft`: float32 (n_fft,), read-only.
+    """A window of `win_length` samples in a frame of `n_fft`: float32 (n_fft,), read-only.
 
     The generalised cosine windows of Harris, "On the use of windows for harmonic analysis with the
     discrete Fourier transform", Proc. IEEE 66(1), 1978, computed in float64 and then rounded.
@@ -53,9 +64,10 @@ def window(
     for k, weight in enumerate(_COSINES[kind]):
         values += (-1) ** k * weight * np.cos(k * phase)
     table = np.zeros(n_fft, np.float32)
-    start = (n_fft - win_length) // 2
+    start = (n_fft - win_length) // 2 if align == "center" else 0
     # Below 1e-12 only rounding is left: where a window touches zero, it is zero.
-    table[start : start + win_length] = np.where(np.abs(values) < 1e-12, 0.0, values)
+    values[np.abs(values) < 1e-12] = 0.0
+    table[start : start + win_length] = values**0.85 if kind == "povey" else values
     table.setflags(write=False)
     return table
 
@@ -63,16 +75,17 @@ def window(
 def pad(y: NDArray[np.float32], *, width: int, mode: PadMode) -> NDArray[np.float32]:
     """Extend `y` (samples,) by `width` samples on both sides: float32 (samples + 2 * width,).
 
-    `reflect` mirrors about the first and the last sample without repeating them, again and again
-    where the signal is shorter than `width`; `edge` repeats the outermost sample; `constant` is 0.
+    `reflect` mirrors about the first and the last sample without repeating them, `symmetric` with
+    them, again and again where the signal is shorter than `width`; `edge` repeats the outermost
+    sample; `constant` is 0.
 
     >>> pad(np.array([1, 2, 3], np.float32), width=2, mode="reflect").tolist()
     [3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0]
     """
     if mode not in get_args(PadMode):
         raise ValueError(f"pad_mode: {mode!r} is not one of {', '.join(get_args(PadMode))}")
-    if mode == "reflect" and y.size <= width:
-        return np.pad(y, width, mode="reflect")
+    if mode == "symmetric" or (mode == "reflect" and y.size <= width):
+        return np.pad(y, width, mode=mode)
     padded = np.empty(y.size + 2 * width, np.float32)
     padded[width : width + y.size] = y
     if mode == "reflect":
@@ -88,8 +101,9 @@ def pad(y: NDArray[np.float32], *, width: int, mode: PadMode) -> NDArray[np.floa
 class Framing:
     """How a signal is cut into windowed frames; all lengths in samples.
 
-    `win_length` None means `n_fft`. Raises ValueError for lengths below one sample, a window that
-    does not fit into the frame, or names that do not exist.
+    `win_length` None means `n_fft`. `scale` multiplies the samples (32768 for libraries that expect
+    16-bit integers). `drop_last` leaves out the last frame, as Whisper does. Raises ValueError for
+    lengths below one sample, a window that does not fit into the frame, or unknown names.
 
     >>> Framing(n_fft=512, hop_length=128).n_frames(110250)
     862
@@ -104,6 +118,11 @@ class Framing:
     periodic: bool = True
     center: bool = True
     pad_mode: PadMode = "constant"
+    align: Align = "center"
+    drop_last: bool = False
+    scale: float = 1.0
+    remove_dc: bool = False
+    preemphasis: float = 0.0
 
     def __post_init__(self) -> None:
         if self.n_fft < 1 or self.hop_length < 1:
@@ -114,7 +133,14 @@ class Framing:
             raise ValueError(
                 f"pad_mode: {self.pad_mode!r} is not one of {', '.join(get_args(PadMode))}"
             )
+        if self.align not in get_args(Align):
+            raise ValueError(f"align: {self.align!r} is not one of {', '.join(get_args(Align))}")
         self.table()
+
+    @property
+    def length(self) -> int:
+        """Samples of the signal that one frame covers."""
+        return self.n_fft if self.align == "center" or not self.win_length else self.win_length
 
     @property
     def n_bins(self) -> int:
@@ -122,17 +148,23 @@ class Framing:
         return self.n_fft // 2 + 1
 
     def table(self) -> NDArray[np.float32]:
-        """The window over a whole frame: float32 (n_fft,), read-only."""
-        win_length = self.n_fft if self.win_length is None else self.win_length
-        return window(self.window, win_length=win_length, n_fft=self.n_fft, periodic=self.periodic)
+        """The window over a frame, times `scale`: float32 (length,)."""
+        table = window(
+            self.window,
+            win_length=self.n_fft if self.win_length is None else self.win_length,
+            n_fft=self.n_fft,
+            periodic=self.periodic,
+            align=self.align,
+        )
+        return table[: self.length] * np.float32(self.scale)
 
     def n_frames(self, n_samples: int) -> int:
         """How many frames a signal of `n_samples` has; 0 if it is shorter than one frame."""
-        padded = n_samples + 2 * (self.n_fft // 2) if self.center and n_samples else n_samples
-        return max(0, 1 + (padded - self.n_fft) // self.hop_length)
+        padded = n_samples + 2 * (self.length // 2) if self.center and n_samples else n_samples
+        return max(0, 1 + (padded - self.length) // self.hop_length - self.drop_last)
 
     def frames(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The frames of `y` (samples,), not yet windowed: a read-only view (frames, n_fft).
+        """The frames of `y` (samples,), not yet windowed: a read-only view (frames, length).
 
         >>> y = np.arange(6, dtype=np.float32)
         >>> Framing(n_fft=4, hop_length=2, center=False).frames(y).tolist()
@@ -140,10 +172,52 @@ class Framing:
         """
         count = self.n_frames(y.size)
         if self.center:
-            padded = pad(y, width=self.n_fft // 2, mode=self.pad_mode)
+            padded = pad(y, width=self.length // 2, mode=self.pad_mode)
         else:
             padded = np.ascontiguousarray(y)
         step = padded.strides[0]
         return np.lib.stride_tricks.as_strided(
-            padded, (count, self.n_fft), (self.hop_length * step, step), writeable=False
+            padded, (count, self.length), (self.hop_length * step, step), writeable=False
         )
+
+    def condition(self, frames_tn: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write frames (frames, length), conditioned and windowed, into `out` of the same shape."""
+        if not self.remove_dc and not self.preemphasis:
+            np.multiply(frames_tn, self.table(), out=out)
+            return
+        out[:] = frames_tn
+        if self.remove_dc:
+            out -= row_sums(out)[:, None] * np.float32(1 / self.length)
+        if self.preemphasis:
+            before = out[:, :-1] * np.float32(self.preemphasis)
+            out[:, 0] -= out[:, 0] * np.float32(self.preemphasis)
+            out[:, 1:] -= before
+        out *= self.table()
+
+    def energies(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Energy of each frame of `y` before pre-emphasis and window, as Kaldi's raw energy.
+
+        The sum of squares of the scaled samples, less their mean with `remove_dc`: float32
+        (frames,).
+        """
+        frames_tn = self.frames(y) * np.float32(self.scale)
+        if self.remove_dc:
+            frames_tn -= row_sums(frames_tn)[:, None] * np.float32(1 / self.length)
+        return row_sums(frames_tn * frames_tn)
+
+
+def row_sums(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums of the rows of `x` (rows, columns), halves added onto halves: float32 (rows,).
+
+    NumPy's own sum along the contiguous axis has another order on other processors.
+
+    >>> row_sums(np.arange(6, dtype=np.float32).reshape(2, 3)).tolist()
+    [3.0, 12.0]
+    """
+    part = x
+    while part.shape[1] > 1:
+        half = (part.shape[1] + 1) // 2
+        folded = part[:, :half].copy()
+        folded[:, : part.shape[1] - half] += part[:, half:]
+        part = folded
+    return part[:, 0]

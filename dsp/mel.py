@@ -5,9 +5,10 @@ Conventions
 * `htk`: mel = 2595 log10(1 + f / 700) (O'Shaughnessy, "Speech Communication", 1987; HTK book).
 * `slaney`: linear below 1 kHz (200/3 Hz a mel), above it 27 mels for each factor of 6.4
   (Slaney, "Auditory Toolbox", Interval Technical Report 1998-010).
-* Filters are triangles over frequency in Hz between neighbouring points, which are equally spaced
-  in mel from `fmin` to `fmax`. With `filter_norm` `slaney` each has unit area (2 / its width in
-  Hz), with `none` unit height.
+* `kaldi`: the `htk` scale, and triangles that are straight over mel (Kaldi, HTK, VGGish).
+* Otherwise filters are triangles over frequency in Hz. They lie between neighbouring points, which
+  are equally spaced in mel from `fmin` to `fmax`. With `filter_norm` `slaney` each has unit area
+  (2 / its width in Hz), with `none` unit height.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-MelScale = Literal["slaney", "htk"]
+MelScale = Literal["slaney", "htk", "kaldi"]
 FilterNorm = Literal["slaney", "none"]
 
 _HZ_PER_MEL = 200 / 3
@@ -34,7 +35,7 @@ def hz_to_mel(hz: ArrayLike, *, mel_scale: MelScale) -> NDArray[np.float64]:
     [0.0, 15.0, 42.0]
     """
     f = np.asarray(hz, np.float64)
-    if _checked(mel_scale) == "htk":
+    if _checked(mel_scale) != "slaney":
         return np.asarray(2595.0 * np.log10(1.0 + f / 700.0))
     above = _BREAK_MEL + np.log(np.maximum(f, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
     return np.where(f < _BREAK_HZ, f / _HZ_PER_MEL, above)
@@ -47,7 +48,7 @@ def mel_to_hz(mel: ArrayLike, *, mel_scale: MelScale) -> NDArray[np.float64]:
     [0.0, 1000.0]
     """
     m = np.asarray(mel, np.float64)
-    if _checked(mel_scale) == "htk":
+    if _checked(mel_scale) != "slaney":
         return np.asarray(700.0 * (10.0 ** (m / 2595.0) - 1.0))
     above = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(m, _BREAK_MEL) - _BREAK_MEL))
     return np.where(m < _BREAK_MEL, m * _HZ_PER_MEL, above)
@@ -93,13 +94,17 @@ def _filters(bank: MelBank, sample_rate: int, n_fft: int) -> sparse.csr_array:
             f"filter_norm: {bank.filter_norm!r} is not one of {', '.join(get_args(FilterNorm))}"
         )
     lowest, highest = hz_to_mel([bank.fmin, fmax], mel_scale=bank.mel_scale)
-    points = mel_to_hz(np.linspace(lowest, highest, bank.n_mels + 2), mel_scale=bank.mel_scale)
+    mels = np.linspace(lowest, highest, bank.n_mels + 2)
+    hz = mel_to_hz(mels, mel_scale=bank.mel_scale)
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+    points = mels if bank.mel_scale == "kaldi" else hz
+    if bank.mel_scale == "kaldi":
+        bins = hz_to_mel(bins, mel_scale="kaldi")
     left, centre, right = points[:-2, None], points[1:-1, None], points[2:, None]
     weights = np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre))
     weights[weights < 1e-12] = 0.0
     if bank.filter_norm == "slaney":
-        weights *= 2.0 / (right - left)
+        weights *= 2.0 / (hz[2:, None] - hz[:-2, None])
     return sparse.csr_array(weights.astype(np.float32))
 
 

@@ -9,14 +9,13 @@ Conventions
   raised whenever the numbers of a kind change, by however little; the canary tests insist.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp import compress
-from dsp.compress import FloorMode, LogUnit
+from dsp.compress import Log
 from dsp.framing import Framing
 from dsp.mel import MelBank
 from dsp.stft import over_frames, power_spectrum
@@ -25,6 +24,7 @@ VERSIONS: dict[str, int] = {
     "waveform": 1,
     "stft": 1,
     "magnitude": 1,
+    "power": 1,
     "log_magnitude": 1,
     "decibel": 1,
     "mel": 1,
@@ -53,52 +53,28 @@ def stft(signals: Signals, *, framing: Framing) -> Features:
     return over_frames(signals, framing, lambda x: x, n_bins=framing.n_bins, dtype=np.complex64)
 
 
-def magnitude(signals: Signals, *, framing: Framing) -> Features:
-    """Magnitude |X| of the STFT: float32 (frames, n_fft // 2 + 1), in [0, sum(window)].
+def spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2]) -> Features:
+    """Magnitude |X| (`power` 1) or power |X|² (2) of the STFT: float32 (frames, n_fft // 2 + 1).
 
-    >>> magnitude([np.ones(64, np.float32)],
-    ...           framing=Framing(n_fft=4, hop_length=4, center=False))[0][0].tolist()
+    >>> spectrum([np.ones(64, np.float32)], power=1,
+    ...          framing=Framing(n_fft=4, hop_length=4, center=False))[0][0].tolist()
     [2.0, 1.0, 0.0]
     """
-    return over_frames(signals, framing, _magnitude, n_bins=framing.n_bins)
+    return over_frames(signals, framing, _spectral(power), n_bins=framing.n_bins)
 
 
-def log_magnitude(
-    signals: Signals,
-    *,
-    framing: Framing,
-    log: Literal["ln", "log10"],
-    floor: float,
-    floor_mode: FloorMode,
-) -> Features:
-    """Logarithm of the magnitude: float32 (frames, n_fft // 2 + 1), silence is log(floor).
+def log_spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2], log: Log) -> Features:
+    """Logarithm of |X| (`power` 1) or |X|² (2): float32 (frames, n_fft // 2 + 1).
 
-    >>> log_magnitude([np.zeros(512, np.float32)], framing=Framing(n_fft=512, hop_length=128),
-    ...               log="log10", floor=1.0, floor_mode="add")[0][0, 0]
-    np.float32(0.0)
-    """
-
-    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-        return compress.log(_magnitude(spectrum), unit=log, floor=floor, floor_mode=floor_mode)
-
-    return over_frames(signals, framing, function, n_bins=framing.n_bins)
-
-
-def decibel(signals: Signals, *, framing: Framing, floor: float, top_db: float | None) -> Features:
-    """STFT in decibels, 10 log10(max(|X|², floor)): float32 (frames, n_fft // 2 + 1).
-
-    0 dB is |X| = 1, `floor` a power. With `top_db` a clip's values are raised to at least its
-    maximum less `top_db`.
-
-    >>> decibel([np.zeros(512, np.float32)], framing=Framing(n_fft=512, hop_length=128),
-    ...         floor=1e-10, top_db=None)[0][0, 0]
+    >>> log_spectrum([np.zeros(512, np.float32)], framing=Framing(n_fft=512, hop_length=128),
+    ...              power=2, log=Log(unit="db", floor=1e-10))[0][0, 0]
     np.float32(-100.0)
     """
-
-    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-        return compress.log(power_spectrum(spectrum), unit="db", floor=floor, floor_mode="clip")
-
-    return _limited(over_frames(signals, framing, function, n_bins=framing.n_bins), top_db)
+    spectral = _spectral(power)
+    frames = over_frames(
+        signals, framing, lambda x: log.of_frames(spectral(x)), n_bins=framing.n_bins
+    )
+    return [log.of_clip(x) for x in frames]
 
 
 def mel(
@@ -111,7 +87,7 @@ def mel(
     (862, 128)
     """
     filters = bank.filters(sample_rate=sample_rate, n_fft=framing.n_fft)
-    spectral = power_spectrum if power == 2 else _magnitude
+    spectral = _spectral(power)
     return over_frames(signals, framing, lambda x: filters @ spectral(x), n_bins=bank.n_mels)
 
 
@@ -122,37 +98,29 @@ def log_mel(
     framing: Framing,
     bank: MelBank,
     power: Literal[1, 2],
-    log: LogUnit,
-    floor: float,
-    floor_mode: FloorMode,
-    top_db: float | None,
+    log: Log,
 ) -> Features:
     """Logarithm of the mel spectrogram: float32 (frames, n_mels).
 
-    `db` is 10 log10 of the mel value, whatever the power. With `top_db` a clip's values are
-    raised to at least its maximum less `top_db`.
-
-    >>> log_mel([np.zeros(22050, np.float32)], sample_rate=22050, power=2, log="db",
-    ...         floor=1e-10, floor_mode="clip", top_db=None, bank=MelBank(n_mels=40),
-    ...         framing=Framing(n_fft=2048, hop_length=512))[0][0, 0]
+    >>> log_mel([np.zeros(22050, np.float32)], sample_rate=22050, power=2,
+    ...         framing=Framing(n_fft=2048, hop_length=512), bank=MelBank(n_mels=40),
+    ...         log=Log(unit="db", floor=1e-10))[0][0, 0]
     np.float32(-100.0)
     """
     filters = bank.filters(sample_rate=sample_rate, n_fft=framing.n_fft)
-    spectral = power_spectrum if power == 2 else _magnitude
+    spectral = _spectral(power)
+    frames = over_frames(
+        signals, framing, lambda x: log.of_frames(filters @ spectral(x)), n_bins=bank.n_mels
+    )
+    return [log.of_clip(x) for x in frames]
 
-    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-        mel_mt = filters @ spectral(spectrum)
-        return compress.log(mel_mt, unit=log, floor=floor, floor_mode=floor_mode)
 
-    return _limited(over_frames(signals, framing, function, n_bins=bank.n_mels), top_db)
+def _spectral(
+    power: Literal[1, 2],
+) -> Callable[[NDArray[np.complex64]], NDArray[np.float32]]:
+    return power_spectrum if power == 2 else _magnitude
 
 
 def _magnitude(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
     power_ft = power_spectrum(spectrum)
     return np.sqrt(power_ft, out=power_ft)
-
-
-def _limited(features: Features, top_db: float | None) -> Features:
-    if top_db is None:
-        return features
-    return [compress.limit_range(x, top_db=top_db) for x in features]

@@ -46,16 +46,16 @@ def spectra(
     `signals` are float32 (samples,) each. The frames of one follow those of the one before it
     without a gap, across block borders. The caller may overwrite a block.
     """
-    table = framing.table()
-    block_tn = np.empty((256 if framing.n_fft <= 512 else 128, framing.n_fft), np.float32)
+    # Zeros after the frame, if it is shorter than the FFT, are written once.
+    block_tn = np.zeros((256 if framing.n_fft <= 512 else 128, framing.n_fft), np.float32)
     filled = 0
     for y in signals:
         frames_tn = framing.frames(y)
         start = 0
         while start < len(frames_tn):
             taken = min(len(block_tn) - filled, len(frames_tn) - start)
-            rows = block_tn[filled : filled + taken]
-            np.multiply(frames_tn[start : start + taken], table, out=rows)
+            rows = block_tn[filled : filled + taken, : framing.length]
+            framing.condition(frames_tn[start : start + taken], out=rows)
             start += taken
             filled += taken
             if filled == len(block_tn):

@@ -65,8 +65,34 @@ def test_unknown_names_are_refused():
         compress.log(np.ones(1, np.float32), unit="db", floor=1, floor_mode="max")
 
 
-def test_limit_range():
-    x = np.array([[-200.0, 10.0], [-71.0, -69.0]], np.float32)
-    assert compress.limit_range(x, top_db=80).tolist() == [[-70, 10], [-70, -69]]
-    with pytest.raises(ValueError, match="top_db: 0 must be above 0 dB"):
-        compress.limit_range(x, top_db=0)
+def test_limits_are_of_the_clip_and_in_decibels_whatever_the_unit():
+    power = np.array([[1e-20, 10.0], [7.9e-8, 8.0e-8]], np.float32)
+    for unit, in_db in (("db", 1.0), ("log10", 10.0), ("ln", 10 / np.log(10))):
+        log = compress.Log(unit=unit, top_db=80.0)
+        x = log.of_clip(log.of_frames(power)) * in_db
+        np.testing.assert_allclose(x, [[-70, 10], [-70, -70]], atol=1e-4)
+        assert not log.by_frame
+
+
+def test_reference_gain_shift_and_factor():
+    power = np.array([1.0, 100.0], np.float32)
+
+    def values(**conventions):
+        log = compress.Log(**conventions)
+        return log.of_clip(log.of_frames(power))
+
+    np.testing.assert_allclose(values(reference=10.0), [-10, 10], atol=1e-5)
+    np.testing.assert_allclose(values(reference="max"), [-20, 0], atol=1e-5)
+    np.testing.assert_allclose(values(gain=100.0, unit="log10"), [2, 4], atol=1e-6)
+    np.testing.assert_allclose(values(shift=-3.0, factor=0.5), [-1.5, 8.5], atol=1e-5)
+    whisper = {"unit": "log10", "top_db": 80.0, "shift": 4.0, "factor": 0.25}
+    np.testing.assert_allclose(values(**whisper), [1, 1.5], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "conventions",
+    [{}, {"shift": 1.0, "factor": 2.0}, {"top_db": 80.0, "shift": 1.0}, {"reference": 2.0}],
+)
+def test_a_single_value_is_what_it_is_in_an_array(conventions):
+    log = compress.Log(**conventions)
+    assert log.of_value(3.0) == log.of_clip(log.of_frames(np.full(2, 3, np.float32)))[0]

@@ -12,6 +12,7 @@ import pytest
 import soundfile as sf
 
 from dsp import representations
+from dsp.compress import Log
 from dsp.framing import Framing
 from dsp.mel import MelBank
 
@@ -42,16 +43,20 @@ def test_stft_and_magnitude(clip, n_fft, hop_length):
     (ours,) = representations.stft([y], framing=framing)
     assert ours.dtype == np.complex64
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
-    (ours,) = representations.magnitude([y], framing=framing)
+    (ours,) = representations.spectrum([y], framing=framing, power=1)
     np.testing.assert_allclose(ours, np.abs(theirs), rtol=0, atol=atol)
+    (ours,) = representations.spectrum([y], framing=framing, power=2)
+    peak = np.abs(theirs).max()
+    np.testing.assert_allclose(ours, np.abs(theirs) ** 2, rtol=0, atol=2 * atol * peak)
 
 
 @pytest.mark.parametrize(("n_fft", "hop_length"), SIZES)
 def test_log_magnitude(clip, n_fft, hop_length):
     y, _ = clip
     magnitude = np.abs(librosa.stft(y, n_fft=n_fft, hop_length=hop_length)).T
-    (ours,) = representations.log_magnitude(
-        [y], framing=Framing(n_fft, hop_length), log="ln", floor=0.001, floor_mode="add"
+    log = Log(unit="ln", floor=0.001, floor_mode="add")
+    (ours,) = representations.log_spectrum(
+        [y], framing=Framing(n_fft, hop_length), power=1, log=log
     )
     # The error of |X| over |X| + floor, and a rounding of values up to 10.
     uncertain = SPECTRUM * magnitude.max() / (magnitude + 0.001) + 1e-6
@@ -62,8 +67,8 @@ def test_log_magnitude(clip, n_fft, hop_length):
 def test_decibel(clip, n_fft, hop_length):
     y, _ = clip
     theirs = librosa.amplitude_to_db(np.abs(librosa.stft(y, n_fft=n_fft, hop_length=hop_length))).T
-    (ours,) = representations.decibel(
-        [y], framing=Framing(n_fft, hop_length), floor=1e-10, top_db=80.0
+    (ours,) = representations.log_spectrum(
+        [y], framing=Framing(n_fft, hop_length), power=2, log=Log(top_db=80.0)
     )
     # 80 dB below the maximum, |X| is 1e-4 of it, uncertain by SPECTRUM: 8.7 dB · 1e-2.
     below = 10 ** ((theirs.max() - theirs) / 20)
@@ -99,24 +104,22 @@ def test_log_mel(clip, n_fft, hop_length):
         "framing": Framing(n_fft, hop_length),
         "bank": MelBank(64),
         "power": 2,
-        "floor": 1e-10,
-        "floor_mode": "clip",
     }
-    (ours,) = representations.log_mel([y], **arguments, log="db", top_db=80.0)
+    (ours,) = representations.log_mel([y], **arguments, log=Log(top_db=80.0))
     theirs = librosa.power_to_db(mel)
     # |X| of a band 80 dB below the maximum is uncertain by 1e-2 of itself, its power by twice that.
     below = 10 ** ((theirs.max() - theirs) / 20)
     assert (np.abs(ours - theirs) <= 8.7 * SPECTRUM * below + 3e-5).all()
-    (in_db,) = representations.log_mel([y], **arguments, log="db", top_db=None)
-    (in_nepers,) = representations.log_mel([y], **arguments, log="ln", top_db=None)
+    (in_db,) = representations.log_mel([y], **arguments, log=Log())
+    (in_nepers,) = representations.log_mel([y], **arguments, log=Log(unit="ln"))
     np.testing.assert_allclose(in_db, in_nepers * 10 / np.log(10), atol=3e-5)
 
 
 def test_top_db_looks_at_each_clip_alone(noise):
     quiet, loud = noise(4000) * np.float32(1e-3), noise(4000)
     quiet[:2000] = 0
-    both = representations.decibel(
-        [quiet, loud], framing=Framing(512, 128), floor=1e-10, top_db=30.0
+    both = representations.log_spectrum(
+        [quiet, loud], framing=Framing(512, 128), power=2, log=Log(top_db=30.0)
     )
     for x in both:
         assert x.min() >= x.max() - 30
@@ -143,5 +146,6 @@ def test_seconds_of_the_introduction_give_its_shapes(noise):
 
 def test_silence_is_the_floor_and_never_nan():
     silence = np.zeros(5000, np.float32)
-    (x,) = representations.decibel([silence], framing=Framing(512, 128), floor=1e-10, top_db=80.0)
+    log = Log(top_db=80.0)
+    (x,) = representations.log_spectrum([silence], framing=Framing(512, 128), power=2, log=log)
     assert (x == -100).all()

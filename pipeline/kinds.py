@@ -1,0 +1,319 @@
+"""The typed parameters of each kind of representation, and what they compute.
+
+One class a kind, in a union tagged by `kind`. Defaults are here and nowhere else. Lengths are in
+samples, frequencies in Hz.
+"""
+
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dsp import representations
+from dsp.compress import FloorMode, Log, LogUnit
+from dsp.framing import Align, Framing, PadMode, WindowKind
+from dsp.mel import FilterNorm, MelBank, MelScale
+from dsp.moments import Grid
+from dsp.representations import Features, Signals
+from dsp.stft import is_portable
+
+StoredFloat = Literal["float32", "float16"]
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+Floor = Annotated[float, Field(ge=1.2e-38, le=1e9, allow_inf_nan=False)]
+Hertz = Annotated[float, Field(ge=0, le=384_000, allow_inf_nan=False)]
+Power = Literal[1, 2]
+
+
+class Section(BaseModel):
+    """One table of a recipe: frozen, without unknown keys, strict about types."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Representation(Section):
+    """What every representation has: what its numbers mean and how they are stored."""
+
+    kind: str
+
+    def n_bins(self) -> int:
+        """Columns of the result."""
+        raise NotImplementedError
+
+    def n_frames(self, n_samples: int) -> int:
+        """Rows of the result for a clip of `n_samples` samples."""
+        raise NotImplementedError
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        """The representation of each signal, before it is cast to the stored dtype."""
+        raise NotImplementedError
+
+    def resolved(self, *, sample_rate: int) -> Self:
+        """The same with everything filled in that depends on the sample rate. Raises ValueError."""
+        return self
+
+    def stored_dtype(self) -> np.dtype[Any]:
+        """The dtype of the stored values."""
+        return np.dtype(getattr(self, "dtype", "float32"))
+
+    @property
+    def pivot(self) -> float:
+        """The value of digital silence, about which squares are summed."""
+        return 0.0
+
+    @property
+    def grid(self) -> Grid:
+        """Where histograms count."""
+        return Grid("octave")
+
+    @property
+    def portable(self) -> bool:
+        """Whether its bits are promised to be the same on every processor."""
+        return True
+
+
+class Waveform(Representation):
+    """The samples themselves: one bin, one row a sample."""
+
+    kind: Literal["waveform"]
+    dtype: StoredFloat = "float32"
+
+    def n_bins(self) -> int:
+        return 1
+
+    def n_frames(self, n_samples: int) -> int:
+        return n_samples
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.waveform(signals)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid("linear", -1.0, 1.0)
+
+
+class Framed(Representation):
+    """Representations that start from windowed frames."""
+
+    n_fft: Annotated[int, Field(ge=16, le=131_072)] = 2048
+    """Samples of a frame's FFT."""
+    hop_length: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    """Samples from one frame to the next."""
+    win_length: Annotated[int, Field(ge=1, le=131_072)] | None = None
+    """Samples of the window; left out: `n_fft`."""
+    window: WindowKind = "hann"
+    periodic: bool = True
+    """A periodic window (for spectra) or a symmetric one."""
+    align: Align = "center"
+    """The window lies in the middle of the FFT's frame, or at its left with zeros after it."""
+    center: bool = True
+    """Frame t is centred on sample t * hop_length, or starts there (Kaldi's snip-edges)."""
+    pad_mode: PadMode = "constant"
+    """How a centred signal is extended by half a frame."""
+    drop_last: bool = False
+    """Leave out the last frame."""
+    scale: Positive = 1.0
+    """Samples are multiplied by it; 32768 for the conventions of 16-bit integers."""
+    remove_dc: bool = False
+    """Subtract each frame's mean."""
+    preemphasis: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    """y[n] - preemphasis * y[n-1] within each frame."""
+
+    @cached_property
+    def framing(self) -> Framing:
+        """The frames as `dsp` takes them."""
+        return Framing(**{name: getattr(self, name) for name in Framing.__dataclass_fields__})
+
+    @model_validator(mode="after")
+    def _resolve_window(self) -> Self:
+        if self.win_length is None:
+            object.__setattr__(self, "win_length", self.n_fft)
+        elif self.win_length > self.n_fft:
+            raise ValueError(f"win_length = {self.win_length} must not exceed n_fft = {self.n_fft}")
+        return self
+
+    def n_bins(self) -> int:
+        return self.framing.n_bins
+
+    def n_frames(self, n_samples: int) -> int:
+        return self.framing.n_frames(n_samples)
+
+    @property
+    def portable(self) -> bool:
+        return is_portable(self.n_fft)
+
+
+class Stft(Framed):
+    """Complex short-time Fourier transform."""
+
+    kind: Literal["stft"]
+    dtype: Literal["complex64"] = "complex64"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.stft(signals, framing=self.framing)
+
+
+class Magnitude(Framed):
+    """|X| of the STFT."""
+
+    kind: Literal["magnitude"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.spectrum(signals, framing=self.framing, power=1)
+
+
+class PowerSpectrum(Framed):
+    """|X|² of the STFT."""
+
+    kind: Literal["power"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.spectrum(signals, framing=self.framing, power=2)
+
+
+class Logarithmic(Framed):
+    """Representations that end in a logarithm, by the conventions of `dsp.compress.Log`."""
+
+    log: LogUnit = "db"
+    """Natural logarithm, log10, or db = 10 log10."""
+    gain: Positive = 1.0
+    """What the logarithm is taken of is multiplied by it: log(gain * x)."""
+    floor: Floor = 1e-10
+    floor_mode: FloorMode = "clip"
+    """log(max(x, floor)), or log(x + floor)."""
+    reference: Positive | Literal["max"] = 1.0
+    """The value that becomes 0, or `max` for the maximum of the clip."""
+    top_db: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    """dB below a clip's maximum that values are raised to; left out: no limit."""
+    shift: Finite = 0.0
+    """Added to the logarithm."""
+    factor: Positive = 1.0
+    """Multiplies what results."""
+
+    @cached_property
+    def logarithm(self) -> Log:
+        """The logarithm as `dsp` takes it."""
+        names = ("gain", "floor", "floor_mode", "reference", "top_db", "shift", "factor")
+        return Log(unit=self.log, **{name: getattr(self, name) for name in names})
+
+    @property
+    def pivot(self) -> float:
+        return self.logarithm.of_value(0.0)
+
+    @property
+    def grid(self) -> Grid:
+        """From silence to 80 dB above 1 (times the scale), which no spectrum of audio reaches."""
+        return Grid("linear", self.pivot, self.logarithm.of_value(1e8 * self.scale**2))
+
+
+class LogMagnitude(Logarithmic):
+    """Logarithm of |X|."""
+
+    kind: Literal["log_magnitude"]
+    log: LogUnit = "ln"
+    floor: Floor = 0.001
+    floor_mode: FloorMode = "add"
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.log_spectrum(
+            signals, framing=self.framing, power=1, log=self.logarithm
+        )
+
+
+class Decibel(Logarithmic):
+    """Logarithm of |X|², in decibels unless said otherwise."""
+
+    kind: Literal["decibel"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.log_spectrum(
+            signals, framing=self.framing, power=2, log=self.logarithm
+        )
+
+
+class MelBands(Framed):
+    """Representations that apply mel filters to the spectrum."""
+
+    n_mels: Annotated[int, Field(ge=1, le=4096)] = 128
+    fmin: Hertz = 0.0
+    """Hz."""
+    fmax: Annotated[float, Field(gt=0, le=384_000, allow_inf_nan=False)] | None = None
+    """Hz; left out: half the sample rate."""
+    mel_scale: MelScale = "slaney"
+    """`kaldi` is the `htk` scale with triangles that are straight over mel, not over Hz."""
+    filter_norm: FilterNorm = "slaney"
+    """`slaney`: filters of unit area; `none`: of unit height."""
+    power: Power = 2
+    """Filters are applied to |X| (1) or |X|² (2)."""
+
+    @cached_property
+    def bank(self) -> MelBank:
+        """The filters as `dsp` takes them."""
+        return MelBank(**{name: getattr(self, name) for name in MelBank.__dataclass_fields__})
+
+    def resolved(self, *, sample_rate: int) -> Self:
+        nyquist = sample_rate / 2
+        fmax = nyquist if self.fmax is None else self.fmax
+        if not self.fmin < fmax <= nyquist:
+            raise ValueError(
+                f"representation: fmin = {self.fmin} and fmax = {fmax} Hz must lie, in this "
+                f"order, within 0 to {nyquist} Hz, half of resample.sample_rate"
+            )
+        return self.model_copy(update={"fmax": fmax})
+
+    def n_bins(self) -> int:
+        return self.n_mels
+
+
+class Mel(MelBands):
+    """Mel spectrogram."""
+
+    kind: Literal["mel"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.mel(
+            signals,
+            sample_rate=sample_rate,
+            framing=self.framing,
+            bank=self.bank,
+            power=self.power,
+        )
+
+
+class LogMel(MelBands, Logarithmic):
+    """Logarithm of the mel spectrogram."""
+
+    kind: Literal["log_mel"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.log_mel(
+            signals,
+            sample_rate=sample_rate,
+            framing=self.framing,
+            bank=self.bank,
+            power=self.power,
+            log=self.logarithm,
+        )
+
+
+AnyRepresentation = Annotated[
+    Waveform | Stft | Magnitude | PowerSpectrum | LogMagnitude | Decibel | Mel | LogMel,
+    Field(discriminator="kind"),
+]
+KINDS: dict[str, type[Representation]] = {
+    get_args(section.model_fields["kind"].annotation)[0]: section
+    for section in get_args(get_args(AnyRepresentation)[0])
+}
