@@ -39,3 +39,31 @@ def resample(
         return y
     out: NDArray[np.float32] = soxr.resample(y, source_rate, sample_rate, quality=_SOXR[quality])
     return out
+
+
+class ResampleStream:
+    """`resample` of a signal that arrives in pieces: the same bits, however it is cut.
+
+    >>> stream = ResampleStream(source_rate=8000, sample_rate=16000, quality="high")
+    >>> y = np.ones(1000, np.float32)
+    >>> pieces = [stream.push(y[:300]), stream.push(y[300:]), stream.finish()]
+    >>> whole = resample(y, source_rate=8000, sample_rate=16000, quality="high")
+    >>> np.concatenate(pieces).tobytes() == whole.tobytes()
+    True
+    """
+
+    def __init__(self, *, source_rate: int, sample_rate: int, quality: Quality) -> None:
+        self._stream = None
+        if source_rate != sample_rate:
+            self._stream = soxr.ResampleStream(
+                source_rate, sample_rate, 1, dtype="float32", quality=_SOXR[quality]
+            )
+
+    def push(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take the next samples (samples,) and return those that are ready."""
+        return y if self._stream is None else self._stream.resample_chunk(y, last=False)
+
+    def finish(self) -> NDArray[np.float32]:
+        """End the signal and return the rest."""
+        rest = np.empty(0, np.float32)
+        return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.dataset import FeatureSet
+    from pipeline.transform import Transform
 
-__all__ = ["FeatureSet"]
+__all__ = ["FeatureSet", "Transform"]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +15,8 @@ def __getattr__(name: str) -> Any:
         from pipeline.dataset import FeatureSet
 
         return FeatureSet
+    if name == "Transform":
+        from pipeline.transform import Transform
+
+        return Transform
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

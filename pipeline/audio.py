@@ -185,14 +185,7 @@ def decode(
                 grown = np.empty(n + max(n, len(block)), np.float32)
                 grown[:n] = mono[:n]
                 mono = grown
-            view = mono[n : n + len(block)]
-            if channels == "mean" and reader.channels > 1:
-                np.add(block[:, 0], block[:, 1], out=view)
-                for channel in range(2, reader.channels):
-                    view += block[:, channel]
-                view *= np.float32(1 / reader.channels)
-            else:
-                view[:] = block[:, index]
+            _mix(block, "mean" if channels == "mean" else index, out=mono[n : n + len(block)])
             n += len(block)
         if n == 0:
             where = f"the excerpt starts at sample {start}; " if start else ""
@@ -201,6 +194,37 @@ def decode(
             message = f"the excerpt ends at sample {start + count}; it holds {reader.position}"
             raise AudioError("truncated", message)
         return mono[:n], reader.rate
+
+
+def mix(y: Samples, channels: Literal["mean", "first"] | int) -> Samples:
+    """One channel, as `decode` makes it, of float32 (samples,) or (samples, channels): (samples,).
+
+    Raises ValueError for a channel that is not there, or for an array of another shape.
+
+    >>> mix(np.array([[1, 3], [2, 4]], np.float32), "mean").tolist()
+    [2.0, 3.0]
+    """
+    if y.ndim not in (1, 2):
+        raise ValueError(
+            f"a signal of shape {y.shape} is neither (samples,) nor (samples, channels)"
+        )
+    block = np.asarray(y, np.float32).reshape(len(y), -1)
+    index = 0 if channels in ("mean", "first") else int(channels)
+    if not 0 <= index < block.shape[1]:
+        raise ValueError(f"channel {index} is asked for; the signal has {block.shape[1]}")
+    mono = np.empty(len(block), np.float32)
+    _mix(block, "mean" if channels == "mean" else index, out=mono)
+    return mono
+
+
+def _mix(block: Samples, channels: Literal["mean"] | int, *, out: Samples) -> None:
+    if channels != "mean" or block.shape[1] == 1:
+        out[:] = block[:, 0 if channels == "mean" else channels]
+        return
+    np.add(block[:, 0], block[:, 1], out=out)
+    for channel in range(2, block.shape[1]):
+        out += block[:, channel]
+    out *= np.float32(1 / block.shape[1])
 
 
 @contextmanager

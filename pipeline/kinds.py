@@ -4,7 +4,6 @@ One class a kind, in a union tagged by `kind`. Defaults are here and nowhere els
 samples, frequencies in Hz.
 """
 
-from functools import cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
@@ -78,6 +77,11 @@ class Representation(Section):
         """Whether its bits are promised to be the same on every processor."""
         return True
 
+    @property
+    def by_frame(self) -> bool:
+        """Whether a row depends on its own samples alone, so that it can be streamed."""
+        return True
+
 
 class Waveform(Representation):
     """The samples themselves: one bin, one row a sample."""
@@ -126,7 +130,7 @@ class Framed(Representation):
     preemphasis: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
     """y[n] - preemphasis * y[n-1] within each frame."""
 
-    @cached_property
+    @property
     def framing(self) -> Framing:
         """The frames as `dsp` takes them."""
         return Framing(**{name: getattr(self, name) for name in Framing.__dataclass_fields__})
@@ -199,11 +203,15 @@ class Logarithmic(Framed):
     factor: Positive = 1.0
     """Multiplies what results."""
 
-    @cached_property
+    @property
     def logarithm(self) -> Log:
         """The logarithm as `dsp` takes it."""
         names = ("gain", "floor", "floor_mode", "reference", "top_db", "shift", "factor")
         return Log(unit=self.log, **{name: getattr(self, name) for name in names})
+
+    @property
+    def by_frame(self) -> bool:
+        return self.logarithm.by_frame
 
     @property
     def pivot(self) -> float:
@@ -257,7 +265,7 @@ class MelBands(Framed):
     power: Power = 2
     """Filters are applied to |X| (1) or |X|² (2)."""
 
-    @cached_property
+    @property
     def bank(self) -> MelBank:
         """The filters as `dsp` takes them."""
         return MelBank(**{name: getattr(self, name) for name in MelBank.__dataclass_fields__})

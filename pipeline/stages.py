@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp.moments import moments
-from dsp.resample import resample
 from pipeline import audio
 from pipeline.artifacts import Quarantined, Waveforms
 from pipeline.keys import values_hash
 from pipeline.manifest import refuse_escape
-from pipeline.recipe import Decode, Recipe, Resample
 from pipeline.scan import FileCache
+from pipeline.transform import Transform
 
 
 class ChangedAudioError(RuntimeError):
@@ -56,7 +55,7 @@ class Represented:
     seconds: dict[str, float]
 
 
-def decode(sources: Sequence[Source], parameters: Decode, *, root: Path) -> Waveforms:
+def decode(sources: Sequence[Source], transform: Transform, *, root: Path) -> Waveforms:
     """Decode clips to one channel at their own rate.
 
     Raises OSError for a file that cannot be read, ChangedAudioError for one whose content changed.
@@ -70,11 +69,8 @@ def decode(sources: Sequence[Source], parameters: Decode, *, root: Path) -> Wave
             if cache.sha256(file) != source.sha256:
                 raise ChangedAudioError(f"{file} has changed since it was scanned; scan again")
             try:
-                y, sample_rate = audio.decode(
-                    file,
-                    channels=parameters.channels,
-                    offset=source.offset or 0.0,
-                    duration=source.duration,
+                y, sample_rate = transform.decode(
+                    file, offset=source.offset, duration=source.duration
                 )
             except audio.AudioError as error:
                 out.quarantined.append(
@@ -89,7 +85,7 @@ def decode(sources: Sequence[Source], parameters: Decode, *, root: Path) -> Wave
     return out
 
 
-def resample_clips(waveforms: Waveforms, parameters: Resample) -> Waveforms:
+def resample(waveforms: Waveforms, transform: Transform) -> Waveforms:
     """Bring all clips to one sample rate."""
     started = time.perf_counter()
     out = Waveforms(quarantined=list(waveforms.quarantined))
@@ -100,28 +96,23 @@ def resample_clips(waveforms: Waveforms, parameters: Resample) -> Waveforms:
         waveforms.sources,
         strict=True,
     ):
-        resampled = resample(
-            y,
-            source_rate=rate,
-            sample_rate=parameters.sample_rate,
-            quality=parameters.quality,
-        )
+        resampled = transform.resample(y, source_rate=rate)
         if resampled.size == 0:
-            message = f"{y.size} samples at {rate} Hz leave none at {parameters.sample_rate} Hz"
+            message = f"{y.size} samples at {rate} Hz leave none at {transform.sample_rate} Hz"
             out.quarantined.append(Quarantined(content, "resample", "empty", message))
             continue
         out.contents.append(content)
         out.signals.append(resampled)
-        out.sample_rates.append(parameters.sample_rate)
+        out.sample_rates.append(transform.sample_rate)
         out.sources.append(source)
     out.seconds = {**waveforms.seconds, "resample": time.perf_counter() - started}
     return out
 
 
-def represent(waveforms: Waveforms, recipe: Recipe) -> Represented:
+def represent(waveforms: Waveforms, transform: Transform) -> Represented:
     """Compute the representation of all clips, cast to the stored dtype, with its moments."""
     started = time.perf_counter()
-    kind = recipe.representation
+    kind = transform.recipe.representation
     out = Represented([], [], [], [], [], list(waveforms.quarantined), {})
     usable = []
     for i, (content, y) in enumerate(zip(waveforms.contents, waveforms.signals, strict=True)):
@@ -130,11 +121,8 @@ def represent(waveforms: Waveforms, recipe: Recipe) -> Represented:
         else:
             message = f"{y.size} samples are less than one frame of the {kind.kind}"
             out.quarantined.append(Quarantined(content, "representation", "empty", message))
-    signals = [waveforms.signals[i] for i in usable]
-    features = kind.compute(signals, sample_rate=recipe.resample.sample_rate) if signals else []
-    for i, values in zip(usable, features, strict=True):
-        with np.errstate(over="ignore"):  # what becomes infinite is quarantined below
-            stored = values.astype(kind.stored_dtype(), copy=False)
+    features = transform.represent([waveforms.signals[i] for i in usable])
+    for i, stored in zip(usable, features, strict=True):
         described = moments(stored, pivot=kind.pivot)
         if not np.isfinite(described).all():
             message = f"the {kind.kind} has values that {stored.dtype} cannot hold"

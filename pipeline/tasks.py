@@ -21,6 +21,7 @@ from pipeline.keys import canonical, hash_of
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
+from pipeline.transform import Transform
 
 KEEP = ("resample", "representation")
 MAX_BAD = 0.01
@@ -165,7 +166,9 @@ class Decode(_ShardTask):
         if self.path().exists():
             return
         plan = self.the_build.plan
-        decoded = stages.decode(self.the_shard.sources, plan.recipe.decode, root=plan.manifest.root)
+        decoded = stages.decode(
+            self.the_shard.sources, Transform(plan.recipe), root=plan.manifest.root
+        )
         artifacts.write_waveforms(self.path(), decoded, durable=self.kept("decode"))
 
 
@@ -183,7 +186,7 @@ class Resample(_ShardTask):
         if self.path().exists():
             return
         decoded = artifacts.read_waveforms(self.requires().path())
-        resampled = stages.resample_clips(decoded, self.the_build.plan.recipe.resample)
+        resampled = stages.resample(decoded, Transform(self.the_build.plan.recipe))
         artifacts.write_waveforms(self.path(), resampled, durable=self.kept("resample"))
         if not self.kept("decode"):
             artifacts.remove(self.requires().path())
@@ -203,7 +206,8 @@ class Represent(_ShardTask):
         if self.path().exists():
             return
         recipe = self.the_build.plan.recipe
-        represented = stages.represent(artifacts.read_waveforms(self.requires().path()), recipe)
+        resampled = artifacts.read_waveforms(self.requires().path())
+        represented = stages.represent(resampled, Transform(recipe))
         store.write_shard(self.path(), represented, recipe=recipe, shard=self.the_shard)
         if not self.kept("resample"):
             artifacts.remove(self.requires().path())

@@ -6,6 +6,7 @@ from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.statistics import read_statistics, write_statistics
+from pipeline.transform import Transform
 from tests.pipeline.test_store import LOG_MEL, SMALL
 
 RECIPE = {
@@ -27,9 +28,9 @@ def shards_of(audio_folder, tmp_path):
         for shard in plan.shards:
             folder = tmp_path / shard.keys["representation"]
             if not folder.exists():
-                decoded = stages.decode(shard.sources, recipe.decode, root=audio_folder)
-                resampled = stages.resample_clips(decoded, recipe.resample)
-                represented = stages.represent(resampled, recipe)
+                decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
+                resampled = stages.resample(decoded, Transform(recipe))
+                represented = stages.represent(resampled, Transform(recipe))
                 store.write_shard(folder, represented, recipe=recipe, shard=shard)
             tables.append(statistics.read_shard(folder))
         return plan, tables

@@ -17,6 +17,7 @@ from pipeline.recipe import Recipe, Store
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.store import Geometry, place
+from pipeline.transform import Transform
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 
@@ -43,9 +44,9 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
         return folder / "shards" / str(shard.index)
 
     for shard in plan.shards:
-        decoded = stages.decode(shard.sources, recipe.decode, root=audio_folder)
-        resampled = stages.resample_clips(decoded, recipe.resample)
-        represented = stages.represent(resampled, recipe)
+        decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
+        resampled = stages.resample(decoded, Transform(recipe))
+        represented = stages.represent(resampled, Transform(recipe))
         store.write_shard(folder_of(shard), represented, recipe=recipe, shard=shard)
     shards = [statistics.read_shard(folder_of(shard)) for shard in plan.shards]
     fitted = statistics.fit(plan, shards, histograms=folder / "histogram")
@@ -91,7 +92,7 @@ def test_geometry_is_powers_of_two_below_the_sizes_asked_for(
 
 def write_arrays(folder, arrays, recipe):
     """A shard of given features."""
-    represented = stages.represent(Waveforms(), recipe)
+    represented = stages.represent(Waveforms(), Transform(recipe))
     represented.features = arrays
     represented.contents = [f"{i:064x}" for i in range(len(arrays))]
     represented.values = [values_hash(x) for x in arrays]

@@ -85,7 +85,7 @@ def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
         raise AssertionError("worked although the output is there")
 
     for name in ("stages", "statistics", "store"):
-        for function in ("decode", "resample_clips", "represent", "fit", "publish"):
+        for function in ("decode", "resample", "represent", "fit", "publish"):
             if hasattr(getattr(tasks, name), function):
                 monkeypatch.setattr(getattr(tasks, name), function, fail)
     for task in everything:

@@ -1,0 +1,79 @@
+"""Frames of a signal that arrives in pieces, with the bits of the whole.
+
+A frame's values depend on its own samples alone, so a stream needs nothing but bookkeeping: it
+keeps the samples that later frames need, makes the padding at the start once there are enough
+samples for it, and at the end that of the end. What comes out does not depend on the pieces.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsp.framing import Framing, pad
+
+
+class FrameStream:
+    """Cuts a signal that arrives piece by piece into spans of whole frames.
+
+    `push` and `finish` return float32 samples that hold the next frames and nothing beyond them, to
+    be cut by the same framing without centring; empty if no frame is complete.
+
+    >>> stream = FrameStream(Framing(n_fft=4, hop_length=2))
+    >>> y = np.arange(1, 7, dtype=np.float32)
+    >>> spans = [stream.push(y[:3]), stream.push(y[3:]), stream.finish()]
+    >>> [span.tolist() for span in spans]
+    [[0.0, 0.0, 1.0, 2.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [5.0, 6.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, framing: Framing) -> None:
+        self._framing = framing
+        self._width = framing.length // 2 if framing.center else 0
+        self._samples = np.empty(0, np.float32)  # from the first that is still needed
+        self._first = 0  # the place of that sample in the padded signal
+        self._frame = 0  # the next frame to give out
+        self._seen = 0
+        self._padded = self._width == 0  # whether the padding at the start was made
+
+    def push(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take the next samples (samples,), any number of them."""
+        self._samples = np.concatenate([self._samples, np.asarray(y, np.float32)])
+        self._seen += len(y)
+        if not self._padded:
+            if self._seen <= self._width:  # a reflection needs one sample more than it is wide
+                return self._samples[:0]
+            start = pad(self._samples, width=self._width, mode=self._framing.pad_mode)
+            self._samples = start[: self._width + self._seen]
+            self._padded = True
+        # The last frame may have to be left out: which it is shows only at the end.
+        return self._take(self._complete() - self._framing.drop_last)
+
+    def finish(self) -> NDArray[np.float32]:
+        """End the signal: what its last frames cover, padding included."""
+        if self._seen and self._width:
+            if not self._padded:
+                self._samples = pad(self._samples, width=self._width, mode=self._framing.pad_mode)
+            else:
+                # What was kept reaches back far enough for any padding of the end.
+                end = pad(self._samples, width=self._width, mode=self._framing.pad_mode)
+                self._samples = end[self._width :]
+        return self._take(self._framing.n_frames(self._seen))
+
+    def _complete(self) -> int:
+        """How many frames lie within the samples there are."""
+        f = self._framing
+        return max(0, 1 + (self._first + len(self._samples) - f.length) // f.hop_length)
+
+    def _take(self, frames: int) -> NDArray[np.float32]:
+        """The span of all frames up to `frames` that were not given out yet."""
+        f = self._framing
+        if frames <= self._frame:
+            return self._samples[:0]
+        begin = self._frame * f.hop_length - self._first
+        span = self._samples[begin : (frames - 1) * f.hop_length + f.length - self._first]
+        self._frame = frames
+        # Later frames need what starts at the next one; the padding of the end may mirror
+        # `width` + 1 samples more.
+        needed = min(frames * f.hop_length - self._first, len(self._samples) - self._width - 1)
+        if needed > 0:
+            self._samples = self._samples[needed:]
+            self._first += needed
+        return span

@@ -1,0 +1,152 @@
+"""The transform that training and deployment share: from samples or a file to features.
+
+The stages of a build run this code and no other, so that what a model is served with has the bits
+it was trained on.
+"""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsp.representations import Features, Signals
+from dsp.resample import ResampleStream, resample
+from dsp.streaming import FrameStream
+from pipeline import audio
+from pipeline.kinds import Framed
+from pipeline.recipe import Recipe
+
+
+class Transform:
+    """Computes what a recipe says: decode, resample, representation, cast to the stored dtype.
+
+    >>> transform = Transform.from_recipe({"representation": {"kind": "log_mel"}})
+    >>> transform.apply(np.zeros(44100, np.float32), sample_rate=44100).shape
+    (44, 128)
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe | dict[str, Any] | str | PathLike[str]) -> "Transform":
+        """The transform of a recipe, of its table, or of a TOML file. Raises RecipeError."""
+        if isinstance(recipe, dict):
+            recipe = Recipe.from_dict(recipe)
+        elif not isinstance(recipe, Recipe):
+            recipe = Recipe.load(Path(recipe))
+        return cls(recipe)
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate that features are computed at, Hz."""
+        return self.recipe.resample.sample_rate
+
+    def apply(self, y: NDArray[np.float32], *, sample_rate: int) -> NDArray[Any]:
+        """Features (frames, bins) of a signal at `sample_rate` Hz.
+
+        `y` is float32 (samples,), or (samples, channels), of which the recipe's channel is taken.
+        Raises ValueError if nothing is left of it, or less than one frame.
+        """
+        mono = audio.mix(y, self.recipe.decode.channels)
+        signal = self.resample(mono, source_rate=sample_rate)
+        if not self.recipe.representation.n_frames(signal.size):
+            raise ValueError(f"{len(y)} samples at {sample_rate} Hz are less than one frame")
+        return self.represent([signal])[0]
+
+    def apply_file(
+        self, path: str | PathLike[str], *, offset: float = 0.0, duration: float | None = None
+    ) -> NDArray[Any]:
+        """Features (frames, bins) of an audio file, or of an excerpt of it in seconds.
+
+        Raises AudioError if it cannot be decoded, OSError if it cannot be read.
+        """
+        y, sample_rate = self.decode(Path(path), offset=offset, duration=duration)
+        return self.apply(y, sample_rate=sample_rate)
+
+    def stream(self, sample_rate: int) -> "Stream":
+        """Features of a signal that arrives in pieces, one channel at `sample_rate` Hz.
+
+        Raises ValueError for a recipe whose values depend on a whole clip.
+        """
+        return Stream(self, sample_rate)
+
+    def decode(
+        self, path: Path, *, offset: float | None = None, duration: float | None = None
+    ) -> tuple[NDArray[np.float32], int]:
+        """The recipe's channel of a file, float32 (samples,), and its sample rate in Hz."""
+        return audio.decode(
+            path,
+            channels=self.recipe.decode.channels,
+            offset=offset or 0.0,
+            duration=duration,
+        )
+
+    def resample(self, y: NDArray[np.float32], *, source_rate: int) -> NDArray[np.float32]:
+        """One channel brought to the recipe's sample rate: float32 (samples,)."""
+        return resample(
+            y,
+            source_rate=source_rate,
+            sample_rate=self.sample_rate,
+            quality=self.recipe.resample.quality,
+        )
+
+    def represent(self, signals: Signals) -> Features:
+        """The representation of signals at the recipe's rate, in the stored dtype.
+
+        Each must have at least one frame. A value too large for the dtype becomes infinite.
+        """
+        kind = self.recipe.representation
+        features = kind.compute(signals, sample_rate=self.sample_rate) if signals else []
+        with np.errstate(over="ignore"):
+            return [x.astype(kind.stored_dtype(), copy=False) for x in features]
+
+
+class Stream:
+    """Features of a signal that arrives in pieces: the bits of the whole, however it is cut.
+
+    `push` takes float32 (samples,) and returns the frames that are complete, (frames, bins);
+    `finish` returns the rest.
+    """
+
+    def __init__(self, transform: Transform, sample_rate: int) -> None:
+        kind = transform.recipe.representation
+        if not kind.by_frame:
+            raise ValueError(
+                f"a {kind.kind} with top_db or a reference of max depends on the whole clip and "
+                "cannot be streamed; leave them out, or apply the transform to whole clips"
+            )
+        self._resampler = ResampleStream(
+            source_rate=sample_rate,
+            sample_rate=transform.sample_rate,
+            quality=transform.recipe.resample.quality,
+        )
+        self._transform = transform
+        self._frames: FrameStream | None = None
+        if isinstance(kind, Framed):
+            self._frames = FrameStream(kind.framing)
+            # Spans hold whole frames and their padding: they are cut without any.
+            inner = kind.model_copy(update={"center": False, "drop_last": False})
+            recipe = transform.recipe.model_copy(update={"representation": inner})
+            self._transform = Transform(recipe)
+
+    def push(self, y: NDArray[np.float32]) -> NDArray[Any]:
+        """Take the next samples."""
+        ready = self._resampler.push(np.ascontiguousarray(y, np.float32))
+        return self._features(ready if self._frames is None else self._frames.push(ready))
+
+    def finish(self) -> NDArray[Any]:
+        """End the signal."""
+        rest = self._resampler.finish()
+        if self._frames is None:
+            return self._features(rest)
+        parts = [self._features(self._frames.push(rest)), self._features(self._frames.finish())]
+        return np.concatenate(parts)
+
+    def _features(self, samples: NDArray[np.float32]) -> NDArray[Any]:
+        kind = self._transform.recipe.representation
+        if samples.size == 0:
+            return np.empty((0, kind.n_bins()), kind.stored_dtype())
+        return self._transform.represent([samples])[0]

@@ -1,0 +1,56 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsp.framing import Framing
+from dsp.stft import stft
+from dsp.streaming import FrameStream
+
+
+@given(
+    n_samples=st.integers(1, 400),
+    cuts=st.lists(st.integers(0, 60), max_size=12),
+    n_fft=st.integers(1, 40),
+    win_length=st.integers(1, 40),
+    hop_length=st.integers(1, 50),
+    pad_mode=st.sampled_from(["reflect", "symmetric", "constant", "edge"]),
+    align=st.sampled_from(["center", "left"]),
+    center=st.booleans(),
+    drop_last=st.booleans(),
+)
+def test_the_frames_of_pieces_are_those_of_the_whole(
+    n_samples, cuts, n_fft, win_length, hop_length, pad_mode, align, center, drop_last
+):
+    conventions = {"align": align, "window": "rectangular"}
+    lengths = (n_fft, hop_length, min(win_length, n_fft))
+    framing = Framing(
+        *lengths, center=center, pad_mode=pad_mode, drop_last=drop_last, **conventions
+    )
+    inner = Framing(*lengths, center=False, **conventions)
+    y = np.arange(1, n_samples + 1, dtype=np.float32)
+    stream = FrameStream(framing)
+    pieces = np.split(y, np.minimum(np.cumsum(cuts), n_samples))
+    spans = [*(stream.push(piece) for piece in pieces), stream.finish()]
+    found = [frame for span in spans if span.size for frame in inner.frames(span)]
+    expected = framing.frames(y) if framing.n_frames(n_samples) else np.empty((0, framing.length))
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_little_is_remembered():
+    stream = FrameStream(Framing(512, 128, pad_mode="reflect"))
+    kept = 0
+    for _ in range(1000):
+        stream.push(np.zeros(100, np.float32))
+        kept = max(kept, stream._samples.nbytes)
+    assert kept < 4 * 3 * 512
+
+
+def test_frames_come_as_soon_as_they_are_complete():
+    framing = Framing(512, 128, center=False)
+    stream = FrameStream(framing)
+    y = np.ones(512, np.float32)
+    assert stream.push(y[:511]).size == 0
+    assert stft(stream.push(y[511:]), framing).shape == (1, 257)
+    assert stream.finish().size == 0

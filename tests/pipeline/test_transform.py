@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import Transform
+from pipeline.recipe import Recipe, RecipeError
+from tests.conftest import REPOSITORY
+
+PARAMS = sorted((REPOSITORY / "params").glob("*.toml"))
+STREAMED = [file for file in PARAMS if Recipe.load(file).representation.by_frame]
+
+
+def noise(n_samples, seed=0):
+    return (0.1 * np.random.default_rng(seed).standard_normal(n_samples)).astype(np.float32)
+
+
+@pytest.mark.parametrize("file", PARAMS, ids=lambda file: file.stem)
+def test_every_shipped_recipe_transforms_a_file_as_its_samples(file, tmp_path):
+    transform = Transform.from_recipe(file)
+    y = noise(40_000)
+    sf.write(tmp_path / "clip.wav", y, 44100, subtype="FLOAT")
+    x = transform.apply(y, sample_rate=44100)
+    kind = transform.recipe.representation
+    assert x.dtype == kind.stored_dtype()
+    assert x.shape[1] == kind.n_bins()
+    assert transform.apply_file(tmp_path / "clip.wav").tobytes() == x.tobytes()
+
+
+@pytest.mark.parametrize("file", STREAMED, ids=lambda file: file.stem)
+@settings(max_examples=8)
+@given(seed=st.integers(0, 1000), source_rate=st.sampled_from([8000, 22050, 44100]))
+def test_any_pieces_give_the_bits_of_the_whole(file, seed, source_rate):
+    transform = Transform.from_recipe(file)
+    rng = np.random.default_rng(seed)
+    y = noise(int(rng.integers(3000, 20_000)), seed)
+    cuts = np.sort(rng.integers(0, y.size, size=int(rng.integers(0, 30))))
+    stream = transform.stream(source_rate)
+    parts = [*(stream.push(piece) for piece in np.split(y, cuts)), stream.finish()]
+    whole = transform.apply(y, sample_rate=source_rate)
+    assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_one_sample_at_a_time():
+    transform = Transform.from_recipe(REPOSITORY / "params" / "kaldi_fbank.toml")
+    y = noise(2000)
+    stream = transform.stream(16000)
+    parts = [*(stream.push(y[i : i + 1]) for i in range(y.size)), stream.finish()]
+    assert sum(map(len, parts[:-1])) >= 10
+    assert np.concatenate(parts).tobytes() == transform.apply(y, sample_rate=16000).tobytes()
+
+
+def test_what_needs_the_whole_clip_is_not_streamed():
+    transform = Transform.from_recipe(REPOSITORY / "params" / "log_mel.toml")
+    with pytest.raises(ValueError, match=r"log_mel with top_db .* cannot be streamed; leave them"):
+        transform.stream(22050)
+
+
+def test_channels_are_the_recipes():
+    stereo = np.stack([noise(5000), noise(5000, 1)], axis=1)
+    for channels, expected in (
+        ("mean", (stereo[:, 0] + stereo[:, 1]) * np.float32(0.5)),
+        ("first", stereo[:, 0]),
+        (1, stereo[:, 1]),
+    ):
+        transform = Transform.from_recipe(
+            {"decode": {"channels": channels}, "representation": {"kind": "waveform"}}
+        )
+        x = transform.apply(stereo, sample_rate=22050)
+        np.testing.assert_array_equal(x[:, 0], expected)
+
+
+def test_recipes_in_every_form():
+    recipe = Recipe.from_dict({"representation": {"kind": "mel"}})
+    assert Transform.from_recipe(recipe).recipe is recipe
+    assert Transform.from_recipe({"representation": {"kind": "mel"}}).recipe == recipe
+    with pytest.raises(RecipeError, match="representation is missing"):
+        Transform.from_recipe({})
+
+
+def test_wrong_signals_are_refused():
+    transform = Transform.from_recipe({"representation": {"kind": "mel", "center": False}})
+    with pytest.raises(ValueError, match="100 samples at 8000 Hz are less than one frame"):
+        transform.apply(noise(100), sample_rate=8000)
+    with pytest.raises(ValueError, match=r"shape \(2, 2, 2\) is neither \(samples,\) nor"):
+        transform.apply(np.zeros((2, 2, 2), np.float32), sample_rate=8000)
+
+
+def test_the_signal_is_not_changed():
+    y = noise(5000)
+    before = y.copy()
+    for name in ("kaldi_fbank", "waveform", "log_mel"):
+        transform = Transform.from_recipe(REPOSITORY / "params" / f"{name}.toml")
+        transform.apply(y, sample_rate=transform.sample_rate)
+    np.testing.assert_array_equal(y, before)
