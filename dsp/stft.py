@@ -47,7 +47,7 @@ def spectra(
     without a gap, across block borders. The caller may overwrite a block.
     """
     # Zeros after the frame, if it is shorter than the FFT, are written once.
-    block_tn = np.zeros((256 if framing.n_fft <= 512 else 128, framing.n_fft), np.float32)
+    block_tn = np.zeros((_block_rows(framing.n_fft), framing.n_fft), np.float32)
     filled = 0
     for y in signals:
         frames_tn = framing.frames(y)
@@ -65,6 +65,11 @@ def spectra(
         used = -(-filled // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
         block_tn[filled:used] = 0
         yield scipy.fft.rfft(block_tn[:used].T, axis=0)[:, :filled]
+
+
+def _block_rows(n_fft: int) -> int:
+    """Frames of a block: as many as keep its temporaries in a core's cache."""
+    return 256 if n_fft <= 512 else 128
 
 
 def over_frames(
