@@ -1,0 +1,240 @@
+"""Representations against peers: one core, one thread, interleaved, medians. `make bench-dsp`.
+
+Every contender is called once to warm up, then all are called in turn, round after round, so that a
+machine that slows down slows all of them. The ratio is that of the medians. Errors are the largest
+difference from a float64 reference, relative to its range. Peers that are not installed are named.
+"""
+
+import os
+
+for _name in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+os.environ.pop("OPENBLAS_CORETYPE", None)
+
+import argparse
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from typing import Any
+
+import librosa
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from dsp import representations
+from dsp.compress import Log
+from dsp.framing import Framing
+from dsp.mel import MelBank
+from pipeline import Transform
+
+PEERS = ("librosa", "kaldi-native-fbank", "transformers", "torchaudio", "essentia")
+Contenders = dict[str, Callable[[], Any]]
+
+
+def race(contenders: Contenders, rounds: int) -> dict[str, float]:
+    """Median seconds of each contender."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for run in range(rounds + 1):
+        for name, contender in contenders.items():
+            started = time.perf_counter()
+            contender()
+            if run:
+                times[name].append(time.perf_counter() - started)
+    return {name: median(seconds) for name, seconds in times.items()}
+
+
+def music(seconds: float, sample_rate: int) -> NDArray[np.float32]:
+    """Something like music: a few partials that come and go, and noise."""
+    t = np.arange(int(seconds * sample_rate)) / sample_rate
+    rng = np.random.default_rng(0)
+    y = 0.01 * rng.standard_normal(t.size)
+    for f0 in (110.0, 277.2, 523.3, 1318.5):
+        y += 0.2 * np.sin(2 * np.pi * f0 * t) * (0.5 + 0.5 * np.sin(2 * np.pi * t / f0 * 40))
+    return y.astype(np.float32)
+
+
+def exact_spectrum(y: NDArray[np.float32], framing: Framing) -> NDArray[np.complex128]:
+    """The STFT in float64, from the same float32 window."""
+    return scipy.fft.rfft(framing.frames(y).astype(np.float64) * framing.table(), axis=1)
+
+
+def error(ours: NDArray[Any], exact: NDArray[Any]) -> float:
+    return float(np.abs(ours - exact).max() / np.ptp(np.abs(exact)))
+
+
+def log_mel(rounds: int, n_fft: int, hop_length: int) -> None:
+    y = music(300, 22050)
+    framing, bank, log = Framing(n_fft, hop_length), MelBank(128), Log(top_db=80.0)
+
+    def ours() -> NDArray[np.float32]:
+        (x,) = representations.log_mel(
+            [y], sample_rate=22050, framing=framing, bank=bank, power=2, log=log
+        )
+        return x
+
+    def theirs() -> NDArray[np.float32]:
+        mel = librosa.feature.melspectrogram(y=y, n_fft=n_fft, hop_length=hop_length, n_mels=128)
+        return librosa.power_to_db(mel).T
+
+    contenders: Contenders = {"ours": ours, "librosa": theirs}
+    kaldi = kaldi_fbank(y, 22050, n_fft, hop_length, 128)
+    if kaldi:
+        contenders["kaldi-native-fbank"] = kaldi
+    filters = bank.filters(sample_rate=22050, n_fft=n_fft).toarray().astype(np.float64)
+    power = np.abs(exact_spectrum(y, framing)) ** 2
+    exact = 10 * np.log10(np.maximum(power @ filters.T, 1e-10))
+    exact = np.maximum(exact, exact.max() - 80)
+    errors = {"ours": error(ours(), exact), "librosa": error(theirs(), exact)}
+    report(f"log-mel, 300 s, n_fft {n_fft}, hop {hop_length}", race(contenders, rounds), errors)
+
+
+def kaldi_fbank(
+    y: NDArray[np.float32], sample_rate: int, win_length: int, hop_length: int, n_mels: int
+) -> Callable[[], Any] | None:
+    try:
+        import kaldi_native_fbank as knf
+    except ImportError:
+        return None
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0
+    options.frame_opts.samp_freq = sample_rate
+    options.frame_opts.frame_length_ms = 1000 * win_length / sample_rate
+    options.frame_opts.frame_shift_ms = 1000 * hop_length / sample_rate
+    options.mel_opts.num_bins = n_mels
+    if n_mels > win_length // 6:  # it refuses filters without a bin
+        return None
+    samples = (y * 32768).tolist()
+
+    def run() -> Any:
+        computer = knf.OnlineFbank(options)
+        computer.accept_waveform(sample_rate, samples)
+        computer.input_finished()
+        return [computer.get_frame(i) for i in range(computer.num_frames_ready)]
+
+    return run
+
+
+def presets(rounds: int) -> None:
+    y = music(300, 16000)
+    whisper = Transform.from_recipe("params/whisper_80.toml")
+    framing = Framing(400, 160, pad_mode="reflect")
+
+    def by_librosa() -> NDArray[np.float32]:
+        mel = librosa.feature.melspectrogram(
+            y=y, sr=16000, n_fft=400, hop_length=160, n_mels=80, pad_mode="reflect"
+        )
+        log = np.log10(np.maximum(mel, 1e-10))
+        return (np.maximum(log, log.max() - 8) + 4) / 4
+
+    contenders: Contenders = {
+        "ours": lambda: whisper.apply(y, sample_rate=16000),
+        "librosa": by_librosa,
+    }
+    try:
+        from transformers import WhisperFeatureExtractor
+
+        extractor = WhisperFeatureExtractor(feature_size=80)
+        contenders["transformers"] = lambda: extractor._np_extract_fbank_features(y[None], "cpu")
+    except ImportError:
+        pass
+    filters = MelBank(80).filters(sample_rate=16000, n_fft=400).toarray().astype(np.float64)
+    exact = np.log10(np.maximum(np.abs(exact_spectrum(y, framing)) ** 2 @ filters.T, 1e-10))
+    exact = (np.maximum(exact[:-1], exact[:-1].max() - 8) + 4) / 4
+    errors = {"ours": error(whisper.apply(y, sample_rate=16000), exact)}
+    report("Whisper, 80 bands, 300 s", race(contenders, rounds), errors)
+    fbank = Transform.from_recipe("params/kaldi_fbank.toml")
+    kaldi = kaldi_fbank(y, 16000, 400, 160, 80)
+    if kaldi:
+        contenders = {
+            "ours": lambda: fbank.apply(y, sample_rate=16000),
+            "kaldi-native-fbank": kaldi,
+        }
+        report("Kaldi fbank, 80 bands, 300 s", race(contenders, rounds), {})
+
+
+def short_clips(rounds: int) -> None:
+    clips = [music(0.5, 8000) * np.float32(0.5 + i / 4000) for i in range(2000)]
+    framing, bank, log = Framing(256, 64), MelBank(40), Log()
+    arguments = {"sample_rate": 8000, "framing": framing, "bank": bank, "power": 2, "log": log}
+
+    def by_librosa() -> None:
+        for y in clips:
+            mel = librosa.feature.melspectrogram(y=y, sr=8000, n_fft=256, hop_length=64, n_mels=40)
+            librosa.power_to_db(mel, top_db=None)
+
+    def one_call_a_clip() -> None:
+        for y in clips:
+            representations.log_mel([y], **arguments)
+
+    contenders: Contenders = {
+        "ours, one call a clip": one_call_a_clip,
+        "ours, batched": lambda: representations.log_mel(clips, **arguments),
+        "librosa": by_librosa,
+    }
+    report("2,000 clips of 0.5 s at 8 kHz, log-mel", race(contenders, max(3, rounds // 3)), {})
+
+
+def spectra(rounds: int) -> None:
+    y = music(300, 22050)
+    framing = Framing(2048, 512)
+    contenders: Contenders = {
+        "ours": lambda: representations.stft([y], framing=framing),
+        "librosa": lambda: librosa.stft(y),
+    }
+    exact = exact_spectrum(y, framing)
+    errors = {
+        "ours": error(representations.stft([y], framing=framing)[0], exact),
+        "librosa": error(librosa.stft(y).T, exact),
+    }
+    report("complex STFT, 300 s, n_fft 2048, hop 512", race(contenders, rounds), errors)
+    log = Log(top_db=80.0)
+
+    def decibel() -> NDArray[np.float32]:
+        (x,) = representations.log_spectrum([y], framing=framing, power=2, log=log)
+        return x
+
+    contenders = {
+        "ours": decibel,
+        "librosa": lambda: librosa.amplitude_to_db(np.abs(librosa.stft(y))),
+    }
+    report("decibel, 300 s, n_fft 2048, hop 512", race(contenders, rounds), {})
+
+
+def report(title: str, seconds: dict[str, float], errors: dict[str, float]) -> None:
+    ours = {name: value for name, value in seconds.items() if name.startswith("ours")}
+    print(f"\n{title}")
+    for name, value in seconds.items():
+        ratios = ", ".join(f"{value / base:.1f}x" for base in ours.values())
+        shown = f"  error {errors[name]:.1e}" if name in errors else ""
+        against = "" if name in ours else f"  ours faster by {ratios}"
+        print(f"  {name:24} {value * 1e3:9.1f} ms{against}{shown}")
+
+
+def installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="timed rounds, after one warm-up")
+    rounds = parser.parse_args().rounds
+    warnings.simplefilter("ignore")
+    libraries = {name: installed(name) for name in ("numpy", "scipy", *PEERS)}
+    print(", ".join(f"{name} {number}" for name, number in libraries.items()))
+    print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
+    log_mel(rounds, 2048, 512)
+    log_mel(rounds, 512, 128)
+    presets(rounds)
+    short_clips(rounds)
+    spectra(rounds)
+
+
+if __name__ == "__main__":
+    main()
