@@ -48,12 +48,17 @@ def moments(x: NDArray[np.generic], *, pivot: float) -> NDArray[np.float64]:
     >>> moments(np.array([[1.0], [3.0]]), pivot=1.0).tolist()
     [[2.0], [4.0], [1.0], [3.0]]
     """
-    values = _real(x).astype(np.float64)
-    low, high = values.min(axis=0), values.max(axis=0)
-    values -= pivot
-    total = ordered_sum(values)
-    np.multiply(values, values, out=values)
-    return np.stack([total, ordered_sum(values), low, high])
+    total, squares = np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    low, high = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
+    for start in range(0, len(x), _BLOCK):
+        values = _real(x[start : start + _BLOCK]).astype(np.float64)
+        np.minimum(low, values.min(axis=0), out=low)
+        np.maximum(high, values.max(axis=0), out=high)
+        values -= pivot
+        total += ordered_sum(values)
+        np.multiply(values, values, out=values)
+        squares += ordered_sum(values)
+    return np.stack([total, squares, low, high])
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,11 @@ def merge(per_clip: NDArray[np.float64], n_frames: NDArray[np.int64], *, pivot: 
         raise ValueError("there is no clip to compute statistics of")
     count = int(n_frames.sum())
     offset = ordered_sum(per_clip[:, 0]) / count
-    squares = ordered_sum(per_clip[:, 1]) / count
-    return Summary(
-        count=count,
-        mean=pivot + offset,
-        # Rounding may leave the variance of a constant a hair below zero.
-        std=np.sqrt(np.maximum(squares - offset * offset, 0.0)),
-        min=per_clip[:, 2].min(axis=0),
-        max=per_clip[:, 3].max(axis=0),
-    )
+    variance = ordered_sum(per_clip[:, 1]) / count - offset * offset
+    low, high = per_clip[:, 2].min(axis=0), per_clip[:, 3].max(axis=0)
+    # Rounding may leave the variance of a constant a hair off zero, on either side.
+    std = np.where(low == high, 0.0, np.sqrt(np.maximum(variance, 0.0)))
+    return Summary(count=count, mean=pivot + offset, std=std, min=low, max=high)
 
 
 @dataclass(frozen=True)

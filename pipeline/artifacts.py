@@ -28,6 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+_CHECKED_AT_ONCE = 1 << 22  # samples
+
 
 class Quarantined(NamedTuple):
     """A content that could not be used."""
@@ -123,38 +125,53 @@ def write_waveforms(folder: Path, waveforms: Waveforms, *, durable: bool) -> Non
                 data = np.ascontiguousarray(y, "<f4").tobytes()
                 checksum.update(data)
                 file.write(data)
-        index = {
+        index: dict[str, Any] = {
             "contents": waveforms.contents,
             "n_samples": [y.size for y in waveforms.signals],
             "sample_rates": waveforms.sample_rates,
             "sources": waveforms.sources,
             "quarantined": waveforms.quarantined,
             "seconds": waveforms.seconds,
-            "crc32c": checksum.hexdigest().decode(),
         }
+        checksum.update(json.dumps(index).encode())
+        index["crc32c"] = checksum.hexdigest().decode()
         (temporary / "index.json").write_text(json.dumps(index))
 
 
 def read_waveforms(folder: Path) -> Waveforms:
-    """Read waveforms back, memory-mapped. Raises DamagedArtifactError if a bit has changed."""
-    index = read_json(folder / "index.json")
-    total = sum(index["n_samples"])
-    samples: NDArray[np.float32] = (
-        np.memmap(folder / "samples.f32", "<f4", "r") if total else np.empty(0, np.float32)
-    )
-    checksum = google_crc32c.Checksum()
-    for start in range(0, samples.size, 1 << 22):
-        checksum.update(samples[start : start + (1 << 22)].tobytes())
-    if samples.size != total or checksum.hexdigest().decode() != index["crc32c"]:
-        raise DamagedArtifactError(f"{folder} is damaged; delete it and build again")
-    return Waveforms(
-        contents=index["contents"],
-        signals=np.split(samples, np.cumsum(index["n_samples"])[:-1]) if index["n_samples"] else [],
-        sample_rates=index["sample_rates"],
-        sources=[(rate, samples) for rate, samples in index["sources"]],
-        quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
-        seconds=index["seconds"],
-    )
+    """Read waveforms back, memory-mapped.
+
+    Raises FileNotFoundError, or DamagedArtifactError if anything is not as it was written: what is
+    temporary is not fsynced, and a power cut may leave any part of it empty.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(f"{folder} is not there")
+    try:
+        index = read_json(folder / "index.json")
+        lengths = index["n_samples"]
+        samples: NDArray[np.float32] = np.empty(0, np.float32)
+        if sum(lengths):
+            samples = np.memmap(folder / "samples.f32", "<f4", "r", shape=(sum(lengths),))
+        checksum = google_crc32c.Checksum()
+        for start in range(0, samples.size, _CHECKED_AT_ONCE):
+            checksum.update(samples[start : start + _CHECKED_AT_ONCE].tobytes())
+        size = (folder / "samples.f32").stat().st_size
+        expected = index.pop("crc32c")
+        checksum.update(json.dumps(index).encode())
+        if size != 4 * samples.size or checksum.hexdigest().decode() != expected:
+            raise ValueError("its checksum does not match")
+        return Waveforms(
+            contents=index["contents"],
+            signals=np.split(samples, np.cumsum(lengths)[:-1]) if lengths else [],
+            sample_rates=index["sample_rates"],
+            sources=[(rate, n_samples) for rate, n_samples in index["sources"]],
+            quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
+            seconds=index["seconds"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedArtifactError(
+            f"{folder} is damaged ({error}); delete it and build again"
+        ) from error
 
 
 def _fsync(path: Path) -> None:

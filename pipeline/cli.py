@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline import artifacts
-from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.manifest import Manifest, read_manifest, write_manifest
+from pipeline.recipe import Recipe
 
 app = typer.Typer(
     help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
@@ -206,6 +206,8 @@ def ls(root: Root, as_json: Json = False) -> None:
 
     Example: basilar ls --root features
     """
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder")
     sets = [_attributes(path) for path in sorted((root / "features").glob("[!.]*.zarr"))]
     rows = [
         {
@@ -376,10 +378,18 @@ def main() -> NoReturn:
     """Run the command; errors of use exit with 2, failures with 1."""
     try:
         app(standalone_mode=True)
-    except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
-        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
-        sys.exit(2)
+    except (ValueError, UsageError, FileNotFoundError) as error:
+        _fail(error, 2)
     except OSError as error:
-        stderr.print(f"error: {error}", markup=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(error, 1)
     sys.exit(0)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    message = str(error)
+    if isinstance(error, FileNotFoundError) and error.filename:
+        message = f"{error.filename}: no such file"
+    stderr.print(f"error: {message}", markup=False, soft_wrap=True)
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message}))
+    sys.exit(code)

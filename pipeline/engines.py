@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import luigi
 
-from pipeline import artifacts
 from pipeline.keys import STAGES
-from pipeline.tasks import Build, LogRun, run_file
+from pipeline.tasks import Build, LogRun, logged_run, new_attempt
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
 
@@ -33,17 +32,17 @@ class Outcome:
 def run(build: Build, *, workers: int) -> Outcome:
     """Carry out a build with Luigi's own scheduler; a cached one only looks for its last output."""
     started = time.perf_counter()
+    new_attempt()
     pending = build.work().pending
     succeeded = run_luigi(LogRun.of(build.register()), workers=workers)
     left = build.work().pending
     computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
-    marker = run_file(build.root, build.plan.key, build.tracking_uri)
     return Outcome(
         succeeded=succeeded and build.store.exists(),
         computed=computed,
         cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},
         seconds=time.perf_counter() - started,
-        mlflow_run_id=artifacts.read_json(marker)["run_id"] if marker.exists() else None,
+        mlflow_run_id=logged_run(build),
     )
 
 

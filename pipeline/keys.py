@@ -86,8 +86,8 @@ def content_hash(sha256: str, offset: float | None, duration: float | None) -> s
     return _sha256(canonical({**pre_image, "offset": offset, "duration": duration}).encode())
 
 
-def manifest_hash(clips: Iterable[tuple[str, str, str | None, str | None]]) -> str:
-    """The hash of a data set: (content, id, label, split) of each clip, in any order."""
+def manifest_hash(clips: Iterable[tuple[str, str, str | None, str, str | None]]) -> str:
+    """The hash of a data set: (content, id, label, split, group) of each clip, in any order."""
     running = hashlib.sha256(canonical({"type": "manifest", "schema": SCHEMA}).encode())
     for clip in sorted(clips, key=lambda clip: clip[:2]):
         running.update(canonical(clip).encode())

@@ -220,7 +220,8 @@ class Logarithmic(Framed):
     @property
     def grid(self) -> Grid:
         """From silence to 80 dB above 1 (times the scale), which no spectrum of audio reaches."""
-        return Grid("linear", self.pivot, self.logarithm.of_value(1e8 * self.scale**2))
+        highest = self.logarithm.of_value(1e8 * self.scale**2)
+        return Grid("linear", self.pivot, max(highest, self.pivot + 1.0))
 
 
 class LogMagnitude(Logarithmic):

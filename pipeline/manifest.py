@@ -85,10 +85,9 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """The manifest hash: of contents, ids, labels and splits, not of paths."""
-        return manifest_hash(
-            zip(self.contents, self.column("id"), self.column("label"), self.splits, strict=True)
-        )
+        """The manifest hash: of contents, ids, labels, splits and groups, not of paths."""
+        said = (self.column("id"), self.column("label"), self.splits, self.column("group"))
+        return manifest_hash(zip(self.contents, *said, strict=True))
 
 
 def read_manifest(path: Path) -> Manifest:

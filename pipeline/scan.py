@@ -5,8 +5,10 @@ at is remembered by (path, size, mtime, inode), so a second scan opens no file; 
 again.
 """
 
+import contextlib
 import csv
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,40 +90,34 @@ def scan(
 class FileCache:
     """What was seen in files, by (path, size, mtime in ns, inode); a context manager.
 
-    One SQLite database in the user's cache folder. A file changed within the last two seconds is
-    not remembered: it might change again without its time showing it. A cache that cannot be
-    opened or written is done without.
+    One SQLite database in the user's cache folder for each version of the decoders. A file changed
+    within the last two seconds is not remembered: it might change again without its time showing
+    it. A cache that cannot be opened, read or written is done without.
     """
 
     def __enter__(self) -> Self:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        file = Path(base) / "basilar" / f"files-{audio.VERSION}.sqlite"
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "basilar"
+        decoders = "-".join(version(package) for package in ("soundfile", "av"))
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(file, timeout=30)
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS files "
-                "(path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, seen TEXT)"
-            )
-        except (OSError, sqlite3.OperationalError):
-            self._database = sqlite3.connect(":memory:")
-            self._database.execute("CREATE TABLE files (path, size, mtime_ns, inode, seen)")
+            base.mkdir(parents=True, exist_ok=True)
+            self._open(base / f"files-{audio.VERSION}-{decoders}.sqlite")
+        except (OSError, sqlite3.Error):
+            self._open(":memory:")
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._database.commit()
-        except sqlite3.OperationalError:
-            self._database.rollback()
         self._database.close()
 
     def get(self, file: Path) -> Any:
         """What was seen in a file that has not changed since; None if nothing was."""
         status = file.stat()
-        row = self._database.execute(
-            "SELECT seen FROM files WHERE path=? AND size=? AND mtime_ns=? AND inode=?",
-            (str(file), status.st_size, status.st_mtime_ns, status.st_ino),
-        ).fetchone()
+        try:
+            row = self._database.execute(
+                "SELECT seen FROM files WHERE path=? AND size=? AND mtime_ns=? AND inode=?",
+                (str(file), status.st_size, status.st_mtime_ns, status.st_ino),
+            ).fetchone()
+        except sqlite3.Error:
+            return None
         return None if row is None else json.loads(row[0])
 
     def put(self, file: Path, status: os.stat_result, seen: Any) -> None:
@@ -128,17 +125,25 @@ class FileCache:
         if time.time() - status.st_mtime < 2:
             return
         identity = (str(file), status.st_size, status.st_mtime_ns, status.st_ino)
-        try:
+        with contextlib.suppress(sqlite3.Error):
             self._database.execute(
                 "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?)", (*identity, json.dumps(seen))
             )
-        except sqlite3.OperationalError:
-            return
 
     def sha256(self, file: Path) -> str:
         """The SHA-256 of a file's content now. Raises OSError if it cannot be read."""
         seen = self.get(file)
         return str(seen["sha256"]) if seen and seen["sha256"] else _sha256(file)
+
+    def _open(self, database: Path | str) -> None:
+        # Each statement is its own transaction, so that no scan locks out another for long.
+        self._database = sqlite3.connect(database, timeout=1, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=OFF")  # a lost cache is looked up again
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS files "
+            "(path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, seen TEXT)"
+        )
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -172,15 +177,18 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
             raise ManifestError(f"{source}: not a Parquet file: {error}") from None
         recorded = recorded_root(source, table)
         rows = table.to_pylist()
-    elif source.suffix == ".csv":
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    elif source.suffix == ".jsonl":
-        lines = source.read_text("utf-8").splitlines()
+    elif source.suffix in (".csv", ".jsonl"):
         try:
-            rows = [json.loads(line) for line in lines if line.strip()]
-        except json.JSONDecodeError as error:
-            raise ManifestError(f"{source}: not JSON Lines: {error}") from None
+            text = source.read_text("utf-8-sig")
+            if source.suffix == ".csv":
+                rows = list(csv.DictReader(io.StringIO(text, newline="")))
+            else:  # not splitlines(): JSON strings may hold what it takes for the end of a line
+                rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+            kind = "CSV" if source.suffix == ".csv" else "JSON Lines"
+            raise ManifestError(f"{source}: not {kind} in UTF-8: {error}") from None
+        if not all(isinstance(row, dict) for row in rows):
+            raise ManifestError(f"{source}: every line must be a JSON object")
     elif source.exists():
         raise ManifestError(f"{source}: neither a folder nor a .parquet, .csv or .jsonl table")
     else:
@@ -243,7 +251,9 @@ def _clip(
     clip = {**facts, "path": path, "split": _text(row.get("split"))}
     for name in ("offset", "duration"):
         clip[name] = _seconds(source, path, name, row.get(name))
-    excerpt = "" if clip["offset"] is None else f"@{clip['offset']:g}"
+    times = [clip[name] for name in ("offset", "duration")]
+    excerpt = "" if times == [None, None] else f"@{times[0] or 0.0}"
+    excerpt += "" if times[1] is None else f"+{times[1]}"
     clip["id"] = _text(row.get("id")) or path + excerpt
     clip["label"] = _text(row.get("label")) or _from_path("label", label, path)
     clip["group"] = _text(row.get("group")) or _from_path("group", group, path)
@@ -293,7 +303,7 @@ def _assign_splits(clips: list[dict[str, Any]], split: dict[str, float] | Path) 
         rows, _ = _read_rows(split)
         if not all({"id", "split"} <= row.keys() for row in rows):
             raise ManifestError(f"{split}: every row must have the columns id and split")
-        given = {row["id"]: row["split"] for row in rows}
+        given = {str(row["id"]): str(row["split"]) for row in rows}
         missing = [clip["id"] for clip in clips if not clip["split"] and clip["id"] not in given]
         if missing:
             raise ManifestError(f"{split}: no split for {len(missing)} clips, first {missing[0]!r}")
@@ -301,7 +311,7 @@ def _assign_splits(clips: list[dict[str, Any]], split: dict[str, float] | Path) 
             clip["split"] = clip["split"] or given[clip["id"]]
         return
     total = sum(split.values())
-    if abs(total - 1) > 1e-6 or min(split.values()) < 0:
+    if not abs(total - 1) <= 1e-6 or min(split.values()) < 0:
         raise ManifestError(f"--split: shares must not be negative and sum to 1, not {total:g}")
     for clip in clips:
         token = hashlib.sha256(f"split:{clip['group'] or clip['id']}".encode()).digest()

@@ -8,11 +8,11 @@ near them alone, and adding, removing or changing a clip touches one or two shar
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from pipeline import audio
 from pipeline.keys import STAGES, hash_of, recipe_hashes
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, ManifestError
 from pipeline.recipe import Recipe
 from pipeline.stages import Source
 
@@ -37,6 +37,14 @@ class Plan:
     recipe: Recipe
     manifest: Manifest
     shard_seconds: float = DEFAULT_SHARD_SECONDS
+
+    def __post_init__(self) -> None:
+        if not self.fit_rows():
+            raise ManifestError(
+                f'normalization.split = "{self.recipe.normalization.split}" holds no clip; the '
+                f"manifest has {', '.join(sorted(set(self.manifest.splits)))}; name one of them in "
+                'the recipe, or "all"'
+            )
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -94,15 +102,16 @@ class Plan:
 
     @cached_property
     def _decoders(self) -> dict[str, str]:
-        """By content, the decoder whose version may change its values; empty for lossless files."""
+        """By content, the decoders whose versions may change what comes out; empty if none may."""
         table = self.manifest
-        columns = (table.column("lossy"), table.column("decoder"))
+        columns = (table.column(name) for name in ("lossy", "decoder", "problem"))
+        identity = cache(audio.identity)
         names: dict[str, str] = {}
-        identities: dict[str, str] = {}
-        for content, lossy, decoder in zip(table.contents, *columns, strict=True):
-            if lossy and decoder not in identities:
-                identities[decoder] = audio.identity(decoder)
-            names[content] = identities[decoder] if lossy else ""
+        for content, lossy, decoder, problem in zip(table.contents, *columns, strict=True):
+            if problem:  # which another version may be able to read
+                names[content] = f"{identity('soundfile')}, {identity('ffmpeg')}"
+            else:
+                names[content] = identity(decoder) if lossy else ""
         return names
 
     @cached_property

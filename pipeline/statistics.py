@@ -85,10 +85,9 @@ def fit(plan: Plan, shards: list[ShardTables], *, histograms: Path) -> Statistic
     contents = [plan.manifest.contents[row] for row in plan.fit_rows()]
     places = [where[content] for content in contents if content in where]
     if not places:
-        splits = sorted(set(plan.manifest.splits))
         raise ValueError(
-            f"normalization.split = {normalization.split!r} holds no usable clip; "
-            f"the manifest has the splits {', '.join(splits)}"
+            f"normalization.split = {normalization.split!r} holds no usable clip: all of its "
+            f"{len(contents)} are quarantined"
         )
     summary = moments.merge(
         np.stack([shard.moments[i] for shard, i in places]),

@@ -43,6 +43,12 @@ _BLOSC: dict[str, tuple[Any, Any]] = {
     "compact": ("lz4", "bitshuffle"),
     "archive": ("zstd", "shuffle"),
 }
+_TEXT = ("id", "sha256", "label", "split", "group", "content", "values_sha256")
+_CLIPS: dict[str, pa.DataType] = {
+    **dict.fromkeys(_TEXT, pa.string()),
+    **dict.fromkeys(("offset", "duration"), pa.float64()),
+    **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
+}
 _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
 
 
@@ -245,7 +251,8 @@ def _write_tables(
     moments: NDArray[np.float64],
 ) -> None:
     """Write clips.parquet, quarantine.parquet, and the arrays with one row a clip."""
-    pq.write_table(pa.table(clips), folder / "clips.parquet")
+    schema = pa.schema([(name, _CLIPS[name]) for name in clips])
+    pq.write_table(pa.table(clips, schema), folder / "clips.parquet")
     rows = [
         dict(zip(_QUARANTINE.names[-len(entry) :], entry, strict=True)) for entry in quarantined
     ]

@@ -8,6 +8,9 @@ the next stage is committed; Luigi does not look upstream of a complete task, so
 
 import json
 import logging
+import os
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -17,7 +20,8 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from pipeline import artifacts, stages, statistics, store
-from pipeline.keys import canonical, hash_of
+from pipeline.artifacts import Waveforms
+from pipeline.keys import STAGES, canonical, hash_of
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
@@ -26,8 +30,13 @@ from pipeline.transform import Transform
 KEEP = ("resample", "representation")
 MAX_BAD = 0.01
 
-# A dead tracker must not fail a build: LogRun then ends without its output, to be made by the next
-# build, and the tasks above it must not be refused for that.
+# Names the build in all its processes: LogRun, whose tracker did not answer, counts as complete in
+# the build that asked, so that nothing above it fails or waits, and as open in the next.
+_ATTEMPT = "BASILAR_ATTEMPT"
+os.environ.setdefault(_ATTEMPT, uuid.uuid4().hex)
+
+# A temporary artifact that another build has removed is computed again where it is read; Luigi
+# would refuse to run the task.
 _config = luigi.configuration.get_config()
 if not _config.has_option("worker", "check_unfulfilled_deps"):
     _config.set("worker", "check_unfulfilled_deps", "false")
@@ -47,6 +56,10 @@ class Build:
     keep: tuple[str, ...] = KEEP
     max_bad: float = MAX_BAD
 
+    def __post_init__(self) -> None:
+        if not set(self.keep) <= set(STAGES):
+            raise ValueError(f"keep: {', '.join(self.keep)}: allowed are {', '.join(STAGES)}")
+
     def register(self) -> str:
         """Enter recipe and manifest into the root's catalogue and return the build as text."""
         recipe, manifest = self.plan.recipe, self.plan.manifest
@@ -56,6 +69,7 @@ class Build:
         file = _manifest_file(self.root, manifest.hash)
         if not file.exists() or not read_manifest(file).table.equals(manifest.table):
             write_manifest(manifest, file)
+            build_of.cache_clear()  # paths are not part of its text
         return canonical(
             {
                 "root": str(self.root),
@@ -140,8 +154,9 @@ class _ShardTask(_Task):
     @classmethod
     def of(cls, build: str, shard: Shard) -> Self:
         """This stage of a shard of a build."""
-        root = str(build_of(build).root)
-        return cls(root=root, key=shard.keys[cls.stage], build=build, shard=shard.index)
+        the_build = build_of(build)
+        key = the_build.artifact(cls.stage, shard).name
+        return cls(root=str(the_build.root), key=key, build=build, shard=shard.index)
 
     @property
     def the_shard(self) -> Shard:
@@ -163,13 +178,18 @@ class Decode(_ShardTask):
 
     def run(self) -> None:
         """Decode the clips of the shard."""
-        if self.path().exists():
-            return
+        if not self.path().exists():
+            artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("decode"))
+
+    def made(self) -> Waveforms:
+        """What the task makes, read if it is there, else computed."""
         plan = self.the_build.plan
-        decoded = stages.decode(
-            self.the_shard.sources, Transform(plan.recipe), root=plan.manifest.root
+        return _read_or(
+            self.path(),
+            lambda: stages.decode(
+                self.the_shard.sources, Transform(plan.recipe), root=plan.manifest.root
+            ),
         )
-        artifacts.write_waveforms(self.path(), decoded, durable=self.kept("decode"))
 
 
 class Resample(_ShardTask):
@@ -183,13 +203,15 @@ class Resample(_ShardTask):
 
     def run(self) -> None:
         """Resample the clips of the shard."""
-        if self.path().exists():
-            return
-        decoded = artifacts.read_waveforms(self.requires().path())
-        resampled = stages.resample(decoded, Transform(self.the_build.plan.recipe))
-        artifacts.write_waveforms(self.path(), resampled, durable=self.kept("resample"))
+        if not self.path().exists():
+            artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("resample"))
         if not self.kept("decode"):
             artifacts.remove(self.requires().path())
+
+    def made(self) -> Waveforms:
+        """What the task makes, read if it is there, else computed."""
+        transform = Transform(self.the_build.plan.recipe)
+        return _read_or(self.path(), lambda: stages.resample(self.requires().made(), transform))
 
 
 class Represent(_ShardTask):
@@ -203,14 +225,27 @@ class Represent(_ShardTask):
 
     def run(self) -> None:
         """Compute the representation of the clips of the shard."""
-        if self.path().exists():
-            return
-        recipe = self.the_build.plan.recipe
-        resampled = artifacts.read_waveforms(self.requires().path())
-        represented = stages.represent(resampled, Transform(recipe))
-        store.write_shard(self.path(), represented, recipe=recipe, shard=self.the_shard)
+        if not self.path().exists():
+            recipe = self.the_build.plan.recipe
+            represented = stages.represent(self.requires().made(), Transform(recipe))
+            store.write_shard(self.path(), represented, recipe=recipe, shard=self.the_shard)
         if not self.kept("resample"):
             artifacts.remove(self.requires().path())
+
+
+def _read_or(path: Path, compute: Callable[[], Waveforms]) -> Waveforms:
+    """An artifact, or what it would hold.
+
+    Another build that shares a temporary artifact may have removed it, and a power cut may have
+    left it damaged: neither fails a build.
+    """
+    try:
+        return artifacts.read_waveforms(path)
+    except FileNotFoundError:
+        return compute()
+    except artifacts.DamagedArtifactError:
+        artifacts.remove(path)
+        return compute()
 
 
 class FitNormalization(_Task):
@@ -220,14 +255,19 @@ class FitNormalization(_Task):
     def of(cls, build: str) -> "FitNormalization":
         """The statistics of a build."""
         the_build = build_of(build)
-        return cls(root=str(the_build.root), key=the_build.plan.fit_key(), build=build)
+        return cls(
+            root=str(the_build.root),
+            key=f"{the_build.plan.fit_key()}.{the_build.plan.layout}",
+            build=build,
+        )
 
     def requires(self) -> list[luigi.Task]:
         """The features of all shards."""
         return [Represent.of(self.build, shard) for shard in self.the_build.plan.shards]
 
     def path(self) -> Path:
-        return self.the_build.root / "artifacts" / "statistics" / f"{self.key}.npz"
+        build = self.the_build
+        return build.root / "artifacts" / "statistics" / f"{build.plan.fit_key()}.npz"
 
     def run(self) -> None:
         """Merge what the shards say of the fit split."""
@@ -248,7 +288,8 @@ class Publish(_Task):
     def of(cls, build: str) -> "Publish":
         """The feature set of a build."""
         the_build = build_of(build)
-        return cls(root=str(the_build.root), key=the_build.plan.key, build=build)
+        key = f"{the_build.plan.key}.{the_build.plan.layout}"
+        return cls(root=str(the_build.root), key=key, build=build)
 
     def requires(self) -> list[luigi.Task]:
         """The statistics and the features of all shards."""
@@ -277,43 +318,79 @@ class LogRun(_Task):
     def of(cls, build: str) -> "LogRun":
         """The run of a build: its last task."""
         the_build = build_of(build)
-        return cls(root=str(the_build.root), key=the_build.plan.key, build=build)
+        key = f"{the_build.plan.key}.{the_build.plan.layout}"
+        return cls(root=str(the_build.root), key=key, build=build)
 
     def requires(self) -> Publish:
         """The published feature set."""
         return Publish.of(self.build)
 
     def complete(self) -> bool:
-        """The run is logged, and what it describes is there."""
-        return self.path().exists() and self.the_build.store.exists()
+        """The feature set is there, and its run is logged, or was tried by this very build."""
+        build = self.the_build
+        if not build.store.exists():
+            return False
+        if logged_run(build) is not None:
+            return True
+        marker = run_file(build)
+        return marker.exists() and artifacts.read_json(marker)["attempt"] == os.environ[_ATTEMPT]
 
     def path(self) -> Path:
-        build = self.the_build
-        return run_file(build.root, self.key, build.tracking_uri)
+        return run_file(self.the_build)
 
     def run(self) -> None:
         """Log the feature set, or leave it to the next build if the tracker does not answer."""
-        if self.path().exists():
+        build = self.the_build
+        if logged_run(build) is not None:
             return
         from pipeline import tracking  # imports mlflow, which no other task needs
 
-        build = self.the_build
+        run_id = None
         try:
-            run_id = tracking.log_run(build.store, build.tracking_uri, folder=build.root / "mlflow")
+            folder = build.root / "mlflow"
+            run_id = tracking.log_run(build.store, build.tracking_uri, folder=folder)
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
-        else:
-            artifacts.write_json(self.path(), {"run_id": run_id, "uri": build.tracking_uri})
+        marker = {"run_id": run_id, "uri": build.tracking_uri, "attempt": os.environ[_ATTEMPT]}
+        artifacts.write_json(self.path(), marker)
+
+
+def new_attempt() -> None:
+    """Begin a build: a tracker that did not answer is asked again, once."""
+    os.environ[_ATTEMPT] = uuid.uuid4().hex
 
 
 def embedded_tracking_uri(root: Path) -> str:
-    """The MLflow store under a root: what is used where no other is named."""
-    return f"sqlite:///{root.absolute() / 'mlflow' / 'mlflow.db'}"
+    """The MLflow store under a root: what is used where no other is named.
+
+    Raises ValueError for a root whose name a database URI cannot hold.
+    """
+    database = str(root.absolute() / "mlflow" / "mlflow.db")
+    if set(database) & set("?%"):
+        raise ValueError(
+            f"{root}: MLflow cannot keep its database in a folder with ? or % in its name; take "
+            "another root, or name a tracker (--tracking-uri)"
+        )
+    return f"sqlite:///{database}"
 
 
-def run_file(root: Path, key: str, tracking_uri: str) -> Path:
+def run_file(build: Build) -> Path:
     """Where the id of a feature set's MLflow run is kept, one for each tracker."""
-    return root / "runs" / f"{key}-{hash_of('tracker', uri=tracking_uri)[:8]}.json"
+    tracker = hash_of("tracker", uri=build.tracking_uri)[:8]
+    return build.root / "runs" / f"{build.plan.key}-{tracker}.json"
+
+
+def logged_run(build: Build) -> str | None:
+    """The id of the MLflow run of a build's feature set; None if it was not logged.
+
+    A run in the root's own tracker is gone with the tracker's database.
+    """
+    marker, database = run_file(build), build.root / "mlflow" / "mlflow.db"
+    embedded = build.tracking_uri == embedded_tracking_uri(build.root)
+    if not marker.exists() or (embedded and not database.exists()):
+        return None
+    run_id: str | None = artifacts.read_json(marker)["run_id"]
+    return run_id
 
 
 def refuse_too_many_bad(build: Build, shards: list[statistics.ShardTables]) -> None:
@@ -322,7 +399,7 @@ def refuse_too_many_bad(build: Build, shards: list[statistics.ShardTables]) -> N
     manifest = build.plan.manifest
     clips = zip(manifest.column("id"), manifest.contents, strict=True)
     bad = [(clip_id, lost[content]) for clip_id, content in clips if content in lost]
-    allowed = max(1, int(build.max_bad * len(manifest)))
+    allowed = max(1, int(build.max_bad * len(manifest) + 1e-6))
     if len(bad) <= allowed and len(bad) < len(manifest):
         return
     shown = [f"  {clip_id}: {e.stage}: {e.reason}: {e.message}" for clip_id, e in bad[:50]]

@@ -5,11 +5,13 @@ feature set never has two. A tracker that does not answer costs seconds: retries
 TrackerError is raised.
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,6 @@ for _name, _value in {
 import pandas as pd
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline import artifacts
@@ -35,6 +36,7 @@ from pipeline.dataset import FeatureSet
 from pipeline.recipe import Recipe
 
 EXPERIMENT = "basilar"
+_UNFINISHED_SECONDS = 600  # after which a run that is not finished never will be
 
 
 class TrackerError(RuntimeError):
@@ -54,29 +56,49 @@ def log_run(store: Path, uri: str, *, folder: Path) -> str:
         # Two first users of one SQLite database corrupt it, and two loggers would log twice.
         with FileLock(folder / ".lock"):
             client = MlflowClient(tracking_uri=uri)
-            experiment = _experiment(client, folder / "artifacts" if embedded else None)
+            experiment = _experiment(client, (folder / "artifacts") if embedded else None)
             fs = FeatureSet.open(store)
             for run in client.search_runs([experiment], f"tags.`basilar.key` = '{fs.key}'"):
                 if run.info.status == "FINISHED":
                     return str(run.info.run_id)
+                if time.time() - run.info.start_time / 1000 < _UNFINISHED_SECONDS:
+                    raise TrackerError(f"{uri}: run {run.info.run_id} is being logged by another")
                 client.delete_run(run.info.run_id)  # its logging was cut off half-way
             return _log(client, experiment, fs)
-    except (MlflowException, OSError) as error:
-        raise TrackerError(f"{uri}: {error}") from error
+    except TrackerError:
+        raise
+    except Exception as error:
+        # MLflow, its database and its transports raise what they like: whatever it is, the feature
+        # set is published, and a build must not fail for it.
+        raise TrackerError(f"{uri}: {type(error).__name__}: {error}") from error
 
 
 def _experiment(client: MlflowClient, location: Path | None) -> str:
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
+    """The experiment's id; `location` is where the root's own tracker keeps its artifacts."""
     where = None if location is None else location.absolute().as_uri()
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None and where in (None, found.artifact_location):
+        return str(found.experiment_id)
+    if found is not None:  # the root was moved, and this experiment writes to where it was
+        name = f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}"
+        client.rename_experiment(found.experiment_id, name)
     return str(client.create_experiment(EXPERIMENT, artifact_location=where))
 
 
 def _log(client: MlflowClient, experiment: str, fs: FeatureSet) -> str:
+    """Log a feature set as a new run; if that fails half-way, the run is deleted."""
     recipe = Recipe.from_dict(fs.recipe)
     run = client.create_run(experiment, run_name=f"{recipe.name or 'feature set'} {fs.key[:12]}")
-    run_id = str(run.info.run_id)
+    try:
+        _fill(client, str(run.info.run_id), fs, recipe)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            client.delete_run(run.info.run_id)
+        raise
+    return str(run.info.run_id)
+
+
+def _fill(client: MlflowClient, run_id: str, fs: FeatureSet, recipe: Recipe) -> None:
     attributes = fs.attributes
     tags = {name: attributes[name] for name in ("key", "recipe_hash", "digest", "manifest_hash")}
     client.log_batch(
@@ -104,7 +126,6 @@ def _log(client: MlflowClient, experiment: str, fs: FeatureSet) -> str:
         client.log_artifacts(run_id, str(folder))
     client.log_table(run_id, per_bin_table(fs), artifact_file="statistics_per_bin.json")
     client.set_terminated(run_id, "FINISHED")
-    return run_id
 
 
 def parameters(recipe: Recipe) -> dict[str, str]:

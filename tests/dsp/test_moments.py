@@ -67,6 +67,12 @@ def test_silence_has_no_deviation_at_all():
     assert summary.std.tolist() == [0] * 3
 
 
+@given(st.floats(-1e3, 1e3), st.integers(1, 3000))
+def test_a_constant_has_no_deviation_whatever_rounding_leaves(value, n_frames):
+    x = np.full((n_frames, 1), value, np.float32)
+    assert merge(moments(x, pivot=-100.0)[None], np.array([n_frames]), pivot=-100.0).std[0] == 0
+
+
 def test_moments_of_complex_values_are_those_of_magnitudes():
     described = moments(np.array([[3 + 4j], [-5j]], np.complex64), pivot=0.0)
     assert described[:, 0].tolist() == [10, 50, 5, 5]

@@ -105,15 +105,22 @@ def test_no_waveforms_at_all(tmp_path):
     assert artifacts.read_waveforms(tmp_path / "w").signals == []
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "grow"])
-def test_damaged_waveforms_are_refused(tmp_path, waveforms, damage):
+@pytest.mark.parametrize("name", ["samples.f32", "index.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "odd", "empty", "grow", "missing"])
+def test_damaged_waveforms_are_refused_by_name(tmp_path, waveforms, name, damage):
     artifacts.write_waveforms(tmp_path / "w", waveforms, durable=False)
-    file = tmp_path / "w" / "samples.f32"
-    data = bytearray(file.read_bytes())
-    if damage == "flip":
-        data[1234] ^= 1
-    file.write_bytes({"flip": data, "cut": data[:-4], "grow": data + b"\0\0\0\0"}[damage])
-    with pytest.raises(DamagedArtifactError, match="is damaged; delete it and build again"):
+    file = tmp_path / "w" / name
+    data = file.read_bytes()
+    file.unlink()
+    if damage != "missing":
+        flipped = data[:30] + bytes([data[30] ^ 64]) + data[31:]
+        cases = {"flip": flipped, "cut": data[:-4], "odd": data[:-3], "empty": b""}
+        file.write_bytes({**cases, "grow": data + b"    "}[damage])
+    if (name, damage) == ("index.json", "grow"):
+        return  # spaces after JSON are nothing
+    with pytest.raises(
+        DamagedArtifactError, match=r"w is damaged \(.*\); delete it and build again"
+    ):
         artifacts.read_waveforms(tmp_path / "w")
 
 

@@ -156,6 +156,9 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
     assert (code, out) == (1, "")
     assert as_json(*arguments)[0] == 1
     assert basilar("ls", "--root", "root")[1] == "no feature sets\n"
+    code, out, _ = basilar("show", "ff", "--root", "root", "--json")
+    assert code == 2
+    assert "no feature set" in json.loads(out)["error"]
     assert basilar(*arguments, "--max-bad", "0.5")[0] == 0
 
 
@@ -181,7 +184,9 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
             ["scan", "audio", "-o", "m.csv", "--split", "train=x"],
             "write shares as train=0.8,test=0.",
         ),
-        (["show", "ff", "--root", "r"], "no feature set with a key that begins with 'ff'"),
+        (["show", "ff", "--root", "."], "no feature set with a key that begins with 'ff'"),
+        (["ls", "--root", "r"], "r: no such folder"),
+        (["recipe", "missing.toml"], "error: missing.toml: no such file"),
         (["nonsense"], "No such command"),
     ],
 )

@@ -62,9 +62,9 @@ def test_pre_images_are_pinned():
     )
     excerpt = f'{{"duration":1.0,"offset":0.5,"schema":1,"sha256":"{FILE}","type":"excerpt"}}'
     assert content_hash(FILE, 0.5, 1.0) == sha256(excerpt)
-    rows = f'["{FILE}","a",null,"train"]'
+    rows = f'["{FILE}","a",null,"train",null]'
     assert (
-        manifest_hash([(FILE, "a", None, "train")])
+        manifest_hash([(FILE, "a", None, "train", None)])
         == (sha256('{"schema":1,"type":"manifest"}', rows)[:32])
     )
     clip = f'["{FILE}",[3,2],"float32","{FILE}"]'
@@ -140,10 +140,10 @@ def test_content_of_a_whole_file_is_the_files():
     assert len(excerpts | {FILE}) == 5
 
 
-def test_manifest_hash_covers_ids_labels_splits_contents_and_not_their_order():
-    clips = [(FILE, "a", "x", "train"), ("cd" * 32, "b", None, "test")]
+def test_manifest_hash_covers_ids_labels_splits_groups_contents_and_not_their_order():
+    clips = [(FILE, "a", "x", "train", "g"), ("cd" * 32, "b", None, "test", None)]
     assert manifest_hash(clips) == manifest_hash(clips[::-1])
-    for i in range(4):
+    for i in range(5):
         changed = [tuple("zz" if j == i else v for j, v in enumerate(clips[0])), clips[1]]
         assert manifest_hash(changed) != manifest_hash(clips)
 

@@ -39,7 +39,7 @@ def test_paths_that_leave_the_root_are_refused_on_reading(audio_folder, path):
         read_manifest(file)
 
 
-def test_hash_is_of_contents_ids_labels_and_splits(audio_folder):
+def test_hash_is_of_contents_ids_labels_splits_and_groups(audio_folder):
     manifest, _ = scan(audio_folder, label="parent")
 
     def hash_with(**changes):
@@ -47,7 +47,14 @@ def test_hash_is_of_contents_ids_labels_and_splits(audio_folder):
         rows[0].update(changes)
         return Manifest(manifest.root, pa.Table.from_pylist(rows, SCHEMA)).hash
 
-    assert hash_with(path="elsewhere.wav", group="g", n_samples=1, split="train") == manifest.hash
-    changes = [{"id": "x"}, {"label": "x"}, {"split": "test"}, {"sha256": "0"}, {"offset": 0.1}]
+    assert hash_with(path="elsewhere.wav", n_samples=1, split="train") == manifest.hash
+    changes = [
+        {"group": "g"},
+        {"id": "x"},
+        {"label": "x"},
+        {"split": "test"},
+        {"sha256": "0"},
+        {"offset": 0.1},
+    ]
     hashes = {hash_with(**change) for change in changes}
-    assert len(hashes | {manifest.hash}) == 6
+    assert len(hashes | {manifest.hash}) == 7

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import shutil
+import sqlite3
 
 import numpy as np
 import pytest
@@ -185,7 +186,7 @@ def test_a_table_of_excerpts(audio_folder):
     ]
     table.write_text("\n".join(json.dumps(line) for line in lines))
     manifest, _ = scan(table)
-    assert manifest.column("id") == ["a/00.wav@0.1", "a/00.wav@0.25", "whole"]
+    assert manifest.column("id") == ["a/00.wav@0.1+0.1", "a/00.wav@0.25", "whole"]
     assert manifest.column("label") == ["3", None, None]
     np.testing.assert_allclose(manifest.seconds, [0.1, 0.05, 0.3])
     assert len(set(manifest.contents)) == 3
@@ -247,6 +248,7 @@ def test_ids_must_be_unique(audio_folder):
         ({"label": "(?P<label>zzz)"}, "does not match the path 'a/00.wav'"),
         ({"split": {"train": 0.5}}, "must not be negative and sum to 1, not 0.5"),
         ({"split": {"train": 1.5, "test": -0.5}}, "must not be negative"),
+        ({"split": {"train": float("nan"), "test": 0.1}}, "must not be negative"),
     ],
 )
 def test_wrong_options_are_refused(audio_folder, options, message):
@@ -266,8 +268,25 @@ def test_nothing_to_scan(tmp_path):
     with pytest.raises(ManifestError, match="not a Parquet file"):
         scan(tmp_path / "bad.parquet")
     (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(ManifestError, match="not JSON Lines"):
+    with pytest.raises(ManifestError, match="not JSON Lines in UTF-8"):
         scan(tmp_path / "bad.jsonl")
+    (tmp_path / "list.jsonl").write_text("[1]\n")
+    with pytest.raises(ManifestError, match="every line must be a JSON object"):
+        scan(tmp_path / "list.jsonl")
+    (tmp_path / "latin.csv").write_bytes("path\n\u00e9.wav\n".encode("latin-1"))
+    with pytest.raises(ManifestError, match="not CSV in UTF-8"):
+        scan(tmp_path / "latin.csv")
+
+
+def test_tables_from_spreadsheets_and_odd_strings(audio_folder):
+    label = "one\u2028two"  # ends a line for str.splitlines, and not in JSON
+    line = json.dumps({"path": "a/00.wav", "label": label}, ensure_ascii=False)
+    table = audio_folder / "clips.jsonl"
+    table.write_text("\ufeff" + line, encoding="utf-8")
+    assert scan(table)[0].column("label") == [label]
+    table = audio_folder / "clips.csv"
+    table.write_text('\ufeffpath,label\na/00.wav,"a, ""quoted""\nlabel"\n', encoding="utf-8")
+    assert scan(table)[0].column("label") == ['a, "quoted"\nlabel']
 
 
 def test_a_cache_that_cannot_be_opened_is_done_without(audio_folder, tmp_path, monkeypatch):
@@ -277,6 +296,42 @@ def test_a_cache_that_cannot_be_opened_is_done_without(audio_folder, tmp_path, m
     assert len(scan(audio_folder)[0]) == 12
     with FileCache() as cache:
         assert len(cache.sha256(audio_folder / "a" / "00.wav")) == 64
+
+
+def cache_file(folder, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    with FileCache():
+        pass
+    (file,) = (folder / "basilar").glob("*.sqlite")
+    return file
+
+
+def test_a_corrupt_cache_is_done_without(audio_folder, tmp_path, monkeypatch):
+    cache_file(tmp_path / "cache", monkeypatch).write_bytes(b"no database" * 1000)
+    settle(audio_folder)
+    assert len(scan(audio_folder)[0]) == 12
+
+
+def test_a_locked_cache_is_done_without(audio_folder, tmp_path, monkeypatch):
+    file = cache_file(tmp_path / "cache", monkeypatch)
+    settle(audio_folder)
+    holder = sqlite3.connect(file, isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        assert len(scan(audio_folder)[0]) == 12
+    finally:
+        holder.close()
+
+
+def test_a_scan_under_way_locks_no_other_out(audio_folder, tmp_path, monkeypatch):
+    cache_file(tmp_path / "cache", monkeypatch)
+    settle(audio_folder)
+    file = audio_folder / "a" / "00.wav"
+    with FileCache() as one, FileCache() as two:
+        one.put(file, file.stat(), {"sha256": "1"})
+        two.put(file, file.stat(), {"sha256": "2"})
+        assert one.get(file) == two.get(file) == {"sha256": "2"}
 
 
 def test_a_new_version_of_the_decoder_probes_again(audio_folder, looks, monkeypatch):

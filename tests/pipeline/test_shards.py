@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.manifest import SCHEMA, Manifest
+from pipeline.manifest import SCHEMA, Manifest, ManifestError
 from pipeline.recipe import Recipe
 from pipeline.shards import MAX_SHARDS, Plan, outstanding, shard_borders
 
@@ -63,7 +63,8 @@ def test_one_clip_touches_at_most_two_shards(contents, new, shard_seconds):
 
 def test_renaming_relabelling_and_resplitting_touch_no_shard():
     before = Plan(RECIPE, manifest(clips(range(50))), 10)
-    renamed = [(f"other{c}", c, 1.0, "label", "test") for c in range(50)]
+    splits = ("train", "test")
+    renamed = [(f"other{c}", c, 1.0, "label", splits[c % 2]) for c in range(50)]
     after = Plan(RECIPE, manifest(renamed), 10)
     assert keys_of(before).keys() == keys_of(after).keys()
     assert before.key != after.key
@@ -153,6 +154,24 @@ def test_normalization_is_fitted_on_its_split():
         {"representation": {"kind": "log_mel"}, "normalization": {"split": "all"}}
     )
     assert len(Plan(everything, plan.manifest).fit_rows()) == 3
+    nobody = manifest([("a", 1, 1.0, None, "dev"), ("b", 2, 1.0, None, "test")])
+    with pytest.raises(
+        ManifestError, match=r'"train" holds no clip; the manifest has dev, test; na'
+    ):
+        Plan(RECIPE, nobody)
+
+
+def test_clips_that_could_not_be_read_are_keyed_with_both_decoders(monkeypatch):
+    """Another version may read them: what is quarantined must not stay so for ever."""
+    readable = manifest(clips(range(3)))
+    rows = readable.table.to_pylist()
+    rows[0]["problem"] = "damaged"
+    unreadable = Manifest(readable.root, pa.Table.from_pylist(rows, SCHEMA))
+    found = set()
+    for version in (1, 2):
+        monkeypatch.setattr("pipeline.audio.identity", lambda decoder, v=version: f"{decoder} {v}")
+        found.add(Plan(RECIPE, unreadable).shards[0].keys["decode"])
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(

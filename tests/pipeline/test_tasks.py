@@ -1,9 +1,9 @@
 import json
-from pathlib import Path
+import os
 
 import pytest
 
-from pipeline import tasks
+from pipeline import artifacts, tasks
 from pipeline.keys import STAGES
 from pipeline.manifest import Manifest
 from pipeline.scan import scan
@@ -24,7 +24,7 @@ from tests.pipeline.test_store import LOG_MEL, recipe_of
 @pytest.fixture
 def planned(audio_folder, tmp_path):
     plan = Plan(recipe_of(LOG_MEL), scan(audio_folder)[0], 2.0)
-    return Build(tmp_path / "root", plan, "sqlite:///nowhere.db", ("representation",), 0.5)
+    return Build(tmp_path / "root", plan, "sqlite:///nowhere.db", (), 0.5)
 
 
 def test_a_build_survives_as_text(planned):
@@ -69,38 +69,112 @@ def test_the_dag_is_as_designed(planned):
     for shard, represent in zip(planned.plan.shards, represents, strict=True):
         chain = [represent.requires().requires(), represent.requires(), represent]
         assert [type(task) for task in chain] == [Decode, Resample, Represent]
-        assert [task.key for task in chain] == [shard.keys[stage] for stage in STAGES]
+        for task, stage in zip(chain, STAGES, strict=True):
+            assert task.key.split(".")[0] == shard.keys[stage]
 
 
 def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
     text = planned.register()
-    run = LogRun.of(text)
     shard = planned.plan.shards[0]
-    everything = [
+    tasks_of_the_build = [
         *(task.of(text, shard) for task in (Decode, Resample, Represent)),
-        *(FitNormalization.of(text), Publish.of(text), run),
+        *(FitNormalization.of(text), Publish.of(text)),
     ]
 
     def fail(*_, **__):
         raise AssertionError("worked although the output is there")
 
-    for name in ("stages", "statistics", "store"):
-        for function in ("decode", "resample", "represent", "fit", "publish"):
-            if hasattr(getattr(tasks, name), function):
-                monkeypatch.setattr(getattr(tasks, name), function, fail)
-    for task in everything:
+    for module, name in (
+        *((tasks.stages, name) for name in ("decode", "resample", "represent")),
+        *((tasks.statistics, "fit"), (tasks.store, "publish")),
+    ):
+        monkeypatch.setattr(module, name, fail)
+    for task in reversed(tasks_of_the_build):
         task.path().mkdir(parents=True)
         task.run()
 
 
-def test_a_run_is_complete_only_with_its_feature_set(planned):
+def test_what_is_not_kept_goes_even_if_another_build_was_faster(planned):
+    """Two builds of one recipe: the slower finds its output there, and cleans up behind itself."""
+    text = planned.register()
+    shard = planned.plan.shards[0]
+    decode, resample = Decode.of(text, shard), Resample.of(text, shard)
+    decode.run()
+    resample.run()
+    assert not decode.path().exists()
+    decode.run()
+    resample.run()
+    assert not decode.path().exists()
+
+
+@pytest.mark.parametrize("loss", ["missing", "empty", "flipped"])
+def test_a_temporary_artifact_that_is_lost_is_made_again(planned, loss):
+    """Another build may have removed it, or a power cut emptied it: it was never fsynced."""
+    text = planned.register()
+    shard = planned.plan.shards[0]
+    decode, resample, represent = (t.of(text, shard) for t in (Decode, Resample, Represent))
+    decode.run()
+    resample.run()
+    expected = [y.tobytes() for y in artifacts.read_waveforms(resample.path()).signals]
+    samples = resample.path() / "samples.f32"
+    if loss == "missing":
+        artifacts.remove(resample.path())
+    elif loss == "empty":
+        samples.write_bytes(b"")
+    else:
+        samples.write_bytes(b"x" + samples.read_bytes()[1:])
+    assert [y.tobytes() for y in resample.made().signals] == expected
+    represent.run()
+    assert represent.path().exists()
+
+
+def test_a_run_is_complete_with_its_feature_set_once_it_is_logged(planned):
     run = LogRun.of(planned.register())
     assert not run.complete()
     run.path().parent.mkdir(parents=True)
-    run.path().write_text("{}")
+    run.path().write_text('{"run_id": "r", "attempt": "x"}')
     assert not run.complete()
-    Path(run.requires().path()).mkdir(parents=True)
+    run.requires().path().mkdir(parents=True)
     assert run.complete()
+
+
+def test_a_run_that_could_not_be_logged_is_tried_once_a_build(planned):
+    run = LogRun.of(planned.register())
+    run.requires().path().mkdir(parents=True)
+    run.path().parent.mkdir(parents=True)
+    run.path().write_text(json.dumps({"run_id": None, "attempt": os.environ[tasks._ATTEMPT]}))
+    assert run.complete()
+    tasks.new_attempt()
+    assert not run.complete()
+
+
+def test_a_run_is_gone_with_the_database_it_was_in(planned):
+    uri = tasks.embedded_tracking_uri(planned.root)
+    embedded = Build(planned.root, planned.plan, uri)
+    run = LogRun.of(embedded.register())
+    run.requires().path().mkdir(parents=True)
+    run.path().parent.mkdir(parents=True)
+    run.path().write_text('{"run_id": "r", "attempt": "x"}')
+    assert not run.complete()
+    (planned.root / "mlflow").mkdir()
+    (planned.root / "mlflow" / "mlflow.db").touch()
+    assert run.complete()
+
+
+def test_two_layouts_of_one_set_are_different_tasks(planned, tmp_path):
+    compact = recipe_of(LOG_MEL, codec="compact")
+    other = Build(planned.root, Plan(compact, planned.plan.manifest, 2.0), planned.tracking_uri)
+    one, two = planned.register(), other.register()
+    shard = planned.plan.shards[0]
+    assert Represent.of(one, shard).task_id != Represent.of(two, shard).task_id
+    assert FitNormalization.of(one).task_id != FitNormalization.of(two).task_id
+    assert Publish.of(one).task_id != Publish.of(two).task_id
+    assert Resample.of(one, shard).task_id == Resample.of(two, shard).task_id
+
+
+def test_only_stages_can_be_kept(planned):
+    with pytest.raises(ValueError, match="keep: resmple: allowed are decode, resample, represent"):
+        Build(planned.root, planned.plan, "", ("resmple",))
 
 
 def test_another_tracker_wants_a_run_of_its_own(planned):

@@ -65,9 +65,10 @@ def test_a_feature_set_is_logged_once(logged, tmp_path):
     assert len(client.search_runs([run.info.experiment_id])) == 1
 
 
-def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path):
+def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path, monkeypatch):
     fs, client, run = logged
     client.update_run(run.info.run_id, status="RUNNING")
+    monkeypatch.setattr(tracking, "_UNFINISHED_SECONDS", 0)
     uri = embedded_tracking_uri(tmp_path / "root")
     again = tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
     assert again != run.info.run_id
@@ -84,3 +85,61 @@ def test_a_tracker_that_refuses_is_named(logged, tmp_path):
     fs, _, _ = logged
     with pytest.raises(tracking.TrackerError, match="nonsense://x"):
         tracking.log_run(fs.path, "nonsense://x", folder=tmp_path / "mlflow")
+
+
+def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
+    fs, client, run = logged
+    client.update_run(run.info.run_id, status="RUNNING")
+    uri = embedded_tracking_uri(tmp_path / "root")
+    with pytest.raises(tracking.TrackerError, match="is being logged by another"):
+        tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
+    assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
+
+
+def test_a_run_that_fails_half_way_leaves_nothing(logged, tmp_path, monkeypatch):
+    fs, client, run = logged
+    client.delete_run(run.info.run_id)
+
+    def fail(*_):
+        raise RuntimeError("half-way")
+
+    monkeypatch.setattr(tracking, "per_bin_table", fail)
+    uri = embedded_tracking_uri(tmp_path / "root")
+    with pytest.raises(tracking.TrackerError, match="RuntimeError: half-way"):
+        tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
+    assert client.search_runs([run.info.experiment_id]) == []
+
+
+def test_a_database_that_is_none_is_a_tracker_that_does_not_answer(logged, tmp_path):
+    fs, _, _ = logged
+    folder = tmp_path / "other" / "mlflow"
+    folder.mkdir(parents=True)
+    (folder / "mlflow.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(tracking.TrackerError, match="DatabaseError"):
+        tracking.log_run(fs.path, embedded_tracking_uri(tmp_path / "other"), folder=folder)
+
+
+@pytest.mark.parametrize("name", ["r#x", "r x", "ré", "r&a=b;c", "r:y@z"])
+def test_roots_of_any_name_hold_their_own_tracker(logged, tmp_path, name):
+    fs, _, _ = logged
+    root = tmp_path / name
+    run_id = tracking.log_run(fs.path, embedded_tracking_uri(root), folder=root / "mlflow")
+    assert (root / "mlflow" / "mlflow.db").stat().st_size > 0
+    assert (root / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"audio", "root", name}
+
+
+@pytest.mark.parametrize("name", ["r?q=1", "r%20x"])
+def test_roots_that_a_uri_cannot_name_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"with \? or % in its name; take another root"):
+        embedded_tracking_uri(tmp_path / name)
+
+
+def test_a_moved_root_writes_where_it_is_now(logged, tmp_path):
+    fs, _client, run = logged
+    moved = (tmp_path / "root").rename(tmp_path / "moved")
+    again = FeatureSet.open(moved / fs.path.name)
+    MlflowClient(embedded_tracking_uri(moved)).delete_run(run.info.run_id)
+    run_id = tracking.log_run(again.path, embedded_tracking_uri(moved), folder=moved / "mlflow")
+    assert (moved / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
+    assert not (tmp_path / "root").exists()
