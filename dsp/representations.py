@@ -15,9 +15,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention, dct_matrix, deltas
+from dsp.cepstrum import lifter as lifter_weights
+from dsp.chroma import ChromaNorm, normalize, stft_to_chroma
 from dsp.compress import Log
 from dsp.framing import Framing
 from dsp.mel import MelBank
+from dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
 from dsp.stft import over_frames, power_spectrum
 
 VERSIONS: dict[str, int] = {
@@ -29,6 +33,10 @@ VERSIONS: dict[str, int] = {
     "decibel": 1,
     "mel": 1,
     "log_mel": 1,
+    "mfcc": 1,
+    "pcen": 1,
+    "chroma": 1,
+    "spectral": 1,
 }
 
 Signals = Sequence[NDArray[np.float32]]
@@ -113,6 +121,115 @@ def log_mel(
         signals, framing, lambda x: log.of_frames(filters @ spectral(x)), n_bins=bank.n_mels
     )
     return [log.of_clip(x) for x in frames]
+
+
+def mfcc(
+    log_mels: Features,
+    *,
+    n_mfcc: int,
+    dct_norm: DctNorm,
+    lifter: float,
+    lifter_convention: LifterConvention,
+    log_energies: Signals | None,
+    n_deltas: Literal[0, 1, 2],
+    delta_width: int,
+    delta_mode: DeltaMode,
+) -> Features:
+    """Mel-frequency cepstral coefficients of log-mel features: float32 (frames, n_mfcc), or more.
+
+    With `log_energies`, one (frames,) a clip, they replace coefficient 0, as in Kaldi. With
+    `n_deltas` 1 or 2 the first, or the first and second, derivatives follow as further columns.
+
+    >>> mfcc([np.full((5, 40), -20, np.float32)], n_mfcc=13, dct_norm="ortho", lifter=22.0,
+    ...      lifter_convention="htk", log_energies=None, n_deltas=1, delta_width=5,
+    ...      delta_mode="nearest")[0].shape
+    (5, 26)
+    """
+    out = []
+    for i, x_tm in enumerate(log_mels):
+        filters = dct_matrix(n_mfcc, x_tm.shape[1], norm=dct_norm)
+        x = np.ascontiguousarray((filters @ np.ascontiguousarray(x_tm.T)).T)
+        if lifter:
+            x *= lifter_weights(n_mfcc, lifter, convention=lifter_convention)
+        if log_energies is not None:
+            x[:, 0] = log_energies[i]
+        further = [
+            deltas(x, width=delta_width, order=order, mode=delta_mode)
+            for order in range(1, n_deltas + 1)
+        ]
+        out.append(np.concatenate([x, *further], axis=1))
+    return out
+
+
+def chroma(
+    signals: Signals,
+    *,
+    sample_rate: int,
+    framing: Framing,
+    power: Literal[1, 2],
+    n_chroma: int,
+    tuning: float,
+    ctroct: float,
+    octwidth: float | None,
+    base_c: bool,
+    norm: ChromaNorm,
+) -> Features:
+    """Chroma: the energy of each pitch class, from the STFT: float32 (frames, n_chroma).
+
+    >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
+    >>> x = chroma([y], sample_rate=22050, framing=Framing(2048, 512), power=2, n_chroma=12,
+    ...            tuning=0.0, ctroct=5.0, octwidth=2.0, base_c=True, norm="max")[0]
+    >>> x.shape, int(x[20].argmax())
+    ((44, 12), 9)
+    """
+    filters = stft_to_chroma(
+        sample_rate=sample_rate,
+        n_fft=framing.n_fft,
+        n_chroma=n_chroma,
+        tuning=tuning,
+        ctroct=ctroct,
+        octwidth=octwidth,
+        base_c=base_c,
+    )
+    spectral = _spectral(power)
+
+    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
+        return normalize(filters @ spectral(spectrum), norm=norm)
+
+    return over_frames(signals, framing, function, n_bins=n_chroma)
+
+
+def spectral_statistics(
+    signals: Signals, *, sample_rate: int, framing: Framing, roll_percent: float
+) -> Features:
+    """Level and shape of each frame: float32 (frames, 4).
+
+    Columns are RMS, zero-crossing rate, spectral centroid in Hz, and roll-off in Hz, below which a
+    share `roll_percent` of the magnitude lies.
+
+    >>> y = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000).astype(np.float32)
+    >>> spectral_statistics([y], sample_rate=8000, framing=Framing(512, 128, center=False),
+    ...                     roll_percent=0.85)[0][0].astype(float).round(2).tolist()
+    [0.71, 0.25, 1000.0, 1015.62]
+    """
+    frequencies = np.arange(framing.n_bins, dtype=np.float64) * (sample_rate / framing.n_fft)
+
+    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
+        magnitude_ft = _magnitude(spectrum)
+        return np.stack(
+            [
+                spectral_centroid(magnitude_ft, frequencies=frequencies),
+                spectral_rolloff(magnitude_ft, frequencies=frequencies, roll_percent=roll_percent),
+            ]
+        )
+
+    shapes = over_frames(signals, framing, function, n_bins=2)
+    out = []
+    for y, shape_tf in zip(signals, shapes, strict=True):
+        frames_tn = framing.frames(y)
+        levels = [rms(frames_tn), zero_crossing_rate(frames_tn)]
+        out.append(np.concatenate([np.stack(levels, axis=1), shape_tf], axis=1))
+    return out
 
 
 def _spectral(

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline import artifacts
-from pipeline.manifest import Manifest, read_manifest, write_manifest
-from pipeline.recipe import Recipe
+from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
+from pipeline.recipe import Recipe, RecipeError
 
 app = typer.Typer(
     help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
@@ -151,7 +151,10 @@ def build(
     from pipeline.tasks import Build, embedded_tracking_uri
 
     plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
-    tracker = tracking_uri or embedded_tracking_uri(root)
+    try:
+        tracker = tracking_uri or embedded_tracking_uri(root)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     planned = Build(root.absolute(), plan, tracker, _keep(keep), max_bad)
     if dry_run:
         _dry_run(planned, as_json)
@@ -378,7 +381,7 @@ def main() -> NoReturn:
     """Run the command; errors of use exit with 2, failures with 1."""
     try:
         app(standalone_mode=True)
-    except (ValueError, UsageError, FileNotFoundError) as error:
+    except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
         _fail(error, 2)
     except OSError as error:
         _fail(error, 1)

@@ -10,15 +10,18 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dsp import representations
-from dsp.compress import FloorMode, Log, LogUnit
+from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention
+from dsp.chroma import ChromaNorm
+from dsp.compress import FloorMode, Log, LogUnit, log
 from dsp.framing import Align, Framing, PadMode, WindowKind
 from dsp.mel import FilterNorm, MelBank, MelScale
 from dsp.moments import Grid
+from dsp.pcen import pcen
 from dsp.representations import Features, Signals
 from dsp.stft import is_portable
 
 StoredFloat = Literal["float32", "float16"]
-Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 Finite = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
 Floor = Annotated[float, Field(ge=1.2e-38, le=1e9, allow_inf_nan=False)]
 Hertz = Annotated[float, Field(ge=0, le=384_000, allow_inf_nan=False)]
@@ -318,8 +321,196 @@ class LogMel(MelBands, Logarithmic):
         )
 
 
+class Mfcc(MelBands, Logarithmic):
+    """Mel-frequency cepstral coefficients, and their derivatives in time."""
+
+    kind: Literal["mfcc"]
+    n_mfcc: Annotated[int, Field(ge=1, le=4096)] = 20
+    dct_norm: DctNorm = "ortho"
+    """Orthonormal DCT-II, `none` (a factor of 2), or `htk` (the same factor in every row)."""
+    lifter: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = 0.0
+    """Coefficients are weighted by 1 + lifter / 2 * sin(…); 0: they are not."""
+    lifter_convention: LifterConvention = "htk"
+    """sin(pi n / lifter) from n = 0 (HTK, Kaldi), or from n = 1 (librosa)."""
+    energy: bool = False
+    """Coefficient 0 is the logarithm of the frame's energy, as Kaldi has it."""
+    energy_floor: Floor = 1.1920928955078125e-07
+    n_deltas: Literal[0, 1, 2] = 0
+    """Derivatives that follow the coefficients: none, first, first and second."""
+    delta_width: Annotated[int, Field(ge=3, le=99)] = 9
+    """Frames that a derivative looks at, odd."""
+    delta_mode: DeltaMode = "interp"
+    """At the ends: a fit to the outermost frames, or the outermost frame repeated (`nearest`)."""
+    dtype: StoredFloat = "float32"
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.n_mfcc > self.n_mels:
+            raise ValueError(f"n_mfcc = {self.n_mfcc} must not exceed n_mels = {self.n_mels}")
+        if self.delta_width % 2 == 0:
+            raise ValueError(f"delta_width = {self.delta_width} must be odd")
+        return self
+
+    def n_bins(self) -> int:
+        return self.n_mfcc * (1 + self.n_deltas)
+
+    def n_frames(self, n_samples: int) -> int:
+        frames = self.framing.n_frames(n_samples)
+        too_few = self.n_deltas and self.delta_mode == "interp" and frames < self.delta_width
+        return 0 if too_few else frames
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        log_energies = None
+        if self.energy:
+            floor = self.energy_floor
+            log_energies = [
+                log(e, unit="ln", floor=floor) for e in map(self.framing.energies, signals)
+            ]
+        log_mels = representations.log_mel(
+            signals,
+            sample_rate=sample_rate,
+            framing=self.framing,
+            bank=self.bank,
+            power=self.power,
+            log=self.logarithm,
+        )
+        return representations.mfcc(
+            log_mels,
+            n_mfcc=self.n_mfcc,
+            dct_norm=self.dct_norm,
+            lifter=self.lifter,
+            lifter_convention=self.lifter_convention,
+            log_energies=log_energies,
+            n_deltas=self.n_deltas,
+            delta_width=self.delta_width,
+            delta_mode=self.delta_mode,
+        )
+
+    @property
+    def by_frame(self) -> bool:
+        return self.logarithm.by_frame and not self.n_deltas
+
+    @property
+    def pivot(self) -> float:
+        return 0.0
+
+    @property
+    def grid(self) -> Grid:
+        return Grid("linear", -1024.0, 1024.0)
+
+
+class Pcen(MelBands):
+    """Mel bands after per-channel energy normalization."""
+
+    kind: Literal["pcen"]
+    scale: Positive = 2147483648.0
+    """Samples are multiplied by it: the smoother starts at 1, which must be quiet."""
+    power: Power = 1
+    gain: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.98
+    bias: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 2.0
+    exponent: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    """The root at the end; 0 for its limit, a logarithm."""
+    time_constant: Positive = 0.4
+    """Seconds."""
+    eps: Floor = 1e-6
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        mels = representations.mel(
+            signals,
+            sample_rate=sample_rate,
+            framing=self.framing,
+            bank=self.bank,
+            power=self.power,
+        )
+        return [
+            pcen(
+                x,
+                sample_rate=sample_rate,
+                hop_length=self.hop_length,
+                gain=self.gain,
+                bias=self.bias,
+                power=self.exponent,
+                time_constant=self.time_constant,
+                eps=self.eps,
+            )[0]
+            for x in mels
+        ]
+
+    @property
+    def by_frame(self) -> bool:
+        return False
+
+
+class Chroma(Framed):
+    """Energy of the pitch classes, from the STFT."""
+
+    kind: Literal["chroma"]
+    power: Power = 2
+    n_chroma: Annotated[int, Field(ge=1, le=1024)] = 12
+    tuning: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
+    """Deviation from A4 = 440 Hz, in chroma bins."""
+    ctroct: Positive = 5.0
+    """The octave in the middle of the filters' weight."""
+    octwidth: Positive | None = 2.0
+    """Octaves of that weight's width; left out: all octaves weigh the same."""
+    base_c: bool = True
+    """Bin 0 is C, or A."""
+    norm: ChromaNorm = "max"
+    """A frame is divided by its maximum, its length (`l2`), or not at all."""
+    dtype: StoredFloat = "float32"
+
+    def n_bins(self) -> int:
+        return self.n_chroma
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.chroma(
+            signals,
+            sample_rate=sample_rate,
+            framing=self.framing,
+            power=self.power,
+            n_chroma=self.n_chroma,
+            tuning=self.tuning,
+            ctroct=self.ctroct,
+            octwidth=self.octwidth,
+            base_c=self.base_c,
+            norm=self.norm,
+        )
+
+
+class Spectral(Framed):
+    """Statistics of each frame: RMS, zero-crossing rate, centroid in Hz, roll-off in Hz."""
+
+    kind: Literal["spectral"]
+    roll_percent: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.85
+    """The share of the magnitude below the roll-off."""
+    dtype: StoredFloat = "float32"
+
+    def n_bins(self) -> int:
+        return 4
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.spectral_statistics(
+            signals,
+            sample_rate=sample_rate,
+            framing=self.framing,
+            roll_percent=self.roll_percent,
+        )
+
+
 AnyRepresentation = Annotated[
-    Waveform | Stft | Magnitude | PowerSpectrum | LogMagnitude | Decibel | Mel | LogMel,
+    Waveform
+    | Stft
+    | Magnitude
+    | PowerSpectrum
+    | LogMagnitude
+    | Decibel
+    | Mel
+    | LogMel
+    | Mfcc
+    | Pcen
+    | Chroma
+    | Spectral,
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Representation]] = {

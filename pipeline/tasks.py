@@ -8,7 +8,6 @@ the next stage is committed; Luigi does not look upstream of a complete task, so
 
 import json
 import logging
-import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,10 +29,9 @@ from pipeline.transform import Transform
 KEEP = ("resample", "representation")
 MAX_BAD = 0.01
 
-# Names the build in all its processes: LogRun, whose tracker did not answer, counts as complete in
-# the build that asked, so that nothing above it fails or waits, and as open in the next.
-_ATTEMPT = "BASILAR_ATTEMPT"
-os.environ.setdefault(_ATTEMPT, uuid.uuid4().hex)
+# Names the build in this process and those it forks: a LogRun whose tracker did not answer counts
+# as complete in the build that asked, so that nothing above it fails or waits, and as open later.
+_attempt = {"id": uuid.uuid4().hex}
 
 # A temporary artifact that another build has removed is computed again where it is read; Luigi
 # would refuse to run the task.
@@ -333,7 +331,7 @@ class LogRun(_Task):
         if logged_run(build) is not None:
             return True
         marker = run_file(build)
-        return marker.exists() and artifacts.read_json(marker)["attempt"] == os.environ[_ATTEMPT]
+        return marker.exists() and artifacts.read_json(marker)["attempt"] == _attempt["id"]
 
     def path(self) -> Path:
         return run_file(self.the_build)
@@ -351,13 +349,13 @@ class LogRun(_Task):
             run_id = tracking.log_run(build.store, build.tracking_uri, folder=folder)
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
-        marker = {"run_id": run_id, "uri": build.tracking_uri, "attempt": os.environ[_ATTEMPT]}
+        marker = {"run_id": run_id, "uri": build.tracking_uri, "attempt": _attempt["id"]}
         artifacts.write_json(self.path(), marker)
 
 
 def new_attempt() -> None:
     """Begin a build: a tracker that did not answer is asked again, once."""
-    os.environ[_ATTEMPT] = uuid.uuid4().hex
+    _attempt["id"] = uuid.uuid4().hex
 
 
 def embedded_tracking_uri(root: Path) -> str:

@@ -115,8 +115,8 @@ class Stream:
         kind = transform.recipe.representation
         if not kind.by_frame:
             raise ValueError(
-                f"a {kind.kind} with top_db or a reference of max depends on the whole clip and "
-                "cannot be streamed; leave them out, or apply the transform to whole clips"
+                f"this {kind.kind} cannot be streamed: its frames depend on others (top_db, a "
+                "reference of max, deltas, PCEN); apply the transform to whole clips"
             )
         self._resampler = ResampleStream(
             source_rate=sample_rate,

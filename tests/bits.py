@@ -19,7 +19,7 @@ PARAMS = Path(__file__).resolve().parents[1] / "params"
 def clips() -> list[tuple[np.ndarray, int]]:
     """Signals and their rates, from integers alone: what they are depends on no library."""
     made = []
-    for seed, (n_samples, rate) in enumerate([(30_001, 44100), (8000, 8000), (3001, 48000)]):
+    for seed, (n_samples, rate) in enumerate([(30_001, 44100), (8000, 8000), (12_001, 48000)]):
         n = np.arange(n_samples, dtype=np.int64)
         saw = (n * n // (311 + 60 * seed)) % 2048 - 1024
         noise = (n * (1103515245 + 2 * seed) + 12345) // 65536 % 2048 - 1024

@@ -82,6 +82,8 @@ UNPORTABLE = {
     *("linalg", "cbrt", "arctanh", "sinh", "cosh", "arctan2", "nansum", "average", "prod"),
 }
 TABLES = {
+    "cepstrum": {"dct_matrix", "lifter"},
+    "chroma": {"stft_to_chroma", "cqt_to_chroma"},
     "framing": {"window"},
     "mel": {"hz_to_mel", "mel_to_hz", "_filters", "<module>"},
     "compress": {"<module>", "of_clip", "_placed", "_log_in_place"},  # constants

@@ -60,6 +60,69 @@ def test_kaldi_fbank(clip):
     assert error(features("kaldi_fbank", y), theirs) < SMALL
 
 
+def test_kaldi_mfcc(clip):
+    options = kaldi_native_fbank.MfccOptions()
+    options.frame_opts.dither = 0
+    y = clip(16000)
+    theirs = kaldi_frames(kaldi_native_fbank.OnlineMfcc(options), y)
+    assert error(features("kaldi_mfcc", y), theirs) < SMALL
+
+
+def test_librosa_mfcc(clip):
+    y = clip(22050)
+    coefficients = librosa.feature.mfcc(y=y, n_mfcc=20)
+    derivatives = [librosa.feature.delta(coefficients, order=order) for order in (1, 2)]
+    theirs = np.concatenate([coefficients, *derivatives]).T
+    assert error(features("mfcc", y), theirs) < SMALL
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")  # torchaudio warns of its defaults as well
+def test_torchaudio_mfcc(clip):
+    """librosa, set as torchaudio is: see below."""
+    y = clip(16000)
+    mel = librosa.feature.melspectrogram(
+        y=y,
+        sr=16000,
+        n_fft=400,
+        hop_length=200,
+        n_mels=128,
+        htk=True,
+        norm=None,
+        pad_mode="reflect",
+    )
+    theirs = librosa.feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=40, norm="ortho").T
+    assert error(features("torchaudio_mfcc", y), theirs) < SMALL
+
+
+def test_librosa_pcen(clip):
+    y = clip(22050)
+    mel = librosa.feature.melspectrogram(y=y * np.float32(2**31), power=1)
+    theirs = librosa.pcen(mel.astype(np.float64), sr=22050).T
+    # The gain lifts quiet bands, which a float32 FFT knows to 1e-3 of themselves (librosa
+    # transforms in float64): 2.5e-4 of the range was found.
+    assert error(features("pcen", y), theirs) < 5 * SMALL
+
+
+def test_librosa_chroma(clip):
+    y = clip(22050)
+    assert error(features("chroma", y), librosa.feature.chroma_stft(y=y, tuning=0.0).T) < SMALL
+
+
+def test_librosa_statistics(clip):
+    y = clip(22050)
+    found = features("spectral", y)
+    for column, theirs in enumerate(
+        [
+            librosa.feature.rms(y=y),
+            # librosa pads zero crossings with the outermost samples; the recipe pads with zeros.
+            librosa.feature.zero_crossing_rate(np.pad(y, 1024), center=False),
+            librosa.feature.spectral_centroid(y=y),
+            librosa.feature.spectral_rolloff(y=y),
+        ]
+    ):
+        assert error(found[:, [column]], theirs.T) < SMALL, column
+
+
 @pytest.mark.parametrize("n_mels", [80, 128])
 def test_whisper(clip, n_mels):
     from transformers import WhisperFeatureExtractor

@@ -184,6 +184,10 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
             ["scan", "audio", "-o", "m.csv", "--split", "train=x"],
             "write shares as train=0.8,test=0.",
         ),
+        (
+            ["build", LOG_MEL, "audio", "--root", "r%", "--tracking-uri", ""],
+            "with ? or % in its na",
+        ),
         (["show", "ff", "--root", "."], "no feature set with a key that begins with 'ff'"),
         (["ls", "--root", "r"], "r: no such folder"),
         (["recipe", "missing.toml"], "error: missing.toml: no such file"),

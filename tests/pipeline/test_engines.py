@@ -1,20 +1,26 @@
 """Whole builds: the promises about keys, digests, and what is computed again."""
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import luigi
 import numpy as np
 import pytest
 import soundfile as sf
 
 from pipeline import FeatureSet, engines
+from pipeline.keys import values_hash
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build
+from pipeline.tasks import Build, LogRun
 from tests.conftest import REPOSITORY
 
 LOG_MEL = REPOSITORY / "params" / "log_mel.toml"
@@ -235,3 +241,97 @@ def test_a_cached_rerun_is_quick_and_does_not_import_mlflow(build, audio_folder,
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert '"shards_computed": 0' in done.stdout
     assert done.stderr.strip() == "[]"
+
+
+def processes(commands, delay):
+    """Start commands one after the other and wait for all: their exit codes and what they said."""
+    running = []
+    for command in commands:
+        running.append(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        time.sleep(delay)
+    said = [process.communicate(timeout=120) for process in running]
+    return [(p.returncode, *text) for p, text in zip(running, said, strict=True)]
+
+
+def commands(tmp_path, audio, tracker, recipes):
+    write_manifest(scan(audio)[0], tmp_path / "m.parquet")
+    for i, recipe in enumerate(recipes):
+        (tmp_path / f"{i}.toml").write_text(recipe.to_toml())
+    basilar = Path(sys.executable).with_name("basilar")
+    options = ["--root", tmp_path / "root", "--tracking-uri", tracker, "--json"]
+    options += ["--shard-seconds", "1", "--workers", "2"]
+    manifest = tmp_path / "m.parquet"
+    return [
+        [basilar, "build", tmp_path / f"{i}.toml", manifest, *map(str, options)]
+        for i in range(len(recipes))
+    ]
+
+
+def at_rate(sample_rate):
+    kind = {"kind": "log_mel", "n_fft": 256, "hop_length": 64, "n_mels": 40}
+    return Recipe.from_dict({"resample": {"sample_rate": sample_rate}, "representation": kind})
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4, 0.8])
+def test_two_builds_in_one_root_share_decoded_audio_and_both_succeed(
+    tmp_path, audio_folder, tracker, delay
+):
+    recipes = [at_rate(16000), at_rate(11025)]
+    for code, out, err in processes(commands(tmp_path, audio_folder, tracker, recipes), delay):
+        assert code == 0, err
+        fs = FeatureSet.open(json.loads(out)["path"])
+        assert len(fs) == 12
+    assert list((tmp_path / "root" / "artifacts" / "decode").glob("[!.]*")) == []
+
+
+def test_the_same_build_twice_at_once_publishes_once(tmp_path, audio_folder, tracker):
+    found = processes(commands(tmp_path, audio_folder, tracker, [small(), small()]), 0.0)
+    assert [code for code, _, _ in found] == [0, 0], found
+    assert len({json.loads(out)["digest"] for _, out, _ in found}) == 1
+    assert len(list((tmp_path / "root" / "features").iterdir())) == 1
+
+
+def test_two_rates_in_one_workflow(tmp_path, audio_folder, tracker):
+    """Both need the same decoded shards, which the first to resample removes."""
+    manifest, _ = scan(audio_folder)
+    builds = [
+        Build(tmp_path / "root", Plan(at_rate(rate), manifest, 1.0), tracker)
+        for rate in (16000, 11025)
+    ]
+
+    class Both(luigi.WrapperTask):
+        def requires(self):
+            return [LogRun.of(build.register()) for build in builds]
+
+    assert engines.run_luigi(Both(), workers=1)
+    assert all(build.store.exists() for build in builds)
+
+
+def test_a_killed_build_is_finished_by_the_next(tmp_path, audio_folder, tracker):
+    for i in range(4):  # more to do, so that there is something to kill
+        shutil.copytree(audio_folder / "a", audio_folder / f"copy{i}")
+        for file in (audio_folder / f"copy{i}").iterdir():
+            y, rate = sf.read(file)
+            sf.write(file, np.tile(y * (1 - i / 10), 40), rate, subtype="PCM_16")
+    (command,) = commands(tmp_path, audio_folder, tracker, [small()])
+    features = tmp_path / "root" / "features"
+    for wait in (0.9, 1.1, 1.3):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        for path in features.glob("[!.]*.zarr") if features.exists() else ():
+            fs = FeatureSet.open(path)  # what is published is whole
+            assert all(
+                values_hash(x) == v for x, v in zip(fs, fs.clips["values_sha256"], strict=True)
+            )
+    ((code, out, err),) = processes([command], 0)
+    assert code == 0, err
+    plan = Plan(small(), scan(audio_folder)[0])
+    clean = Build(tmp_path / "clean", plan, tracker)
+    assert engines.run(clean, workers=1).succeeded
+    assert json.loads(out)["digest"] == FeatureSet.open(clean.store).digest

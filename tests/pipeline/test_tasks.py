@@ -1,5 +1,4 @@
 import json
-import os
 
 import pytest
 
@@ -142,7 +141,7 @@ def test_a_run_that_could_not_be_logged_is_tried_once_a_build(planned):
     run = LogRun.of(planned.register())
     run.requires().path().mkdir(parents=True)
     run.path().parent.mkdir(parents=True)
-    run.path().write_text(json.dumps({"run_id": None, "attempt": os.environ[tasks._ATTEMPT]}))
+    run.path().write_text(json.dumps({"run_id": None, "attempt": tasks._attempt["id"]}))
     assert run.complete()
     tasks.new_attempt()
     assert not run.complete()

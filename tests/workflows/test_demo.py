@@ -6,11 +6,12 @@ from pipeline import FeatureSet
 from tests.conftest import REPOSITORY
 
 
-def demo(folder):
+def demo(folder, **environment):
     done = subprocess.run(
         [sys.executable, "-m", "workflows.demo"],
         cwd=folder,
-        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+        | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -34,3 +35,8 @@ def test_the_demo_learns_and_then_finds_everything_done(tmp_path):
     second = demo(tmp_path)
     assert second.startswith("all cache hits, nothing was computed")
     assert second.splitlines()[1:] == first.splitlines()[1:]
+
+
+def test_a_tracker_that_does_not_answer_holds_nothing_up(tmp_path):
+    """The feature set is yielded by a running task: Luigi asks again until it is complete."""
+    assert demo(tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9").startswith("built and trained")
