@@ -168,11 +168,15 @@ def test_the_file_tree_is_the_tree():
     assert named == there
 
 
-def test_the_table_of_recipes_is_right():
-    rows = re.findall(r"^\| `(\w+)` \| .* \| ([\d,]+) × (\d+) \|$", README, re.MULTILINE)
-    shipped = {file.stem for file in (REPOSITORY / "params").glob("*.toml")}
-    assert {name for name, _, _ in rows} == shipped
-    for name, frames, bins in rows:
-        kind = Recipe.load(REPOSITORY / "params" / f"{name}.toml").representation
-        assert kind.n_frames(5 * 22050) == int(frames.replace(",", "")), name
-        assert kind.n_bins() == int(bins), name
+def test_the_tables_of_recipes_are_right():
+    rows = re.findall(r"^\| (`[^|]+`) \| .* \| ([\d,]+) × (\d+) \|$", README, re.MULTILINE)
+    described = set()
+    for names, frames, bins in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            kind = Recipe.load(REPOSITORY / "params" / f"{name}.toml").representation
+            assert kind.n_frames(5 * 22050) == int(frames.replace(",", "")), name
+            assert kind.n_bins() == int(bins), name
+            described.add(name)
+    presets = re.findall(r"^\| (`[^|]+`) \| .* \| \d\.\de-\d(?: ¹)? \|$", README, re.MULTILINE)
+    described |= {name for names in presets for name in re.findall(r"`(\w+)`", names)}
+    assert described == {file.stem for file in (REPOSITORY / "params").glob("*.toml")}

@@ -1,6 +1,5 @@
 import tomllib
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,29 +146,3 @@ def test_recipes_cannot_be_changed():
     recipe = Recipe.from_dict({"representation": MEL})
     with pytest.raises(ValueError, match="frozen"):
         recipe.representation.n_fft = 3
-
-
-def test_silence_is_the_pivot():
-    for kind, pivot in (("log_mel", -100.0), ("decibel", -100.0), ("mel", 0.0), ("stft", 0.0)):
-        recipe = Recipe.from_dict({"representation": {"kind": kind}})
-        assert recipe.representation.pivot == pivot
-
-
-def test_sizes_without_a_promise_of_bits_say_so():
-    for n_fft, portable in ((2048, True), (2046, False)):
-        recipe = Recipe.from_dict({"representation": {"kind": "mel", "n_fft": n_fft}})
-        assert recipe.representation.portable is portable
-
-
-@pytest.mark.parametrize("floor", [1e-30, 1.0, 1e8, 1e9])
-def test_any_floor_leaves_a_grid_to_count_in(floor):
-    for kind in ("decibel", "log_magnitude", "log_mel"):
-        recipe = Recipe.from_dict({"representation": {"kind": kind, "floor": floor}})
-        assert np.all(np.diff(recipe.representation.grid.edges()) > 0)
-
-
-def test_a_copy_with_other_values_computes_with_them():
-    kind = Recipe.from_dict({"representation": {"kind": "log_mel"}}).representation
-    assert (kind.framing.hop_length, kind.bank.n_mels, kind.logarithm.top_db) == (512, 128, None)
-    copy = kind.model_copy(update={"hop_length": 256, "n_mels": 80, "top_db": 60.0})
-    assert (copy.framing.hop_length, copy.bank.n_mels, copy.logarithm.top_db) == (256, 80, 60.0)
