@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention, dct_matrix, deltas
 from dsp.cepstrum import lifter as lifter_weights
-from dsp.chroma import ChromaNorm, normalize, stft_to_chroma
+from dsp.chroma import ChromaNorm, cqt_to_chroma, normalize, stft_to_chroma
 from dsp.compress import Log
+from dsp.cqt import Cqt
+from dsp.cqt import magnitude as cqt_magnitude
 from dsp.framing import Framing
 from dsp.mel import MelBank
 from dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
@@ -37,6 +39,10 @@ VERSIONS: dict[str, int] = {
     "pcen": 1,
     "chroma": 1,
     "spectral": 1,
+    "cqt": 1,
+    "cqt_magnitude": 1,
+    "log_cqt": 1,
+    "chroma_cqt": 1,
 }
 
 Signals = Sequence[NDArray[np.float32]]
@@ -197,6 +203,48 @@ def chroma(
         return normalize(filters @ spectral(spectrum), norm=norm)
 
     return over_frames(signals, framing, function, n_bins=n_chroma)
+
+
+def log_cqt(signals: Signals, *, sample_rate: int, parameters: Cqt, log: Log) -> Features:
+    """Logarithm of the power |C|² of the CQT: float32 (1 + samples // hop_length, n_bins).
+
+    >>> log_cqt([np.zeros(8000, np.float32)], sample_rate=8000, log=Log(floor=1e-10),
+    ...         parameters=Cqt(hop_length=400, fmin=110.0, n_bins=24, bins_per_octave=12))[0][0, 0]
+    np.float32(-100.0)
+    """
+    magnitudes = cqt_magnitude(signals, parameters, sample_rate=sample_rate)
+    return [log.of_clip(log.of_frames(x_tb * x_tb)) for x_tb in magnitudes]
+
+
+def chroma_cqt(
+    signals: Signals,
+    *,
+    sample_rate: int,
+    parameters: Cqt,
+    n_chroma: int,
+    base_c: bool,
+    norm: ChromaNorm,
+) -> Features:
+    """Chroma: the magnitude of each pitch class, from the CQT: float32 (frames, n_chroma).
+
+    >>> y = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
+    >>> x = chroma_cqt([y], sample_rate=22050, n_chroma=12, base_c=True, norm="max",
+    ...                parameters=Cqt(512, 32.70319566257483, 84, 12))[0]
+    >>> x.shape, int(x[20].argmax())
+    ((44, 12), 9)
+    """
+    filters = cqt_to_chroma(
+        parameters.n_bins,
+        bins_per_octave=parameters.bins_per_octave,
+        n_chroma=n_chroma,
+        fmin=parameters.fmin,
+        base_c=base_c,
+    )
+    out = []
+    for magnitude_tb in cqt_magnitude(signals, parameters, sample_rate=sample_rate):
+        chroma_ct = normalize(filters @ np.ascontiguousarray(magnitude_tb.T), norm=norm)
+        out.append(np.ascontiguousarray(chroma_ct.T))
+    return out
 
 
 def spectral_statistics(

@@ -307,7 +307,7 @@ def _dry_run(planned: Any, as_json: bool) -> None:
     total = len(plan.shards)
     kind = plan.recipe.representation
     rate = plan.recipe.resample.sample_rate
-    row_bytes = kind.n_bins() * kind.stored_dtype().itemsize
+    row_bytes = kind.columns() * kind.stored_dtype().itemsize
     need = {
         "decode": 0 if "decode" not in planned.keep else 4 * 44_100,
         "resample": 4 * rate if "resample" in planned.keep else 0,

@@ -13,6 +13,8 @@ from dsp import representations
 from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention
 from dsp.chroma import ChromaNorm
 from dsp.compress import FloorMode, Log, LogUnit, log
+from dsp.cqt import Cqt, cqt
+from dsp.cqt import magnitude as cqt_magnitude
 from dsp.framing import Align, Framing, PadMode, WindowKind
 from dsp.mel import FilterNorm, MelBank, MelScale
 from dsp.moments import Grid
@@ -45,7 +47,7 @@ class Representation(Section):
 
     kind: str
 
-    def n_bins(self) -> int:
+    def columns(self) -> int:
         """Columns of the result."""
         raise NotImplementedError
 
@@ -92,7 +94,7 @@ class Waveform(Representation):
     kind: Literal["waveform"]
     dtype: StoredFloat = "float32"
 
-    def n_bins(self) -> int:
+    def columns(self) -> int:
         return 1
 
     def n_frames(self, n_samples: int) -> int:
@@ -146,7 +148,7 @@ class Framed(Representation):
             raise ValueError(f"win_length = {self.win_length} must not exceed n_fft = {self.n_fft}")
         return self
 
-    def n_bins(self) -> int:
+    def columns(self) -> int:
         return self.framing.n_bins
 
     def n_frames(self, n_samples: int) -> int:
@@ -187,7 +189,7 @@ class PowerSpectrum(Framed):
         return representations.spectrum(signals, framing=self.framing, power=2)
 
 
-class Logarithmic(Framed):
+class Logarithmic(Representation):
     """Representations that end in a logarithm, by the conventions of `dsp.compress.Log`."""
 
     log: LogUnit = "db"
@@ -223,11 +225,11 @@ class Logarithmic(Framed):
     @property
     def grid(self) -> Grid:
         """From silence to 80 dB above 1 (times the scale), which no spectrum of audio reaches."""
-        highest = self.logarithm.of_value(1e8 * self.scale**2)
+        highest = self.logarithm.of_value(1e8 * getattr(self, "scale", 1.0) ** 2)
         return Grid("linear", self.pivot, max(highest, self.pivot + 1.0))
 
 
-class LogMagnitude(Logarithmic):
+class LogMagnitude(Framed, Logarithmic):
     """Logarithm of |X|."""
 
     kind: Literal["log_magnitude"]
@@ -242,7 +244,7 @@ class LogMagnitude(Logarithmic):
         )
 
 
-class Decibel(Logarithmic):
+class Decibel(Framed, Logarithmic):
     """Logarithm of |X|², in decibels unless said otherwise."""
 
     kind: Literal["decibel"]
@@ -284,7 +286,7 @@ class MelBands(Framed):
             )
         return self.model_copy(update={"fmax": fmax})
 
-    def n_bins(self) -> int:
+    def columns(self) -> int:
         return self.n_mels
 
 
@@ -351,7 +353,7 @@ class Mfcc(MelBands, Logarithmic):
             raise ValueError(f"delta_width = {self.delta_width} must be odd")
         return self
 
-    def n_bins(self) -> int:
+    def columns(self) -> int:
         return self.n_mfcc * (1 + self.n_deltas)
 
     def n_frames(self, n_samples: int) -> int:
@@ -460,7 +462,7 @@ class Chroma(Framed):
     """A frame is divided by its maximum, its length (`l2`), or not at all."""
     dtype: StoredFloat = "float32"
 
-    def n_bins(self) -> int:
+    def columns(self) -> int:
         return self.n_chroma
 
     def compute(self, signals: Signals, *, sample_rate: int) -> Features:
@@ -486,7 +488,7 @@ class Spectral(Framed):
     """The share of the magnitude below the roll-off."""
     dtype: StoredFloat = "float32"
 
-    def n_bins(self) -> int:
+    def columns(self) -> int:
         return 4
 
     def compute(self, signals: Signals, *, sample_rate: int) -> Features:
@@ -495,6 +497,110 @@ class Spectral(Framed):
             sample_rate=sample_rate,
             framing=self.framing,
             roll_percent=self.roll_percent,
+        )
+
+
+class ConstantQ(Representation):
+    """Representations from the constant-Q or variable-Q transform; frames are centred."""
+
+    hop_length: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    """Samples from one frame to the next."""
+    fmin: Annotated[float, Field(gt=0, le=384_000, allow_inf_nan=False)] = 32.70319566257483
+    """Hz of the lowest bin; C1 unless said otherwise."""
+    n_bins: Annotated[int, Field(ge=1, le=4096)] = 84
+    bins_per_octave: Annotated[int, Field(ge=1, le=1200)] = 12
+    gamma: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] | Literal["erb"] = 0.0
+    """Hz by which every band is wider (VQT); 0: CQT; `erb`: as the ear's bands."""
+    filter_scale: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
+    """Below 1: shorter filters."""
+    scale: bool = True
+    """Coefficients are divided by the root of the filter's length, as in librosa."""
+    pad_mode: PadMode = "constant"
+    """How the signal is extended at both ends."""
+
+    @property
+    def parameters(self) -> Cqt:
+        """The bins as `dsp` takes them."""
+        return Cqt(
+            hop_length=self.hop_length,
+            fmin=self.fmin,
+            n_bins=self.n_bins,
+            bins_per_octave=self.bins_per_octave,
+            gamma=None if self.gamma == "erb" else self.gamma,
+            filter_scale=self.filter_scale,
+            scale=self.scale,
+            pad_mode=self.pad_mode,
+        )
+
+    def resolved(self, *, sample_rate: int) -> Self:
+        self.parameters.lengths(sample_rate=sample_rate)  # raises for bands above half the rate
+        return self
+
+    def columns(self) -> int:
+        return self.n_bins
+
+    def n_frames(self, n_samples: int) -> int:
+        return 1 + n_samples // self.hop_length if n_samples else 0
+
+    @property
+    def by_frame(self) -> bool:
+        return False
+
+
+class ComplexCqt(ConstantQ):
+    """Complex constant-Q transform."""
+
+    kind: Literal["cqt"]
+    dtype: Literal["complex64"] = "complex64"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return list(cqt(signals, self.parameters, sample_rate=sample_rate))
+
+
+class CqtMagnitude(ConstantQ):
+    """Magnitude of the constant-Q transform."""
+
+    kind: Literal["cqt_magnitude"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return list(cqt_magnitude(signals, self.parameters, sample_rate=sample_rate))
+
+
+class LogCqt(ConstantQ, Logarithmic):
+    """Logarithm of the power of the constant-Q transform, in decibels unless said otherwise."""
+
+    kind: Literal["log_cqt"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.log_cqt(
+            signals, sample_rate=sample_rate, parameters=self.parameters, log=self.logarithm
+        )
+
+
+class ChromaCqt(ConstantQ):
+    """Magnitude of the pitch classes, from the constant-Q transform."""
+
+    kind: Literal["chroma_cqt"]
+    n_chroma: Annotated[int, Field(ge=1, le=1024)] = 12
+    base_c: bool = True
+    """Bin 0 is C, or A."""
+    norm: ChromaNorm = "max"
+    """A frame is divided by its maximum, its length (`l2`), or not at all."""
+    dtype: StoredFloat = "float32"
+
+    def columns(self) -> int:
+        return self.n_chroma
+
+    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+        return representations.chroma_cqt(
+            signals,
+            sample_rate=sample_rate,
+            parameters=self.parameters,
+            n_chroma=self.n_chroma,
+            base_c=self.base_c,
+            norm=self.norm,
         )
 
 
@@ -510,7 +616,11 @@ AnyRepresentation = Annotated[
     | Mfcc
     | Pcen
     | Chroma
-    | Spectral,
+    | Spectral
+    | ComplexCqt
+    | CqtMagnitude
+    | LogCqt
+    | ChromaCqt,
     Field(discriminator="kind"),
 ]
 KINDS: dict[str, type[Representation]] = {

@@ -95,7 +95,7 @@ class Recipe(Section):
     def from_dict(cls, table: dict[str, Any], *, source: str = "recipe") -> "Recipe":
         """Validate a table of sections; `source` names it in errors. Raises RecipeError.
 
-        >>> Recipe.from_dict({"representation": {"kind": "log_mel"}}).representation.n_bins()
+        >>> Recipe.from_dict({"representation": {"kind": "log_mel"}}).representation.columns()
         128
         >>> Recipe.from_dict({"representation": {"kind": "mel", "n_mel": 40}})
         Traceback (most recent call last):

@@ -95,7 +95,7 @@ def fit(plan: Plan, shards: list[ShardTables], *, histograms: Path) -> Statistic
         pivot=kind.pivot,
     )
     times = Counter(contents)
-    histogram = np.zeros((kind.n_bins(), N_CELLS), np.int64)
+    histogram = np.zeros((kind.columns(), N_CELLS), np.int64)
     for shard in shards:
         weights = [times[content] for content in shard.clips["content"]]
         if any(weights):

@@ -90,7 +90,7 @@ def place(n_frames: Sequence[int], *, shard_rows: int) -> tuple[list[int], int]:
 def write_shard(folder: Path, represented: Represented, *, recipe: Recipe, shard: Shard) -> None:
     """Commit the features of one shard as a small feature set."""
     kind = recipe.representation
-    dtype, n_bins = kind.stored_dtype(), kind.n_bins()
+    dtype, n_bins = kind.stored_dtype(), kind.columns()
     geometry = Geometry.of(recipe.store, n_bins=n_bins, itemsize=dtype.itemsize)
     n_frames = [len(x) for x in represented.features]
     starts, n_files = place(n_frames, shard_rows=geometry.shard_rows)
@@ -123,7 +123,7 @@ def publish(
     recipe = plan.recipe
     kind = recipe.representation
     geometry = Geometry.of(
-        recipe.store, n_bins=kind.n_bins(), itemsize=kind.stored_dtype().itemsize
+        recipe.store, n_bins=kind.columns(), itemsize=kind.stored_dtype().itemsize
     )
     shards = [read_shard(shard_folder(shard)) for shard in plan.shards]
     n_files = [-(-shard.end_row // geometry.shard_rows) for shard in shards]
@@ -184,7 +184,7 @@ def publish(
             "digest": digest(
                 zip(clips["content"], clips["values_sha256"], strict=True),
                 clips["n_frames"],
-                n_bins=kind.n_bins(),
+                n_bins=kind.columns(),
                 dtype=str(kind.stored_dtype()),
             ),
             "recipe_hash": plan.hashes["normalization"],
@@ -207,7 +207,7 @@ def publish(
 
 def _create_features(folder: Path, recipe: Recipe, n_files: int) -> Any:
     """The `features` array, empty. Only unused rows are NaN, so no real chunk is left out."""
-    dtype, n_bins = recipe.representation.stored_dtype(), recipe.representation.n_bins()
+    dtype, n_bins = recipe.representation.stored_dtype(), recipe.representation.columns()
     geometry = Geometry.of(recipe.store, n_bins=n_bins, itemsize=dtype.itemsize)
     codec = recipe.store.codec
     compressors = None

@@ -148,5 +148,5 @@ class Stream:
     def _features(self, samples: NDArray[np.float32]) -> NDArray[Any]:
         kind = self._transform.recipe.representation
         if samples.size == 0:
-            return np.empty((0, kind.n_bins()), kind.stored_dtype())
+            return np.empty((0, kind.columns()), kind.stored_dtype())
         return self._transform.represent([samples])[0]

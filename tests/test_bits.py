@@ -84,12 +84,13 @@ UNPORTABLE = {
 TABLES = {
     "cepstrum": {"dct_matrix", "lifter"},
     "chroma": {"stft_to_chroma", "cqt_to_chroma"},
+    "cqt": {"frequencies", "lengths", "_stages", "_kernels", "_sine"},
     "framing": {"window"},
     "mel": {"hz_to_mel", "mel_to_hz", "_filters", "<module>"},
     "compress": {"<module>", "of_clip", "_placed", "_log_in_place"},  # constants
     "moments": {"merge", "quantile", "centre_and_scale"},  # integer counts, which are exact
 }
-MATRICES = {"filters"}  # CSR matrices, whose products have one order
+MATRICES = {"filters", "kernels"}  # CSR matrices, whose products have one order
 
 
 def uses(file):
@@ -102,9 +103,7 @@ def uses(file):
         if isinstance(node, ast.Attribute) and node.attr in UNPORTABLE:
             found.append((function, node.attr))
         if isinstance(node, ast.BinOp):
-            if isinstance(node.op, ast.MatMult) and not (
-                isinstance(node.left, ast.Name) and node.left.id in MATRICES
-            ):
+            if isinstance(node.op, ast.MatMult) and getattr(node.left, "id", getattr(node.left, "attr", None)) not in MATRICES:
                 found.append((function, "@"))
             if isinstance(node.op, ast.Pow):
                 found.append((function, "**"))

@@ -175,7 +175,7 @@ def test_the_tables_of_recipes_are_right():
         for name in re.findall(r"`(\w+)`", names):
             kind = Recipe.load(REPOSITORY / "params" / f"{name}.toml").representation
             assert kind.n_frames(5 * 22050) == int(frames.replace(",", "")), name
-            assert kind.n_bins() == int(bins), name
+            assert kind.columns() == int(bins), name
             described.add(name)
     presets = re.findall(r"^\| (`[^|]+`) \| .* \| \d\.\de-\d(?: ¹)? \|$", README, re.MULTILINE)
     described |= {name for names in presets for name in re.findall(r"`(\w+)`", names)}

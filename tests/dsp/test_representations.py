@@ -13,6 +13,8 @@ import soundfile as sf
 
 from dsp import representations
 from dsp.compress import Log
+from dsp.cqt import Cqt
+from dsp.cqt import magnitude as cqt_magnitude
 from dsp.framing import Framing
 from dsp.mel import MelBank
 
@@ -113,6 +115,29 @@ def test_log_mel(clip, n_fft, hop_length):
     (in_db,) = representations.log_mel([y], **arguments, log=Log())
     (in_nepers,) = representations.log_mel([y], **arguments, log=Log(unit="ln"))
     np.testing.assert_allclose(in_db, in_nepers * 10 / np.log(10), atol=3e-5)
+
+
+def test_chroma_of_the_cqt_folds_its_magnitudes(clip):
+    y, sample_rate = clip
+    bins = Cqt(hop_length=512, fmin=55.0, n_bins=48, bins_per_octave=24)
+    (ours,) = representations.chroma_cqt(
+        [y], sample_rate=sample_rate, parameters=bins, n_chroma=12, base_c=True, norm="none"
+    )
+    filters = librosa.filters.cq_to_chroma(48, bins_per_octave=24, fmin=55.0)
+    (magnitude,) = cqt_magnitude([y], bins, sample_rate=sample_rate)
+    # Sums of four float32.
+    np.testing.assert_allclose(ours, magnitude @ filters.T, rtol=3e-7, atol=1e-9)
+
+
+def test_log_cqt_is_the_decibels_of_its_power(clip):
+    y, sample_rate = clip
+    bins = Cqt(hop_length=512, fmin=55.0, n_bins=36, bins_per_octave=12)
+    (ours,) = representations.log_cqt(
+        [y], sample_rate=sample_rate, parameters=bins, log=Log(top_db=80.0)
+    )
+    (magnitude,) = cqt_magnitude([y], bins, sample_rate=sample_rate)
+    theirs = librosa.amplitude_to_db(magnitude)
+    np.testing.assert_allclose(ours, theirs, atol=3e-5)  # roundings of values up to 100
 
 
 def test_top_db_looks_at_each_clip_alone(noise):

@@ -8,12 +8,15 @@ from pipeline.recipe import Recipe, RecipeError
 
 SMALL = {"n_fft": 64, "hop_length": 24}
 FILTERS = {"mel", "log_mel", "mfcc", "pcen"}
+CONSTANT_Q = {"cqt", "cqt_magnitude", "log_cqt", "chroma_cqt"}
 
 
 def kind_of(kind, **values):
     if kind in FILTERS:
         values = {"n_mels": 20, **values}
-    if kind != "waveform":
+    if kind in CONSTANT_Q:
+        values = {"hop_length": 100, "fmin": 220.0, "n_bins": 36, **values}
+    elif kind != "waveform":
         values = {**SMALL, **values}
     table = {"resample": {"sample_rate": 8000}, "representation": {"kind": kind, **values}}
     return Recipe.from_dict(table).representation
@@ -22,7 +25,7 @@ def kind_of(kind, **values):
 @pytest.mark.parametrize("kind", KINDS)
 @given(n_samples=st.integers(0, 700), center=st.booleans(), n_deltas=st.integers(0, 2))
 def test_what_is_announced_is_what_is_computed(kind, n_samples, center, n_deltas):
-    values = {} if kind == "waveform" else {"center": center}
+    values = {} if kind in {"waveform", *CONSTANT_Q} else {"center": center}
     if kind == "mfcc":
         values["n_deltas"] = n_deltas
     representation = kind_of(kind, **values)
@@ -31,7 +34,7 @@ def test_what_is_announced_is_what_is_computed(kind, n_samples, center, n_deltas
         return
     y = np.random.default_rng(0).standard_normal(n_samples).astype(np.float32)
     (x,) = representation.compute([y], sample_rate=8000)
-    assert x.shape == (frames, representation.n_bins())
+    assert x.shape == (frames, representation.columns())
     assert x.dtype == representation.stored_dtype()
     assert np.isfinite(x).all()
 
@@ -73,6 +76,11 @@ def test_sizes_without_a_promise_of_bits_say_so():
 def test_impossible_coefficients_are_refused(values, message):
     with pytest.raises(RecipeError, match=message):
         kind_of("mfcc", **values)
+
+
+def test_bins_above_half_the_sample_rate_are_refused():
+    with pytest.raises(RecipeError, match=r"the highest band ends at .* above 4000\.0 Hz"):
+        kind_of("cqt", n_bins=60)
 
 
 def test_conditioning_changes_what_it_says(noise):

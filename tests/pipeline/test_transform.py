@@ -24,7 +24,7 @@ def test_every_shipped_recipe_transforms_a_file_as_its_samples(file, tmp_path):
     x = transform.apply(y, sample_rate=44100)
     kind = transform.recipe.representation
     assert x.dtype == kind.stored_dtype()
-    assert x.shape[1] == kind.n_bins()
+    assert x.shape[1] == kind.columns()
     assert transform.apply_file(tmp_path / "clip.wav").tobytes() == x.tobytes()
 
 

@@ -1,0 +1,369 @@
+"""The constant-Q and the variable-Q transform (CQT, VQT) of one or many signals.
+
+Conventions
+-----------
+* Bin b is at `f = fmin * 2 ** (b / bins_per_octave)` Hz. Its filter is `length = sample_rate /
+  bandwidth` samples long, with `bandwidth = (alpha * f + gamma) / filter_scale` in Hz and `alpha =
+  (r² - 1) / (r² + 1)`, r the ratio of neighbouring bins (Brown, JASA 89(1), 1991; gamma:
+  Schörkhuber, Klapuri, Holighaus and Dörfler, AES 53rd Conference on Semantic Audio, 2014).
+* Frame t is centred on sample `t * hop_length`. Its coefficient is the sum over m of
+  `y[t * hop_length + m] w[m] exp(-2πi f m / sample_rate)`, where w is a periodic Hann window of
+  `2 * (length // 2) + 1` samples that peaks at m = 1/2 and sums to `sqrt(length)` with `scale`, to
+  `length` without: the frames, phases and sums of librosa (`tuning=0`).
+
+Results are held to that sum in float64; side lobes below -88 dB are left out, which for noise makes
+an error of 1e-4. As in Schörkhuber and Klapuri, "Constant-Q transform toolbox for music
+processing", SMC 2010, each filter runs at the lowest rate `sample_rate / 4 ** s` that holds its
+band; but a block serves many frames: its spectrum times a filter's, aliased to the rate of the
+frames, is the spectrum of coefficients. One sparse matrix does that for all filters, and the
+block's spectrum also makes the signal of the next rate. Every hop is served by FFTs of portable
+sizes, in time that grows with the product of its prime factors above 5.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from scipy import sparse
+
+from dsp.framing import PadMode, pad
+from dsp.stft import is_portable, power_spectrum
+
+_COLUMNS = 16  # blocks a batch: a multiple of 16, as in dsp.stft
+_MAX_REAL, _MAX_COMPLEX = 8192, 4096  # FFT sizes with the same bits in every supported SciPy
+_SIDE_LOBES = 20.0  # x / length from its peak, Hann's spectrum is below 1 / (π x³): -88 dB
+_PASS, _STOP = 0.1, 0.125  # the low-pass before decimation by 4, in cycles per sample
+_TAPS = 160  # of the low-pass, on either side of its middle
+
+_Float32 = NDArray[np.float32]
+_Float64 = NDArray[np.float64]
+_Complex = NDArray[np.complex64]
+_Function = Callable[[_Complex], NDArray[Any]]
+_Blocks = list[tuple[int, int]]  # (signal, number of the block in it)
+
+
+@dataclass(frozen=True)
+class Cqt:
+    """Which bins, how wide and how often: frequencies in Hz, `hop_length` in samples.
+
+    `gamma` widens every band: 0 Hz is the constant-Q transform, None follows the ear's equivalent
+    rectangular bandwidths (24.7 / 0.108 * alpha). `filter_scale` below 1 shortens filters. `norm` 1
+    normalises windows by their sum. Raises ValueError for values that are not allowed.
+
+    >>> Cqt(hop_length=512, fmin=55.0, n_bins=25, bins_per_octave=12).frequencies()[::12]
+    array([ 55., 110., 220.])
+    """
+
+    hop_length: int
+    fmin: float
+    n_bins: int
+    bins_per_octave: int
+    gamma: float | None = 0.0
+    filter_scale: float = 1.0
+    window: Literal["hann"] = "hann"
+    norm: Literal[1] = 1
+    scale: bool = True
+    pad_mode: PadMode = "constant"
+
+    def __post_init__(self) -> None:
+        for name in ("hop_length", "n_bins", "bins_per_octave"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: {getattr(self, name)} must be 1 or more")
+        for name in ("fmin", "filter_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: {getattr(self, name)} must be above 0 and finite")
+        if self.gamma is not None and not 0 <= self.gamma < math.inf:
+            raise ValueError(f"gamma: {self.gamma} must be None or at least 0 Hz and finite")
+        names = {"window": ("hann",), "norm": (1,), "pad_mode": get_args(PadMode)}
+        for name, allowed in names.items():
+            if getattr(self, name) not in allowed:
+                listed = ", ".join(map(str, allowed))
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {listed}")
+
+    def frequencies(self) -> _Float64:
+        """The bins' centres in Hz: float64 (n_bins,)."""
+        # In whole octaves and rounded steps: C libraries differ in the last bit of a power.
+        octaves, steps = np.divmod(np.arange(self.n_bins), self.bins_per_octave)
+        ratios = [round(2.0 ** (k / self.bins_per_octave), 13) for k in steps.tolist()]
+        return np.asarray(self.fmin * np.asarray(ratios) * 2.0**octaves)
+
+    def lengths(self, *, sample_rate: int) -> _Float64:
+        """The filters' lengths in samples, not yet rounded to odd ones: float64 (n_bins,).
+
+        Raises ValueError if a band passes half the sample rate or a filter has less than 2 samples.
+        """
+        squared = round(2.0 ** (2 / self.bins_per_octave), 13)
+        alpha = (squared - 1) / (squared + 1)
+        gamma = 24.7 / 0.108 * alpha if self.gamma is None else self.gamma
+        bandwidths = (alpha * self.frequencies() + gamma) / self.filter_scale
+        lengths = np.asarray(sample_rate / bandwidths)
+        end = self.frequencies()[-1] + 0.75 * bandwidths[-1]  # half of Hann's noise bandwidth, 1.5
+        if end > sample_rate / 2:
+            raise ValueError(
+                f"fmin, n_bins: the highest band ends at {end:.1f} Hz, above {sample_rate / 2} Hz, "
+                f"half the sample rate: lower fmin or n_bins"
+            )
+        if lengths[-1] < 2:
+            raise ValueError(f"filter_scale, gamma: a filter of {lengths[-1]:.1f} samples, below 2")
+        return lengths
+
+
+def cqt(signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int) -> list[_Complex]:
+    """CQT or VQT of each signal, float32 (samples,): complex64 (1 + samples // hop_length, n_bins).
+
+    A full-scale sine at a bin's centre has the magnitude `sqrt(length) / 2` with `scale`, else
+    `length / 2`. No signal's bits depend on the others. Raises ValueError for a signal without
+    samples, bands above half the `sample_rate`, and filters too short or too long to compute.
+
+    >>> parameters = Cqt(hop_length=512, fmin=32.703, n_bins=84, bins_per_octave=12)
+    >>> cqt([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].shape
+    (44, 84)
+    """
+    return _transform(signals, parameters, sample_rate, lambda x: x, np.complex64)
+
+
+def magnitude(signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int) -> list[_Float32]:
+    """Magnitudes of `cqt`: float32 (1 + samples // hop_length, n_bins), 0 or more.
+
+    >>> parameters = Cqt(hop_length=512, fmin=32.703, n_bins=84, bins_per_octave=12)
+    >>> magnitude([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].max()
+    np.float32(0.0)
+    """
+    return _transform(
+        signals, parameters, sample_rate, lambda x: np.sqrt(power_spectrum(x)), np.float32
+    )
+
+
+class _Layout(NamedTuple):
+    """How a signal is cut into blocks; lengths in samples at the rate of its stage."""
+
+    n_fft: int
+    lead: int  # from a block's start to its first frame
+    advance: int  # from a block to the next one
+    n_points: int  # evenly spaced positions of a block that an inverse FFT gives
+    offsets: int  # sets of such points, each moved by `grid`, that together make the grid
+    grid: int  # samples of the signal: the largest divisor of the hop that suits an FFT
+
+
+class _Stage(NamedTuple):
+    """The filters of one rate, `sample_rate / decimation`, and the low-pass to the next rate."""
+
+    decimation: int
+    layout: _Layout
+    origin: int  # where a signal's sample 0 is
+    bins: slice
+    kernels: sparse.csr_array
+    mirrored: int  # how many bins of the spectrum the kernels need the conjugates of
+    lowpass: _Float32
+
+
+def _transform(
+    signals: Sequence[_Float32], cqt: Cqt, sample_rate: int, function: _Function, dtype: Any
+) -> list[NDArray[Any]]:
+    """`function` of the transform of each signal: arrays of `dtype`, views of a single one."""
+    if not all(y.size for y in signals):
+        raise ValueError("a signal of 0 samples has no transform: leave it out")
+    stages = _stages(cqt, sample_rate)
+    counts = [1 + y.size // cqt.hop_length for y in signals]
+    out = np.split(np.empty((sum(counts), cqt.n_bins), dtype), np.cumsum(counts))[:-1]
+    levels = [pad(y, width=stages[0].origin, mode=cqt.pad_mode) for y in signals]
+    for stage, below in zip(stages, (*stages[1:], None), strict=True):
+        n_fft, lead, advance, *_ = stage.layout
+        span = stage.decimation * advance
+        ends = [1 + (count - 1) * cqt.hop_length // span for count in counts]
+        blocks = [(i, j) for i, end in enumerate(ends) for j in range(end)]
+        lower: list[_Float32] = []
+        if below is not None:  # which needs some signal before the first and after the last frame
+            padding = below.origin - _MAX_REAL
+            for i, y in enumerate(signals):
+                size = -(-y.size // below.decimation)
+                after = 1 + 4 * (size + padding) // advance
+                others = (*range(-1 - 4 * padding // advance, 0), *range(ends[i], after))
+                blocks += [(i, j) for j in others]
+                lower.append(np.zeros(size + 2 * below.origin, np.float32))
+        for first in range(0, len(blocks), _COLUMNS):
+            batch = blocks[first : first + _COLUMNS]
+            block_tn = np.zeros((_COLUMNS, n_fft), np.float32)
+            for row, (i, j) in zip(block_tn, batch, strict=False):
+                start = stage.origin + j * advance - lead
+                row[:] = levels[i][start : start + n_fft]
+            spectrum = scipy.fft.rfft(block_tn.T, axis=0)
+            if below is not None:
+                _decimate(stage, spectrum, batch, lower, below.origin)
+            if first < sum(ends) and stage.kernels.nnz:
+                _coefficients(stage, spectrum, batch, out, cqt.hop_length, function)
+        levels = lower
+    return out
+
+
+def _decimate(
+    stage: _Stage, spectrum: _Complex, batch: _Blocks, lower: list[_Float32], origin: int
+) -> None:
+    """Low-pass a batch of blocks and write every fourth sample to the signals of the next stage."""
+    passed = spectrum[: len(stage.lowpass)].view(np.float32) * stage.lowpass
+    n_fft, lead, advance = (n // 4 for n in stage.layout[:3])
+    block_tn = scipy.fft.irfft(passed.view(np.complex64).T, n=n_fft, axis=1)
+    for row, (i, j) in zip(block_tn, batch, strict=False):
+        start = origin + j * advance
+        lower[i][start : start + advance] = row[lead : lead + advance]
+
+
+def _coefficients(
+    stage: _Stage, spectrum: _Complex, batch: _Blocks, out: list[Any], hop: int, function: _Function
+) -> None:
+    """Write the frames of a batch of blocks."""
+    n_fft, lead, advance, n_points, offsets, grid = stage.layout
+    head, frames = lead * n_points // n_fft, advance * n_points // n_fft
+    # Of the grid's positions, every `ratio`th is a frame; of one set's, every `step`th.
+    ratio = hop // grid
+    common = math.gcd(ratio, offsets)
+    step, every = ratio // common, offsets // common
+    used = stage.kernels.shape[1] // 2 - stage.mirrored
+    x = np.empty((2, used + stage.mirrored, _COLUMNS), np.complex64)  # X, its mirror; i times both
+    for offset in range(0, offsets, common):
+        x[0, :used] = spectrum[:used]
+        if offset:  # moves the block forward in time, which is a rotation
+            turns = np.arange(used) * (offset * grid / (stage.decimation * n_fft))
+            cosine, sine = (_sine(turns + u).astype(np.float32)[:, None] for u in (0.25, 0.0))
+            real, imag = spectrum[:used].real, spectrum[:used].imag
+            x[0, :used].real = real * cosine - imag * sine
+            x[0, :used].imag = real * sine + imag * cosine
+        np.conjugate(x[0, : stage.mirrored], out=x[0, used:])
+        np.negative(x[0].imag, out=x[1].real)
+        x[1].imag = x[0].real
+        flat = stage.kernels @ x.view(np.float32).reshape(-1, 2 * _COLUMNS)
+        bands = flat.view(np.complex64).reshape(n_points, -1, _COLUMNS)
+        points = scipy.fft.ifft(bands.transpose(2, 0, 1), axis=1)
+        for block, (i, j) in zip(points, batch, strict=False):
+            number = j * frames * offsets + offset  # of the block's first point on the grid
+            p = next(p for p in range(step) if (number + p * offsets) % ratio == 0)
+            frame = (number + p * offsets) // ratio
+            if 0 <= frame < len(out[i]):
+                target = out[i][frame::every, stage.bins]
+                values = block[head + p : head + frames : step][: len(target)]
+                target[: len(values)] = function(values)
+
+
+@lru_cache(maxsize=8)
+def _stages(parameters: Cqt, sample_rate: int) -> tuple[_Stage, ...]:
+    """The stages of a transform with their tables, from the full rate down."""
+    lengths = parameters.lengths(sample_rate=sample_rate)
+    centres = parameters.frequencies() / sample_rate
+    ends = centres + _SIDE_LOBES / lengths
+    depth = 0
+    while ends[0] <= _PASS / 4**depth:
+        depth += 1
+    # Every bin goes to the lowest rate whose pass-band holds it.
+    limits = [_PASS / 4**s for s in range(depth)]
+    borders = [len(ends), *np.searchsorted(ends, limits, "right").tolist(), 0]
+    # Of the signal, the longest filter is needed, and the low-passes of all stages before it.
+    widest = lengths[0] / 2 + _TAPS * 4**depth / 3
+    stages = []
+    for s in range(depth + 1):
+        bins = slice(borders[s + 1], borders[s])
+        reach = math.ceil(max([_TAPS, *(lengths[bins] / 2 / 4**s)])) + 1
+        layout = _layout(parameters.hop_length, 4**s, reach)
+        tables = _kernels(centres[bins], lengths[bins], parameters.scale, 4**s, layout)
+        origin = math.ceil(widest / 4**s) + 2 + _MAX_REAL  # the latter keeps blocks inside
+        stages.append(_Stage(4**s, layout, origin, bins, *tables, _lowpass(layout.n_fft)))
+    return tuple(stages)
+
+
+def _layout(hop: int, decimation: int, reach: int) -> _Layout:
+    """The blocks with the most new samples that fit filters of `reach` samples on each side."""
+    grid = max(n for n in range(1, 2049) if hop % n == 0 and is_portable(n))
+    best, most = None, 0.0
+    for n_fft in filter(is_portable, range(16, _MAX_REAL + 1, 16)):
+        offsets = 1
+        while n_fft * decimation > _MAX_COMPLEX * grid * offsets:
+            offsets *= 2
+        spacing = Fraction(grid * offsets, decimation)
+        unit = math.lcm(4, spacing.numerator)  # of blocks that begin on a point and a kept sample
+        lead = -(-reach // unit) * unit
+        advance = (n_fft - lead - reach) // unit * unit
+        if n_fft % unit == 0 and advance / n_fft > most:
+            most = advance / n_fft
+            best = _Layout(n_fft, lead, advance, int(n_fft / spacing), offsets, grid)
+    if best is None:
+        raise ValueError(
+            f"bins_per_octave, filter_scale: filters of {2 * reach} samples at a rate of 1 / "
+            f"{decimation} do not fit into an FFT of {_MAX_REAL}: lower one of them"
+        )
+    return best
+
+
+def _kernels(
+    centres: _Float64, lengths: _Float64, scale: bool, decimation: int, layout: _Layout
+) -> tuple[sparse.csr_array, int]:
+    """The matrix from a spectrum to all its aliased bands, and how many conjugates that needs.
+
+    The filters' spectra in closed form, without the side lobes below those that are kept. Bins of
+    the spectrum below 0 Hz and above half the rate are the conjugates of those they mirror.
+    """
+    n_fft, n_points, filters = layout.n_fft, layout.n_points, len(centres)
+    half = lengths // 2
+    width = np.minimum(_SIDE_LOBES / lengths * decimation, 0.5)
+    first, last = ((n_fft * (centres * decimation + x)).astype(np.int64) for x in (-width, width))
+    band = np.repeat(np.arange(filters), last - first)
+    k = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)] or [band])
+    half, turns = half[band], k / (n_fft * decimation) - centres[band]
+    # A Hann window is three rectangular ones, modulated; it is even about half a sample.
+    period = 1 / (2 * half + 1)
+    height = _dirichlet(turns, half) + 0.5 * (
+        _dirichlet(turns - period, half) + _dirichlet(turns + period, half)
+    )
+    mirror = (k < 0) | (k > n_fft // 2)
+    source = np.where(mirror, np.minimum(abs(k), n_fft - k), k)
+    used = int(source.max(initial=0)) + 1
+    mirrored = int(source[mirror].max(initial=-1)) + 1
+    weight = np.concatenate([height * period * _sine(turns / 2 + u) for u in (0.25, 0.0)])
+    kept = np.abs(weight) > 1 / (math.pi * _SIDE_LOBES**3)
+    gain = (np.sqrt(lengths) if scale else lengths)[band] * (n_points / n_fft)
+    value = (np.tile(gain, 2) * weight)[kept].astype(np.float32)
+    row = np.tile(k % n_points * filters + band, 2)[kept]
+    column = source + np.where(mirror, used, 0)
+    column = np.concatenate([column, column + used + mirrored])[kept]
+    shape = (n_points * filters, 2 * (used + mirrored))
+    matrix = sparse.csr_array((value, (row, column)), shape=shape)
+    matrix.sort_indices()
+    return matrix, mirrored
+
+
+def _dirichlet(turns: _Float64, half: _Float64) -> _Float64:
+    """Sum of cos(2π n turns) over n = ±1/2 … ±(half - 1/2)."""
+    below = _sine(turns / 2)
+    return np.where(below == 0, 2 * half, _sine(half * turns) / np.where(below == 0, 1, below))
+
+
+def _lowpass(n_fft: int) -> _Float32:
+    """Response of the low-pass at the bins up to an eighth of the rate, over 4: float32 (bins, 1).
+
+    A sinc times a Hann window. What it leaves above an eighth of the rate is cut off with those
+    bins, so that no more than the seams of blocks depend on it.
+    """
+    cutoff, k, n = (_PASS + _STOP) / 2, np.arange(n_fft // 8 + 1), np.arange(1, _TAPS + 1)
+    window = 0.5 + 0.5 * _sine(n / (2 * _TAPS + 1) + 0.25)
+    response = np.full(len(k), 2 * cutoff)
+    for delay, tap in zip(n, 2 * _sine(cutoff * n) / (math.pi * n) * window, strict=True):
+        response += tap * _sine(delay * k / n_fft + 0.25)
+    return np.asarray(response / (4 * response[0]), np.float32)[:, None]
+
+
+def _sine(turns: NDArray[Any]) -> _Float64:
+    """sin(2π turns) to 1e-15, from + - * / alone: the bits of tables are the same everywhere, too.
+
+    >>> _sine(np.array([0.25, -1 / 12, 1.5])).round(15).tolist()
+    [1.0, -0.5, 0.0]
+    """
+    x = turns - np.rint(turns)
+    x = np.where(np.abs(x) > 0.25, np.copysign(0.5, x) - x, x) * (2 * math.pi)
+    series = np.ones_like(x)
+    for n in range(22, 0, -2):
+        series = 1 - x * x / (n * (n + 1)) * series
+    return np.asarray(x * series)
