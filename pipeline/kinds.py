@@ -130,6 +130,8 @@ class Framed(Representation):
     """Leave out the last frame."""
     scale: Positive = 1.0
     """Samples are multiplied by it; 32768 for the conventions of 16-bit integers."""
+    dither: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0.0
+    """Standard deviation of the noise added to the scaled samples; 1 for Kaldi's default."""
     remove_dc: bool = False
     """Subtract each frame's mean."""
     preemphasis: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
@@ -157,6 +159,10 @@ class Framed(Representation):
     @property
     def portable(self) -> bool:
         return is_portable(self.n_fft)
+
+    @property
+    def by_frame(self) -> bool:
+        return not self.dither and super().by_frame  # its noise is a function of the whole clip
 
 
 class Stft(Framed):
@@ -216,7 +222,7 @@ class Logarithmic(Representation):
 
     @property
     def by_frame(self) -> bool:
-        return self.logarithm.by_frame
+        return self.logarithm.by_frame and super().by_frame
 
     @property
     def pivot(self) -> float:
@@ -390,7 +396,7 @@ class Mfcc(MelBands, Logarithmic):
 
     @property
     def by_frame(self) -> bool:
-        return self.logarithm.by_frame and not self.n_deltas
+        return super().by_frame and not self.n_deltas
 
     @property
     def pivot(self) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsp.dither import dither
 from dsp.representations import Features, Signals
 from dsp.resample import ResampleStream, resample
 from dsp.streaming import FrameStream
@@ -99,6 +100,8 @@ class Transform:
         Each must have at least one frame. A value too large for the dtype becomes infinite.
         """
         kind = self.recipe.representation
+        if isinstance(kind, Framed) and kind.dither:
+            signals = [dither(y, amplitude=kind.dither / kind.scale) for y in signals]
         features = kind.compute(signals, sample_rate=self.sample_rate) if signals else []
         with np.errstate(over="ignore"):
             return [x.astype(kind.stored_dtype(), copy=False) for x in features]
@@ -116,7 +119,7 @@ class Stream:
         if not kind.by_frame:
             raise ValueError(
                 f"this {kind.kind} cannot be streamed: its frames depend on others (top_db, a "
-                "reference of max, deltas, PCEN); apply the transform to whole clips"
+                "reference of max, deltas, PCEN, CQT, dither); apply it to whole clips"
             )
         self._resampler = ResampleStream(
             source_rate=sample_rate,

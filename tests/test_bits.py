@@ -103,7 +103,8 @@ def uses(file):
         if isinstance(node, ast.Attribute) and node.attr in UNPORTABLE:
             found.append((function, node.attr))
         if isinstance(node, ast.BinOp):
-            if isinstance(node.op, ast.MatMult) and getattr(node.left, "id", getattr(node.left, "attr", None)) not in MATRICES:
+            matrix = getattr(node.left, "id", getattr(node.left, "attr", None))
+            if isinstance(node.op, ast.MatMult) and matrix not in MATRICES:
                 found.append((function, "@"))
             if isinstance(node.op, ast.Pow):
                 found.append((function, "**"))

@@ -10,7 +10,7 @@ from pipeline.recipe import Recipe, RecipeError
 from tests.conftest import REPOSITORY
 
 # Conventions that only a preset of another library departs from may be left to their defaults.
-SELDOM = {"win_length", "align", "drop_last", "scale", "remove_dc", "preemphasis"}
+SELDOM = {"win_length", "dither", "align", "drop_last", "scale", "remove_dc", "preemphasis"}
 SELDOM |= {"gain", "reference", "shift", "factor"}
 SHIPPED = sorted((REPOSITORY / "params").glob("*.toml"))
 

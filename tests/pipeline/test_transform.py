@@ -96,3 +96,21 @@ def test_the_signal_is_not_changed():
         transform = Transform.from_recipe(REPOSITORY / "params" / f"{name}.toml")
         transform.apply(y, sample_rate=transform.sample_rate)
     np.testing.assert_array_equal(y, before)
+
+
+def test_dither_is_the_same_noise_every_time():
+    table = {"kind": "log_mel", "n_fft": 512, "hop_length": 160, "scale": 32768.0}
+    plain, noisy = (
+        Transform.from_recipe({"representation": {**table, "dither": amount}})
+        for amount in (0.0, 1.0)
+    )
+    silence = np.zeros(8000, np.float32)
+    assert plain.apply(silence, sample_rate=22050).max() == -100
+    dithered = noisy.apply(silence, sample_rate=22050)
+    assert dithered.min() > -100
+    assert dithered.tobytes() == noisy.apply(silence, sample_rate=22050).tobytes()
+    together = noisy.represent([noise(500), silence])
+    assert together[1].tobytes() == dithered.tobytes()
+    assert plain.recipe.representation.by_frame
+    with pytest.raises(ValueError, match="cannot be streamed"):
+        noisy.stream(22050)
