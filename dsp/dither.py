@@ -26,7 +26,7 @@ def dither(y: NDArray[np.float32], *, amplitude: float) -> NDArray[np.float32]:
     Raises ValueError for an amplitude that is negative or not finite.
 
     >>> y = np.zeros(100_000, np.float32)
-    >>> 0.49 < dither(y, amplitude=0.5).std() < 0.51
+    >>> bool(0.49 < dither(y, amplitude=0.5).std() < 0.51)
     True
     """
     if not 0 <= amplitude < np.inf:
