@@ -27,10 +27,13 @@ from numpy.typing import NDArray
 
 from dsp import representations
 from dsp.compress import Log
+from dsp.cqt import Cqt, cqt
 from dsp.framing import Framing
 from dsp.mel import MelBank
 from pipeline import Transform
+from tests.dsp.test_cqt import direct_sum
 
+C1 = 32.70319566257483  # Hz
 PEERS = ("librosa", "kaldi-native-fbank", "transformers", "torchaudio", "essentia")
 Contenders = dict[str, Callable[[], Any]]
 
@@ -204,6 +207,32 @@ def spectra(rounds: int) -> None:
     report("decibel, 300 s, n_fft 2048, hop 512", race(contenders, rounds), {})
 
 
+def constant_q(rounds: int) -> None:
+    y = music(300, 22050)
+    for n_bins, bins_per_octave, hop_length in ((168, 24, 128), (84, 12, 512)):
+        bins = Cqt(hop_length, C1, n_bins, bins_per_octave)
+
+        def ours(bins: Cqt = bins) -> Any:
+            return cqt([y], bins, sample_rate=22050)[0]
+
+        def theirs(bins: Cqt = bins) -> Any:
+            return librosa.cqt(
+                y,
+                sr=22050,
+                hop_length=bins.hop_length,
+                fmin=bins.fmin,
+                n_bins=bins.n_bins,
+                bins_per_octave=bins.bins_per_octave,
+                tuning=0.0,
+            ).T
+
+        frames = np.linspace(0, len(y) // hop_length, 20).astype(int)
+        exact = direct_sum(y, bins, frames, 22050)
+        errors = {"ours": error(ours()[frames], exact), "librosa": error(theirs()[frames], exact)}
+        title = f"CQT, 300 s, {n_bins} bins, hop {hop_length}"
+        report(title, race({"ours": ours, "librosa": theirs}, rounds), errors)
+
+
 def report(title: str, seconds: dict[str, float], errors: dict[str, float]) -> None:
     ours = {name: value for name, value in seconds.items() if name.startswith("ours")}
     print(f"\n{title}")
@@ -234,6 +263,7 @@ def main() -> None:
     presets(rounds)
     short_clips(rounds)
     spectra(rounds)
+    constant_q(rounds)
 
 
 if __name__ == "__main__":
