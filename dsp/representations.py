@@ -64,7 +64,9 @@ def stft(signals: Signals, *, framing: Framing) -> Features:
     >>> stft([np.zeros(110250, np.float32)], framing=Framing(n_fft=512, hop_length=128))[0].shape
     (862, 257)
     """
-    return over_frames(signals, framing, lambda x: x, n_bins=framing.n_bins, dtype=np.complex64)
+    return over_frames(
+        signals, framing, lambda x: x, n_bins=framing.n_bins, bins_first=False, dtype=np.complex64
+    )
 
 
 def spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2]) -> Features:
@@ -74,7 +76,7 @@ def spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2]) -> Fea
     ...          framing=Framing(n_fft=4, hop_length=4, center=False))[0][0].tolist()
     [2.0, 1.0, 0.0]
     """
-    return over_frames(signals, framing, _spectral(power), n_bins=framing.n_bins)
+    return over_frames(signals, framing, _spectral(power), n_bins=framing.n_bins, bins_first=False)
 
 
 def log_spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2], log: Log) -> Features:
@@ -86,7 +88,11 @@ def log_spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2], lo
     """
     spectral = _spectral(power)
     frames = over_frames(
-        signals, framing, lambda x: log.of_frames(spectral(x)), n_bins=framing.n_bins
+        signals,
+        framing,
+        lambda x: log.of_frames(spectral(x)),
+        n_bins=framing.n_bins,
+        bins_first=False,
     )
     return [log.of_clip(x) for x in frames]
 
@@ -102,7 +108,9 @@ def mel(
     """
     filters = bank.filters(sample_rate=sample_rate, n_fft=framing.n_fft)
     spectral = _spectral(power)
-    return over_frames(signals, framing, lambda x: filters @ spectral(x), n_bins=bank.n_mels)
+    return over_frames(
+        signals, framing, lambda x: filters @ spectral(x), n_bins=bank.n_mels, bins_first=True
+    )
 
 
 def log_mel(
@@ -124,7 +132,11 @@ def log_mel(
     filters = bank.filters(sample_rate=sample_rate, n_fft=framing.n_fft)
     spectral = _spectral(power)
     frames = over_frames(
-        signals, framing, lambda x: log.of_frames(filters @ spectral(x)), n_bins=bank.n_mels
+        signals,
+        framing,
+        lambda x: log.of_frames(filters @ spectral(x)),
+        n_bins=bank.n_mels,
+        bins_first=True,
     )
     return [log.of_clip(x) for x in frames]
 
@@ -202,7 +214,7 @@ def chroma(
     def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
         return normalize(filters @ spectral(spectrum), norm=norm)
 
-    return over_frames(signals, framing, function, n_bins=n_chroma)
+    return over_frames(signals, framing, function, n_bins=n_chroma, bins_first=True)
 
 
 def log_cqt(signals: Signals, *, sample_rate: int, parameters: Cqt, log: Log) -> Features:
@@ -271,7 +283,7 @@ def spectral_statistics(
             ]
         )
 
-    shapes = over_frames(signals, framing, function, n_bins=2)
+    shapes = over_frames(signals, framing, function, n_bins=2, bins_first=True)
     out = []
     for y, shape_tf in zip(signals, shapes, strict=True):
         frames_tn = framing.frames(y)

@@ -39,13 +39,20 @@ def is_portable(n_fft: int) -> bool:
 
 
 def spectra(
-    signals: Sequence[NDArray[np.float32]], framing: Framing
+    signals: Sequence[NDArray[np.float32]], framing: Framing, *, bins_first: bool
 ) -> Iterator[NDArray[np.complex64]]:
-    """Spectra of all frames of all signals, in order: blocks of complex64 (bins, frames).
+    """Spectra of all frames of all signals, in order: blocks of complex64.
 
+    Blocks are (bins, frames) with `bins_first`, else (frames, bins); either costs the same.
     `signals` are float32 (samples,) each. The frames of one follow those of the one before it
     without a gap, across block borders. The caller may overwrite a block.
     """
+
+    def transformed(rows_tn: NDArray[np.float32], frames: int) -> NDArray[np.complex64]:
+        if bins_first:
+            return scipy.fft.rfft(rows_tn.T, axis=0)[:, :frames]
+        return scipy.fft.rfft(rows_tn, axis=1)[:frames]
+
     # Zeros after the frame, if it is shorter than the FFT, are written once.
     block_tn = np.zeros((_block_rows(framing.n_fft), framing.n_fft), np.float32)
     filled = 0
@@ -59,12 +66,12 @@ def spectra(
             start += taken
             filled += taken
             if filled == len(block_tn):
-                yield scipy.fft.rfft(block_tn.T, axis=0)
+                yield transformed(block_tn, filled)
                 filled = 0
     if filled:
         used = -(-filled // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
         block_tn[filled:used] = 0
-        yield scipy.fft.rfft(block_tn[:used].T, axis=0)[:, :filled]
+        yield transformed(block_tn[:used], filled)
 
 
 def _block_rows(n_fft: int) -> int:
@@ -78,14 +85,15 @@ def over_frames(
     function: Callable[[NDArray[np.complex64]], NDArray[Any]],
     *,
     n_bins: int,
+    bins_first: bool,
     dtype: type[np.generic] = np.float32,
 ) -> list[NDArray[Any]]:
     """Apply `function` to blocks of spectra and give each signal its part: arrays (frames, n_bins).
 
     `function` takes complex64 (n_fft // 2 + 1, frames of a block), which it may overwrite, and
-    returns (n_bins, frames of the block); what it computes for a frame may depend on that frame
-    alone. The results are views of one array of `dtype`, one after the other. Raises ValueError if
-    a signal has no whole frame.
+    returns (n_bins, frames of the block); both are (frames, …) without `bins_first`. What it
+    computes for a frame may depend on that frame alone. The results are views of one array of
+    `dtype`, one after the other. Raises ValueError if a signal has no whole frame.
     """
     counts = [framing.n_frames(y.size) for y in signals]
     if not all(counts):
@@ -93,15 +101,15 @@ def over_frames(
         raise ValueError(f"a signal of {short} samples has no frame of n_fft = {framing.n_fft}")
     out_tf = np.empty((sum(counts), n_bins), dtype)
     row = 0
-    for spectrum in spectra(signals, framing):
-        columns = spectrum.shape[1]
-        out_tf[row : row + columns] = function(spectrum).T
-        row += columns
+    for spectrum in spectra(signals, framing, bins_first=bins_first):
+        block = function(spectrum).T if bins_first else function(spectrum)
+        out_tf[row : row + len(block)] = block
+        row += len(block)
     return np.split(out_tf, np.cumsum(counts)[:-1])
 
 
 def power_spectrum(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """|X|² of a spectrum (bins, frames), float32, overwriting the spectrum it is given.
+    """|X|² of a spectrum (two axes), float32, overwriting the spectrum it is given.
 
     Real and imaginary parts are squared and added one by one: NumPy's complex multiply and `abs`
     are not the same on every processor.
@@ -123,4 +131,7 @@ def stft(y: NDArray[np.float32], framing: Framing) -> NDArray[np.complex64]:
     >>> stft(y, Framing(n_fft=512, hop_length=128, window="rectangular", center=False))[0, 0]
     np.complex64(512+0j)
     """
-    return over_frames([y], framing, lambda x: x, n_bins=framing.n_bins, dtype=np.complex64)[0]
+    (x,) = over_frames(
+        [y], framing, lambda x: x, n_bins=framing.n_bins, bins_first=False, dtype=np.complex64
+    )
+    return x

@@ -47,7 +47,9 @@ def test_a_signal_has_the_same_bits_alone_and_among_others(lengths, n_fft, hop_l
     rng = np.random.default_rng(0)
     signals = [rng.standard_normal(n).astype(np.float32) for n in lengths]
     framing = Framing(n_fft, hop_length)
-    together = np.concatenate(list(spectra(signals, framing)), axis=1).T
+    together = np.concatenate(list(spectra(signals, framing, bins_first=False)))
+    turned = np.concatenate(list(spectra(signals, framing, bins_first=True)), axis=1).T
+    assert together.tobytes() == np.ascontiguousarray(turned).tobytes()
     alone = np.concatenate([stft(y, framing) for y in signals])
     assert together.tobytes() == alone.tobytes()
 
