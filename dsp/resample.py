@@ -1,48 +1,72 @@
-"""Change of sample rate, by soxr.
+"""Change of sample rate.
 
 Conventions
 -----------
-* The output has `round(samples * target / source)` samples and no delay: sample 0 stays sample 0.
-* `very_high` is soxr's VHQ (pass-band to 0.913 of the lower Nyquist frequency, 28-bit precision),
-  `high` its HQ (20 bit). Both keep the phase linear and give the same bits on every processor.
-* Equal rates return the signal as it is.
+* `soxr`: soxr's VHQ (quality `very_high`, 28-bit precision) or HQ (`high`, 20 bit), linear phase;
+  round(samples * target / source) samples. What librosa users get, and the one to take.
+* `polyphase`: scipy.signal.resample_poly with its defaults, a sinc under a Kaiser window (5.0) of
+  ten zero crossings on either side at the lower rate; ceil(samples * target / source) samples.
+* `sinc_hann`: torchaudio.functional.resample with its defaults, six zero crossings under a Hann
+  window, rolled off at 0.99 of the lower Nyquist frequency; as many samples.
+* None has a delay: sample 0 stays sample 0. Equal rates return the signal as it is.
+
+The last two are sparse products of a table of filter phases with pieces of the signal, whose order
+of additions is fixed; all give the same bits on every processor.
 """
 
-from typing import Literal, get_args
+import math
+from functools import lru_cache
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
+from scipy import sparse
 
 VERSION = 1
 
+Method = Literal["soxr", "polyphase", "sinc_hann"]
 Quality = Literal["very_high", "high"]
 
 _SOXR: dict[str, str] = {"very_high": "VHQ", "high": "HQ"}
+_KAISER_BETA = 5.0
+_KAISER_CROSSINGS = 10
+_HANN_CROSSINGS = 6
+_ROLLOFF = 0.99
+_PIECES = 4096  # of the signal that go into one product
 
 
 def resample(
-    y: NDArray[np.float32], *, source_rate: int, sample_rate: int, quality: Quality = "very_high"
+    y: NDArray[np.float32],
+    *,
+    source_rate: int,
+    sample_rate: int,
+    method: Method = "soxr",
+    quality: Quality = "very_high",
 ) -> NDArray[np.float32]:
     """Resample `y` (samples,) float32 from `source_rate` to `sample_rate`, both in Hz.
 
-    Raises ValueError for a rate that is not positive or an unknown quality.
+    `quality` is soxr's. Raises ValueError for a rate that is not positive or an unknown name.
 
     >>> resample(np.zeros(44100, np.float32), source_rate=44100, sample_rate=22050).shape
     (22050,)
     """
-    if quality not in _SOXR:
-        raise ValueError(f"quality: {quality!r} is not one of {', '.join(get_args(Quality))}")
-    if source_rate <= 0 or sample_rate <= 0:
-        raise ValueError(f"sample_rate: {source_rate} Hz to {sample_rate} Hz is not possible")
+    _check(source_rate, sample_rate, method, quality)
     if source_rate == sample_rate:
         return y
-    out: NDArray[np.float32] = soxr.resample(y, source_rate, sample_rate, quality=_SOXR[quality])
-    return out
+    if method == "soxr":
+        out: NDArray[np.float32] = soxr.resample(
+            y, source_rate, sample_rate, quality=_SOXR[quality]
+        )
+        return out
+    divisor = math.gcd(source_rate, sample_rate)
+    up, down = sample_rate // divisor, source_rate // divisor
+    phases = _polyphase(up, down) if method == "polyphase" else _sinc_hann(up, down)
+    return _filtered(y, phases, down, -(-y.size * up // down))
 
 
 class ResampleStream:
-    """`resample` of a signal that arrives in pieces: the same bits, however it is cut.
+    """`resample` by soxr of a signal that arrives in pieces: the same bits, however it is cut.
 
     >>> stream = ResampleStream(source_rate=8000, sample_rate=16000, quality="high")
     >>> y = np.ones(1000, np.float32)
@@ -53,6 +77,7 @@ class ResampleStream:
     """
 
     def __init__(self, *, source_rate: int, sample_rate: int, quality: Quality) -> None:
+        _check(source_rate, sample_rate, "soxr", quality)
         self._stream = None
         if source_rate != sample_rate:
             self._stream = soxr.ResampleStream(
@@ -67,3 +92,68 @@ class ResampleStream:
         """End the signal and return the rest."""
         rest = np.empty(0, np.float32)
         return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
+
+
+class _Phases(NamedTuple):
+    """A filter for each of the `up` outputs that a piece of `down` inputs gives."""
+
+    filters: sparse.csr_array  # (up, before + down + after)
+    before: int  # inputs of a piece that lie before its first output
+
+
+@lru_cache(maxsize=16)
+def _polyphase(up: int, down: int) -> _Phases:
+    """Phases of the Kaiser-windowed sinc, with unit gain at 0 Hz as scipy.signal.firwin scales."""
+    widest = max(up, down)
+    half = _KAISER_CROSSINGS * widest
+    taps = np.arange(-half, half + 1)
+    shape = np.sinc(taps / widest) * np.kaiser(2 * half + 1, _KAISER_BETA)
+    weights = dict(zip(taps.tolist(), (up * shape / shape.sum()).tolist(), strict=True))
+    reach = -(-half // up)
+    # Output p of a piece lies at p * down / up inputs; input k is p * down - k * up taps away.
+    table = [
+        [weights.get(p * down - k * up, 0.0) for k in range(-reach, down + reach)]
+        for p in range(up)
+    ]
+    return _Phases(sparse.csr_array(np.array(table, np.float32)), reach)
+
+
+@lru_cache(maxsize=16)
+def _sinc_hann(up: int, down: int) -> _Phases:
+    """Phases of the Hann-windowed sinc."""
+    cutoff = min(up, down) * _ROLLOFF
+    reach = math.ceil(_HANN_CROSSINGS * down / cutoff)
+    inputs = np.arange(-reach, down + reach) / down
+    outputs = np.arange(up)[:, None] / up
+    t = np.clip((inputs - outputs) * cutoff, -_HANN_CROSSINGS, _HANN_CROSSINGS)
+    window = np.cos(t * np.pi / _HANN_CROSSINGS / 2) ** 2
+    weights = np.sinc(t) * window * (cutoff / down)
+    weights[np.abs(weights) < 1e-12] = 0.0  # where the window ends, or the sinc crosses zero
+    return _Phases(sparse.csr_array(weights.astype(np.float32)), reach)
+
+
+def _filtered(
+    y: NDArray[np.float32], phases: _Phases, down: int, n_out: int
+) -> NDArray[np.float32]:
+    """The outputs of all pieces of `down` inputs, one after the other, cut to `n_out`."""
+    filters = phases.filters
+    up, width = filters.shape
+    n_pieces = -(-n_out // up)
+    padded = np.zeros((n_pieces - 1) * down + width, np.float32)
+    available = y[: padded.size - phases.before]
+    padded[phases.before : phases.before + available.size] = available
+    pieces = np.lib.stride_tricks.sliding_window_view(padded, width)[::down]
+    out = np.empty((n_pieces, up), np.float32)
+    for start in range(0, n_pieces, _PIECES):
+        some = np.ascontiguousarray(pieces[start : start + _PIECES].T)
+        out[start : start + _PIECES] = (filters @ some).T
+    return out.reshape(-1)[:n_out]
+
+
+def _check(source_rate: int, sample_rate: int, method: str, quality: str) -> None:
+    if method not in get_args(Method):
+        raise ValueError(f"method: {method!r} is not one of {', '.join(get_args(Method))}")
+    if quality not in get_args(Quality):
+        raise ValueError(f"quality: {quality!r} is not one of {', '.join(get_args(Quality))}")
+    if source_rate <= 0 or sample_rate <= 0:
+        raise ValueError(f"sample_rate: {source_rate} Hz to {sample_rate} Hz is not possible")

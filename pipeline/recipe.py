@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
-from dsp.resample import Quality
+from dsp.resample import Method, Quality
 from pipeline.kinds import KINDS, AnyRepresentation, Section
 
 
@@ -33,6 +33,8 @@ class Resample(Section):
 
     sample_rate: Annotated[int, Field(ge=100, le=768_000)] = 22050
     """Hz."""
+    method: Method = "soxr"
+    """soxr, or for parity scipy.signal.resample_poly, torchaudio.functional.resample."""
     quality: Quality = "very_high"
     """soxr's VHQ or HQ."""
 

@@ -7,9 +7,11 @@ what a deployment has, so that `make bits` can compare them.
 import hashlib
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
+from dsp.resample import Method, resample
 from pipeline.recipe import Recipe
 from pipeline.transform import Transform
 
@@ -36,6 +38,13 @@ def digests() -> dict[str, str]:
         for y, rate in clips():
             sha256.update(transform.apply(y, sample_rate=rate).tobytes())
         found[file.stem] = sha256.hexdigest()
+    for method in get_args(Method):
+        sha256 = hashlib.sha256()
+        for y, rate in clips():
+            for sample_rate in (8000, 16000, 22050):
+                out = resample(y, source_rate=rate, sample_rate=sample_rate, method=method)
+                sha256.update(out.tobytes())
+        found[f"resample {method}"] = sha256.hexdigest()
     return found
 
 

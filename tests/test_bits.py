@@ -82,6 +82,7 @@ UNPORTABLE = {
     *("linalg", "cbrt", "arctanh", "sinh", "cosh", "arctan2", "nansum", "average", "prod"),
 }
 TABLES = {
+    "resample": {"_polyphase", "_sinc_hann"},
     "cepstrum": {"dct_matrix", "lifter"},
     "chroma": {"stft_to_chroma", "cqt_to_chroma"},
     "cqt": {"frequencies", "lengths", "_stages", "_kernels", "_sine"},

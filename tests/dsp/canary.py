@@ -6,13 +6,14 @@ Run `python -m tests.dsp.canary` to write `canaries.json` anew after a version w
 import hashlib
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsp.representations import VERSIONS
 from dsp.resample import VERSION as RESAMPLE_VERSION
-from dsp.resample import resample
+from dsp.resample import Method, resample
 from pipeline.recipe import Recipe
 
 FILE = Path(__file__).with_name("canaries.json")
@@ -38,8 +39,9 @@ def canaries() -> dict[str, dict[str, object]]:
         recipe = Recipe.from_dict({"representation": {"kind": kind}})
         (values,) = recipe.representation.compute([y], sample_rate=22050)
         found[kind] = {"version": version, "sha256": hash_of(values)}
-    resampled = resample(y, source_rate=22050, sample_rate=16000)
-    found["resample"] = {"version": RESAMPLE_VERSION, "sha256": hash_of(resampled)}
+    for method in get_args(Method):
+        resampled = resample(y, source_rate=22050, sample_rate=16000, method=method)
+        found[f"resample {method}"] = {"version": RESAMPLE_VERSION, "sha256": hash_of(resampled)}
     return found
 
 

@@ -1,6 +1,11 @@
+import math
+
 import numpy as np
 import pytest
+import scipy.signal
 import soxr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dsp.resample import resample
 
@@ -37,6 +42,51 @@ def test_qualities_are_soxrs(noise):
         assert ours.tobytes() == soxr.resample(y, 44100, 16000, quality=name).tobytes()
 
 
+RATES = [(44100, 22050), (8000, 22050), (48000, 16000), (44100, 16000), (22050, 44100)]
+
+
+@pytest.mark.parametrize(("source_rate", "sample_rate"), RATES)
+def test_polyphase_is_scipys(noise, source_rate, sample_rate):
+    y = noise(20_011)
+    divisor = math.gcd(source_rate, sample_rate)
+    theirs = scipy.signal.resample_poly(
+        y.astype(np.float64), sample_rate // divisor, source_rate // divisor
+    )
+    ours = resample(y, source_rate=source_rate, sample_rate=sample_rate, method="polyphase")
+    # Up to 60 float32 products of about 0.1.
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-7)
+
+
+@pytest.mark.parametrize(("source_rate", "sample_rate"), RATES)
+def test_sinc_hann_is_the_interpolation_it_says(noise, source_rate, sample_rate):
+    """torchaudio's definition, one output at a time in float64."""
+    y = noise(5003)
+    ours = resample(y, source_rate=source_rate, sample_rate=sample_rate, method="sinc_hann")
+    assert ours.size == math.ceil(y.size * sample_rate / source_rate)
+    cutoff = 0.99 * min(source_rate, sample_rate)
+    for n in [0, 1, 2, 777, 1501, ours.size - 2, ours.size - 1]:
+        t = (np.arange(y.size) / source_rate - n / sample_rate) * cutoff
+        window = np.where(np.abs(t) < 6, np.cos(np.pi * t / 12) ** 2, 0)
+        expected = (y * np.sinc(t) * window).sum() * cutoff / source_rate
+        np.testing.assert_allclose(ours[n], expected, rtol=0, atol=3e-7)
+
+
+@pytest.mark.parametrize("method", ["polyphase", "sinc_hann"])
+@given(
+    n_samples=st.integers(1, 3000),
+    rates=st.sampled_from([(3, 2), (2, 3), (1, 7), (7, 1), (147, 160)]),
+)
+def test_pieces_of_the_table_leave_nothing_out(method, n_samples, rates):
+    y = np.random.default_rng(0).standard_normal(n_samples).astype(np.float32)
+    source_rate, sample_rate = rates
+    whole = resample(y, source_rate=source_rate, sample_rate=sample_rate, method=method)
+    assert whole.size == math.ceil(n_samples * sample_rate / source_rate)
+    # What is heard later changes nothing that lies far enough before it.
+    longer = np.concatenate([y, np.zeros(500, np.float32)])
+    extended = resample(longer, source_rate=source_rate, sample_rate=sample_rate, method=method)
+    assert extended[: whole.size].tobytes() == whole.tobytes()
+
+
 def test_equal_rates_change_nothing(noise):
     y = noise(100)
     assert resample(y, source_rate=8000, sample_rate=8000) is y
@@ -45,5 +95,7 @@ def test_equal_rates_change_nothing(noise):
 def test_impossible_arguments_are_refused(noise):
     with pytest.raises(ValueError, match="'best' is not one of very_high, high"):
         resample(noise(10), source_rate=8000, sample_rate=16000, quality="best")
+    with pytest.raises(ValueError, match="'linear' is not one of soxr, polyphase, sinc_hann"):
+        resample(noise(10), source_rate=8000, sample_rate=16000, method="linear")
     with pytest.raises(ValueError, match="0 Hz to 16000 Hz is not possible"):
         resample(noise(10), source_rate=0, sample_rate=16000)

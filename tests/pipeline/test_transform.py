@@ -4,6 +4,7 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsp.resample import resample
 from pipeline import Transform
 from pipeline.recipe import Recipe, RecipeError
 from tests.conftest import REPOSITORY
@@ -114,3 +115,15 @@ def test_dither_is_the_same_noise_every_time():
     assert plain.recipe.representation.by_frame
     with pytest.raises(ValueError, match="cannot be streamed"):
         noisy.stream(22050)
+
+
+@pytest.mark.parametrize("method", ["polyphase", "sinc_hann"])
+def test_other_resamplers_are_for_whole_clips(method):
+    transform = Transform.from_recipe(
+        {"resample": {"method": method}, "representation": {"kind": "waveform"}}
+    )
+    y = noise(5000)
+    expected = resample(y, source_rate=8000, sample_rate=22050, method=method)
+    assert transform.apply(y, sample_rate=8000)[:, 0].tobytes() == expected.tobytes()
+    with pytest.raises(ValueError, match=f'"{method}" cannot be streamed; "soxr" can'):
+        transform.stream(8000)
