@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bench-dsp clean
+.PHONY: demo test check bits bench-dsp clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -21,8 +21,13 @@ check: $(READY)  ## Lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bits: $(READY)  ## The same bits by all supported versions of NumPy and SciPy
+	$(BIN)/python -m pytest tests/test_bits.py
+	.ci/bits
+
 bench-dsp: $(READY)  ## Representations against peers
 	$(BIN)/python -m benchmarks.dsp
+	$(BIN)/python -m benchmarks.resampling
 
 clean:  ## Remove the environment and the demo
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
