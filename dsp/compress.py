@@ -20,6 +20,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from dsp.moments import ordered_sum
+
 LogUnit = Literal["ln", "log10", "db"]
 FloorMode = Literal["clip", "add"]
 
@@ -95,8 +97,9 @@ class Log:
 
     Of each value: `unit` of `gain * x` over `floor` (see `log`). Of each clip: with `reference`
     `max` its maximum is subtracted, else the logarithm of `reference`; with `top_db` its values are
-    raised to at least its maximum less `top_db` (in dB, whatever the unit). Last, `shift` is added
-    and the result multiplied by `factor`.
+    raised to at least its maximum less `top_db` (in dB, whatever the unit). Then `shift` is added
+    and the result multiplied by `factor`; last, with `subtract_mean`, each bin's mean over the
+    clip is subtracted.
     """
 
     unit: LogUnit = "db"
@@ -107,11 +110,12 @@ class Log:
     top_db: float | None = None
     shift: float = 0.0
     factor: float = 1.0
+    subtract_mean: bool = False
 
     @property
     def by_frame(self) -> bool:
         """Whether a frame's values depend on that frame alone, and not on its clip."""
-        return self.reference != "max" and self.top_db is None
+        return self.reference != "max" and self.top_db is None and not self.subtract_mean
 
     def of_frames(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The part that looks at each value alone: float32, the shape of `x`."""
@@ -121,10 +125,10 @@ class Log:
         return self._placed(out) if self.by_frame else out
 
     def of_clip(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The part that looks at a whole clip, after `of_frames`: changes `x` and returns it.
+        """The part that looks at a whole clip (frames, bins), after `of_frames`; changes `x`.
 
-        >>> x = np.array([-100, -10, 0], np.float32)
-        >>> Log(unit="db", top_db=80).of_clip(x).tolist()
+        >>> x = np.array([[-100], [-10], [0]], np.float32)
+        >>> Log(unit="db", top_db=80).of_clip(x)[:, 0].tolist()
         [-80.0, -10.0, 0.0]
         """
         if self.by_frame:
@@ -134,7 +138,10 @@ class Log:
         if self.top_db is not None:
             limit = np.float32(self.top_db / 10 * np.log(10) * _SCALE[self.unit])
             np.maximum(x, x.max() - limit, out=x)
-        return self._placed(x)
+        self._placed(x)
+        if self.subtract_mean:
+            x -= (ordered_sum(x.astype(np.float64)) / len(x)).astype(np.float32)
+        return x
 
     def of_value(self, x: float) -> float:
         """What one value of a clip that reaches no limit becomes."""

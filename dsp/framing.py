@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 WindowKind = Literal["hann", "hamming", "blackman", "povey", "rectangular"]
 PadMode = Literal["reflect", "symmetric", "constant", "edge"]
 Align = Literal["center", "left"]
+_PAD_MODES = get_args(PadMode)
 
 _COSINES: dict[str, tuple[float, ...]] = {
     "hann": (0.5, 0.5),
@@ -82,8 +83,8 @@ def pad(y: NDArray[np.float32], *, width: int, mode: PadMode) -> NDArray[np.floa
     >>> pad(np.array([1, 2, 3], np.float32), width=2, mode="reflect").tolist()
     [3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0]
     """
-    if mode not in get_args(PadMode):
-        raise ValueError(f"pad_mode: {mode!r} is not one of {', '.join(get_args(PadMode))}")
+    if mode not in _PAD_MODES:
+        raise ValueError(f"pad_mode: {mode!r} is not one of {', '.join(_PAD_MODES)}")
     if mode == "symmetric" or (mode == "reflect" and y.size <= width):
         return np.pad(y, width, mode=mode)
     padded = np.empty(y.size + 2 * width, np.float32)
@@ -174,16 +175,23 @@ class Framing:
         if self.center:
             padded = pad(y, width=self.length // 2, mode=self.pad_mode)
         else:
-            padded = np.ascontiguousarray(y)
-        step = padded.strides[0]
-        return np.lib.stride_tricks.as_strided(
-            padded, (count, self.length), (self.hop_length * step, step), writeable=False
+            padded = np.ascontiguousarray(y, np.float32)
+        # As as_strided, which takes ten times as long: many short clips would notice.
+        view: NDArray[np.float32] = np.ndarray(
+            (count, self.length), np.float32, padded, 0, (4 * self.hop_length, 4)
         )
+        view.flags.writeable = False
+        return view
 
-    def condition(self, frames_tn: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Write frames (frames, length), conditioned and windowed, into `out` of the same shape."""
+    def condition(
+        self,
+        frames_tn: NDArray[np.float32],
+        table: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write frames (frames, length), conditioned and times `table`, into `out`, as large."""
         if not self.remove_dc and not self.preemphasis:
-            np.multiply(frames_tn, self.table(), out=out)
+            np.multiply(frames_tn, table, out=out)
             return
         out[:] = frames_tn
         if self.remove_dc:
@@ -192,7 +200,7 @@ class Framing:
             before = out[:, :-1] * np.float32(self.preemphasis)
             out[:, 0] -= out[:, 0] * np.float32(self.preemphasis)
             out[:, 1:] -= before
-        out *= self.table()
+        out *= table
 
     def energies(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
         """Energy of each frame of `y` before pre-emphasis and window, as Kaldi's raw energy.

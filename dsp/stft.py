@@ -53,16 +53,19 @@ def spectra(
             return scipy.fft.rfft(rows_tn.T, axis=0)[:, :frames]
         return scipy.fft.rfft(rows_tn, axis=1)[:frames]
 
+    total = sum(framing.n_frames(y.size) for y in signals)
+    rows = min(_block_rows(framing.n_fft), -(-total // _ROWS_MULTIPLE) * _ROWS_MULTIPLE)
     # Zeros after the frame, if it is shorter than the FFT, are written once.
-    block_tn = np.zeros((_block_rows(framing.n_fft), framing.n_fft), np.float32)
+    block_tn = np.zeros((rows, framing.n_fft), np.float32)
+    table = framing.table()
     filled = 0
     for y in signals:
         frames_tn = framing.frames(y)
         start = 0
         while start < len(frames_tn):
             taken = min(len(block_tn) - filled, len(frames_tn) - start)
-            rows = block_tn[filled : filled + taken, : framing.length]
-            framing.condition(frames_tn[start : start + taken], out=rows)
+            part = block_tn[filled : filled + taken, : framing.length]
+            framing.condition(frames_tn[start : start + taken], table, out=part)
             start += taken
             filled += taken
             if filled == len(block_tn):

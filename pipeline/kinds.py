@@ -213,11 +213,13 @@ class Logarithmic(Representation):
     """Added to the logarithm."""
     factor: Positive = 1.0
     """Multiplies what results."""
+    subtract_mean: bool = False
+    """Subtract each bin's mean over the clip."""
 
     @property
     def logarithm(self) -> Log:
         """The logarithm as `dsp` takes it."""
-        names = ("gain", "floor", "floor_mode", "reference", "top_db", "shift", "factor")
+        names = set(Log.__dataclass_fields__) - {"unit"}
         return Log(unit=self.log, **{name: getattr(self, name) for name in names})
 
     @property

@@ -89,6 +89,15 @@ def test_reference_gain_shift_and_factor():
     np.testing.assert_allclose(values(**whisper), [1, 1.5], atol=1e-6)
 
 
+def test_means_of_the_clip_are_subtracted_last():
+    power = np.random.default_rng(0).uniform(1e-3, 1, (3000, 5)).astype(np.float32)
+    plain, centred = compress.Log(shift=7.0), compress.Log(shift=7.0, subtract_mean=True)
+    x = plain.of_clip(plain.of_frames(power))
+    y = centred.of_clip(centred.of_frames(power))
+    np.testing.assert_allclose(y, x - x.mean(axis=0, dtype=np.float64), atol=2e-6)
+    assert not centred.by_frame
+
+
 @pytest.mark.parametrize(
     "conventions",
     [{}, {"shift": 1.0, "factor": 2.0}, {"top_db": 80.0, "shift": 1.0}, {"reference": 2.0}],

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 # Conventions that only a preset of another library departs from may be left to their defaults.
 SELDOM = {"win_length", "dither", "align", "drop_last", "scale", "remove_dc", "preemphasis"}
-SELDOM |= {"gain", "reference", "shift", "factor"}
+SELDOM |= {"gain", "reference", "shift", "factor", "subtract_mean"}
 SHIPPED = sorted((REPOSITORY / "params").glob("*.toml"))
 
 
