@@ -320,7 +320,7 @@ def test_tables_do_not_move():
         ({"gamma": -1.0}, "gamma: -1.0 must be None or at least 0 Hz"),
         ({"window": "hamming"}, "window: 'hamming' is not one of hann"),
         ({"norm": 2}, "norm: 2 is not one of 1"),
-        ({"pad_mode": "wrap"}, "pad_mode: 'wrap' is not one of reflect, constant, edge"),
+        ({"pad_mode": "wrap"}, "pad_mode: 'wrap' is not one of reflect, symmetric, constant, edge"),
     ],
 )
 def test_impossible_parameters_are_refused(change, message):
