@@ -4,6 +4,7 @@ A task is identified by its root and the key of what it makes; how it gets there
 is left out of its identity. Every `run()` starts by looking whether its output exists, since Luigi
 does not, reads, calls the stage and commits. Artifacts of stages outside `keep` are removed once
 the next stage is committed; Luigi does not look upstream of a complete task, so reruns stay cached.
+A rerun that computes nothing should take no time, so Zarr and MLflow are imported by `run()` alone.
 """
 
 import json
@@ -13,18 +14,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, stages, statistics, store
+from pipeline import artifacts, stages
 from pipeline.artifacts import Waveforms
 from pipeline.keys import STAGES, canonical, hash_of
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
 from pipeline.transform import Transform
+
+if TYPE_CHECKING:
+    from pipeline.statistics import ShardTables
 
 KEEP = ("resample", "representation")
 MAX_BAD = 0.01
@@ -224,6 +228,8 @@ class Represent(_ShardTask):
     def run(self) -> None:
         """Compute the representation of the clips of the shard."""
         if not self.path().exists():
+            from pipeline import store
+
             recipe = self.the_build.plan.recipe
             represented = stages.represent(self.requires().made(), Transform(recipe))
             store.write_shard(self.path(), represented, recipe=recipe, shard=self.the_shard)
@@ -271,6 +277,8 @@ class FitNormalization(_Task):
         """Merge what the shards say of the fit split."""
         if self.path().exists():
             return
+        from pipeline import statistics
+
         build = self.the_build
         shards = [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
         refuse_too_many_bad(build, shards)
@@ -301,6 +309,8 @@ class Publish(_Task):
         """Link the shards into one store."""
         if self.path().exists():
             return
+        from pipeline import statistics, store
+
         build = self.the_build
         refuse_too_many_bad(
             build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
@@ -391,7 +401,7 @@ def logged_run(build: Build) -> str | None:
     return run_id
 
 
-def refuse_too_many_bad(build: Build, shards: list[statistics.ShardTables]) -> None:
+def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> None:
     """Raise TooManyBadError, listing them, if more clips are quarantined than is allowed."""
     lost = {entry.content: entry for shard in shards for entry in shard.quarantined}
     manifest = build.plan.manifest

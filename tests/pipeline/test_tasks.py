@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pipeline import artifacts, tasks
+from pipeline import artifacts, statistics, store, tasks
 from pipeline.keys import STAGES
 from pipeline.manifest import Manifest
 from pipeline.scan import scan
@@ -85,7 +85,7 @@ def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
 
     for module, name in (
         *((tasks.stages, name) for name in ("decode", "resample", "represent")),
-        *((tasks.statistics, "fit"), (tasks.store, "publish")),
+        *((statistics, "fit"), (store, "publish")),
     ):
         monkeypatch.setattr(module, name, fail)
     for task in reversed(tasks_of_the_build):
