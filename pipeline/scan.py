@@ -137,13 +137,18 @@ class FileCache:
 
     def _open(self, database: Path | str) -> None:
         # Each statement is its own transaction, so that no scan locks out another for long.
-        self._database = sqlite3.connect(database, timeout=1, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=OFF")  # a lost cache is looked up again
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS files "
-            "(path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, seen TEXT)"
-        )
+        connection = sqlite3.connect(database, timeout=1, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=OFF")  # a lost cache is looked up again
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS files "
+                "(path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, seen TEXT)"
+            )
+        except sqlite3.Error:
+            connection.close()
+            raise
+        self._database = connection
 
 
 def _walk(root: Path) -> Iterator[str]:
