@@ -1,0 +1,389 @@
+"""Rows of a feature set, read straight from its Zarr shard files as `store.py` lays them out.
+
+    features/zarr.json   shape, data type, rows of an inner chunk and of a shard file, codec
+    features/c/I/0       rows [I * shard_rows, (I + 1) * shard_rows): inner chunks, then
+                         16 bytes a chunk (offset, length), then the CRC-32C of those
+
+Uncompressed chunks, one after the other, are one C-order array: it is mapped, or read into the
+caller's array. Blosc chunks are decoded one by one. An array of any other layout is left to
+zarr-python. Shard files are never rewritten in place: what is checked when one is opened stays so.
+"""
+
+import json
+import mmap
+import os
+import resource
+import struct
+import threading
+import warnings
+from contextlib import suppress
+from functools import partial
+from operator import index
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from pipeline.artifacts import DamagedArtifactError
+
+Access = Literal["auto", "map", "read"]
+
+_SOFT_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+_MOST_OPEN = min(512, _SOFT_LIMIT // 2) if _SOFT_LIMIT != resource.RLIM_INFINITY else 512
+_SAMPLED = 32  # files whose sizes stand for all
+_LEFT_OUT = 2**64 - 1  # offset and length of a chunk that is not in its file
+_HEADER = 16  # bytes of a Blosc frame that are not data
+_BLOCK = 16 * 1024  # bytes of a mapped file that are fetched together
+_AHEAD = 128  # blocks, fetched ahead of rows that are read one after the other
+_BLOSC_SETTINGS = ("typesize", "cname", "clevel", "shuffle", "blocksize")
+_FILL_VALUES = {
+    **dict.fromkeys(("float16", "float32", "float64"), "NaN"),
+    **{name: ["NaN", "NaN"] for name in ("complex64", "complex128")},
+}
+
+
+class Rows:
+    """Rows of a sharded Zarr array (row, bin), read straight from its shard files.
+
+    `folder` is the array's. `access` is "map" (shard files are mapped into memory), "read" (rows
+    are read or decoded at each call, and memory stays flat) or "auto": map if the files fit into
+    `memory_limit` bytes, by default half of the memory this process may use. A compressed array is
+    always read. The attribute `access` is what was chosen, or "zarr" for a layout that only
+    zarr-python can read, of which a RuntimeWarning tells.
+
+    Files are opened when they are first read, and at most 512 stay open (half of RLIMIT_NOFILE if
+    that is less). Threads and forked processes may share an instance; it pickles as its arguments.
+
+    Methods that read raise IndexError for rows that are not in the array, FileNotFoundError for a
+    missing shard file and DamagedArtifactError for a damaged one.
+    """
+
+    def __init__(
+        self, folder: Path, *, access: Access = "auto", memory_limit: int | None = None
+    ) -> None:
+        self._folder = folder
+        self._settings: dict[str, Any] = {"access": access, "memory_limit": memory_limit}
+        self._files: dict[int, _File] = {}
+        self._zarr: Any = None
+        self.shape: tuple[int, int]
+        self.dtype: np.dtype[Any]
+        self.access: Literal["map", "read", "zarr"] = "read"
+        try:
+            self._layout = _Layout.of(json.loads((folder / "zarr.json").read_bytes()))
+        except _ForeignLayoutError as error:
+            self._leave_to_zarr(error)
+            return
+        self.shape, self.dtype, _, self.shard_rows, compressed = self._layout
+        self._scratch = _Scratch(self._layout)
+        if access == "auto":
+            limit = usable_memory() // 2 if memory_limit is None else memory_limit
+            access = "map" if self._size() <= limit else "read"
+        if access == "map" and not compressed:
+            self.access = "map"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Rows, self._folder, **self._settings), ()
+
+    def read(self, first: int, stop: int) -> NDArray[Any]:
+        """Rows `first` to `stop` (exclusive), an array (stop - first, bins).
+
+        It is a read-only view if the rows lie in one mapped file, which the view keeps open, and
+        a new array otherwise.
+        """
+        file = self._files.get(first // self.shard_rows)
+        if file is not None and first <= stop <= file.stop:
+            return file.view(first, stop)
+        self._check(first, stop)
+        if self._zarr is not None:
+            return np.asarray(self._zarr[first:stop])
+        if self.access == "map" and first < stop:
+            file = self._file(first // self.shard_rows)
+            if stop <= file.stop:
+                return file.view(first, stop)
+        out = np.empty((stop - first, self.shape[1]), self.dtype)
+        self._fill(first, out)
+        return out
+
+    def read_into(self, first: int, out: NDArray[Any]) -> None:
+        """Fill `out` (n, bins) with rows `first` to `first + n`, converted to its dtype."""
+        n, bins = out.shape
+        if bins != self.shape[1]:
+            raise ValueError(f"{self._folder}: rows of {self.shape[1]} bins, but out has {bins}")
+        if self.access == "read" and out.dtype == self.dtype and out.flags.c_contiguous:
+            self._check(first, first + n)
+            self._fill(first, out)
+        else:
+            out[...] = self.read(first, first + n)
+
+    def close(self) -> None:
+        """Close the files, and maps with their last view. Reading again opens them again."""
+        self._files.clear()
+
+    def _size(self) -> int:
+        """Bytes of all shard files, judged by the sizes of some."""
+        n_files = -(-self.shape[0] // self.shard_rows)
+        numbers = range(0, n_files, n_files // _SAMPLED + 1)
+        sizes = [0]
+        for number in numbers:
+            with suppress(FileNotFoundError):  # reading it says so
+                sizes.append(self._path(number).stat().st_size)
+        return n_files * sum(sizes) // max(1, len(numbers))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / "c" / str(number) / "0"
+
+    def _check(self, first: int, stop: int) -> None:
+        if not 0 <= first <= stop <= self.shape[0]:
+            raise IndexError(f"{self._folder}: rows {first} to {stop} of {self.shape[0]}")
+
+    def _file(self, number: int) -> "_File":
+        """A shard file, opened if it is not. What was opened first is closed first.
+
+        Without a lock, which a fork could leave locked: at worst two threads open the same file.
+        """
+        file = self._files.get(number)
+        if file is None:
+            mapped, first = self.access == "map", number * self.shard_rows
+            file = _File(self._path(number), self._layout, first, mapped=mapped)
+            self._files[number] = file
+            while len(self._files) > _MOST_OPEN:
+                self._files.pop([*self._files][0], None)  # noqa: RUF015  # in one step for threads
+        return file
+
+    def _fill(self, first: int, out: NDArray[Any]) -> None:
+        """Fill a contiguous array of this dtype, file by file and chunk by chunk."""
+        layout = self._layout
+        while len(out):
+            number, row = divmod(first, layout.shard_rows)
+            file = self._file(number)
+            if row < file.in_order:
+                part = out[: file.in_order - row]
+                if file.fd < 0:
+                    part[...] = file.view(first, first + len(part))
+                else:
+                    file.read_into(part, row * layout.row_bytes)
+            else:
+                chunk, skip = divmod(row, layout.chunk_rows)
+                part = out[: layout.chunk_rows - skip]
+                offset = int(file.index[chunk, 0])
+                if offset == _LEFT_OUT:
+                    part.fill(np.nan)
+                elif layout.compressed:
+                    part[...] = self._decoded(file, chunk)[skip : skip + len(part)]
+                else:
+                    file.read_into(part, offset + skip * layout.row_bytes)
+            first += len(part)
+            out = out[len(part) :]
+
+    def _leave_to_zarr(self, error: "_ForeignLayoutError") -> None:
+        import zarr
+
+        message = f"{self._folder} is read through zarr-python, which is slow: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        self._zarr = zarr.open_array(self._folder, mode="r")
+        self.shape, self.dtype = self._zarr.shape, self._zarr.dtype
+        self.shard_rows = (self._zarr.shards or self._zarr.chunks)[0]
+        self.access = "zarr"
+
+    def _decoded(self, file: "_File", chunk: int) -> NDArray[Any]:
+        """The rows of a Blosc chunk, in this thread's buffer until its next call."""
+        scratch = self._scratch
+        if scratch.holds != (file.first, chunk):
+            scratch.holds = None
+            offset, length = file.index[chunk].tolist()
+            frame = scratch.frame[:length]
+            file.read_into(frame, offset)
+            if struct.unpack_from("<4xI4xI", frame.data) != (scratch.rows.nbytes, length):
+                raise file.damaged(f"chunk {chunk} is not of its length")
+            try:
+                blosc.decompress(frame, scratch.rows)
+            except RuntimeError as error:
+                raise file.damaged(f"chunk {chunk}: {error}") from error
+            scratch.holds = (file.first, chunk)
+        return scratch.rows
+
+
+class _File:
+    """A shard file whose index is right: mapped, or open for reading.
+
+    Rows `first` to `stop` of the array are mapped. The first `in_order` rows of the file are one
+    C-order array at its start.
+    """
+
+    fd, stop = -1, -1
+
+    def __init__(self, path: Path, layout: "_Layout", first: int, *, mapped: bool) -> None:
+        self.path, self.first = path, first
+        try:
+            self.fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{path} is missing; `basilar verify` tells what else is"
+            ) from error
+        n_chunks = layout.shard_rows // layout.chunk_rows
+        size = os.fstat(self.fd).st_size
+        end = size - 16 * n_chunks - 4  # of the chunks
+        tail = os.pread(self.fd, size, max(end, 0))
+        if end < 0 or google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+            raise self.damaged("cut short, or its index changed")
+        self.index = np.frombuffer(tail, "<u8", 2 * n_chunks).reshape(-1, 2)
+
+        offset, length = self.index.T
+        whole = layout.chunk_rows * layout.row_bytes
+        least, most = (_HEADER, whole + _HEADER) if layout.compressed else (whole, whole)
+        stored = (self.index != _LEFT_OUT).any(axis=1)
+        inside = (offset <= end) & (length <= end - offset) & (least <= length) & (length <= most)
+        if not inside[stored].all():
+            raise self.damaged("its index points outside of it")
+        self.in_order = 0
+        if not layout.compressed:
+            in_order = stored & (offset == np.arange(n_chunks, dtype=np.uint64) * np.uint64(whole))
+            n_in_order = int(np.argmin([*in_order, False]))
+            self.in_order = n_in_order * layout.chunk_rows
+            if mapped and n_in_order == np.count_nonzero(stored) > 0:
+                self._make_map(layout)
+
+    def _make_map(self, layout: "_Layout") -> None:
+        self._map = mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ)
+        os.close(self.fd)
+        self.fd = -1
+        bins = layout.shape[1]
+        self._rows = np.frombuffer(self._map, layout.dtype, self.in_order * bins)
+        self._rows = self._rows.reshape(-1, bins)
+        self.stop = min(self.first + self.in_order, layout.shape[0])
+        self._row_bytes = layout.row_bytes
+        self._block_rows = max(1, _BLOCK // layout.row_bytes)
+        self._fetched = bytearray(-(-self.in_order // self._block_rows))  # 1 for each such block
+        self._next = 0
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def damaged(self, what: str) -> DamagedArtifactError:
+        """The error of this file."""
+        return DamagedArtifactError(f"{self.path} is damaged ({what}); run `basilar verify`")
+
+    def view(self, first: int, stop: int) -> NDArray[Any]:
+        """Rows of the array that are mapped."""
+        row, end = first - self.first, stop - self.first
+        a, b = row // self._block_rows, -(-end // self._block_rows)
+        if 0 in self._fetched[a:b]:
+            self._fetch(a, b)
+        return self._rows[row:end]
+
+    def _fetch(self, a: int, b: int) -> None:
+        """Have the system read blocks `a` to `b` of the map from the disk.
+
+        A page fault would read up to megabytes around it. What was read one block after the other
+        is read ahead: twice as far as noted here, so that the disk is never idle.
+        """
+        a = self._fetched.find(0, a, b)
+        if a < 0:  # another thread was here
+            return
+        ahead = _AHEAD if a == self._next else 0
+        block_bytes = self._block_rows * self._row_bytes
+        begin = a * block_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_WILLNEED, begin, (b + 2 * ahead) * block_bytes - begin)
+        self._next = min(b + ahead, len(self._fetched))
+        self._fetched[a : self._next] = bytes([1]) * (self._next - a)
+
+    def read_into(self, out: NDArray[Any], offset: int) -> None:
+        """Fill a contiguous array from bytes `offset` on of the file."""
+        done = os.preadv(self.fd, [out.data], offset)
+        while done < out.nbytes:  # a signal came, or it is more than 2 GiB
+            rest = out.reshape(-1).view(np.uint8)[done:]
+            n = os.preadv(self.fd, [rest.data], offset + done)
+            if not n:
+                raise self.damaged("cut short since it was opened")
+            done += n
+
+
+class _Scratch(threading.local):
+    """Buffers of one thread: a Blosc frame, and the rows of the chunk decoded last."""
+
+    def __init__(self, layout: "_Layout") -> None:
+        self.rows = np.empty((layout.chunk_rows, layout.shape[1]), layout.dtype)
+        self.frame = np.empty(self.rows.nbytes + _HEADER, np.uint8)
+        self.holds: tuple[int, int] | None = None  # first row of its file, number in it
+
+
+class _ForeignLayoutError(ValueError):
+    """What in zarr.json is not as `store.py` writes it."""
+
+
+class _Layout(NamedTuple):
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    chunk_rows: int
+    shard_rows: int
+    compressed: bool
+
+    @property
+    def row_bytes(self) -> int:
+        return self.shape[1] * self.dtype.itemsize
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> "_Layout":
+        """The layout that zarr.json describes, if all of it is known."""
+        try:
+            rows, bins = map(index, found["shape"])
+            shard_rows, _ = map(index, found["chunk_grid"]["configuration"]["chunk_shape"])
+            sharding = found["codecs"][0]["configuration"]
+            chunk_rows, _ = map(index, sharding["chunk_shape"])
+            settings = sharding["codecs"][-1]["configuration"]
+            fill_value = _FILL_VALUES[found["data_type"]]
+            divides = shard_rows % chunk_rows == 0 < bins
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+            raise _ForeignLayoutError("it is no sharded array of floats") from error
+        if not divides:
+            raise _ForeignLayoutError("its chunks do not fill a shard")
+        as_bytes = {"name": "bytes", "configuration": {"endian": "little"}}
+        as_blosc = {"name": "blosc", "configuration": {k: settings.get(k) for k in _BLOSC_SETTINGS}}
+        compressed = len(sharding["codecs"]) > 1
+        known = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [rows, bins],
+            "data_type": found["data_type"],
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_rows, bins]}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": fill_value,
+            "codecs": [
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {
+                        "chunk_shape": [chunk_rows, bins],
+                        "codecs": [as_bytes, as_blosc] if compressed else [as_bytes],
+                        "index_codecs": [as_bytes, {"name": "crc32c"}],
+                        "index_location": "end",
+                    },
+                }
+            ],
+            "storage_transformers": [],
+        }
+        found = {"storage_transformers": [], **found}
+        for name in found.keys() - {"attributes", "dimension_names"} | known.keys():
+            if found.get(name) != known.get(name):
+                raise _ForeignLayoutError(f"its {name} is {json.dumps(found.get(name))}")
+        dtype = np.dtype(found["data_type"]).newbyteorder("<")
+        return cls((rows, bins), dtype, chunk_rows, shard_rows, compressed)
+
+
+def usable_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory this process may use: the machine's, or what its control groups allow."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    groups = root / "sys" / "fs" / "cgroup"
+    with suppress(OSError):
+        for line in (root / "proc" / "self" / "cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            group = groups / ("memory" if controllers == "memory" else "") / path.lstrip("/")
+            while group.is_relative_to(groups):
+                for name in ("memory.max", "memory.limit_in_bytes"):
+                    with suppress(OSError, ValueError):  # not there, or "max"
+                        limits.append(int((group / name).read_text()))
+                group = group.parent
+    return min(limits)
