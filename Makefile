@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check bits bench-dsp clean
+.PHONY: demo test torture check bits bench-dsp clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -15,6 +15,9 @@ demo: $(READY)  ## Synthesise a corpus, build a feature set, train on it
 
 test: $(READY)  ## All tests
 	$(BIN)/python -m pytest
+
+torture: $(READY)  ## The tests that take long
+	$(BIN)/python -m pytest -m torture
 
 check: $(READY)  ## Lint, formatting, types
 	$(BIN)/ruff check .

@@ -93,6 +93,24 @@ def merge(per_clip: NDArray[np.float64], n_frames: NDArray[np.int64], *, pivot: 
     return Summary(count=count, mean=pivot + offset, std=std, min=low, max=high)
 
 
+def of_clips(
+    per_clip: NDArray[np.float64], n_frames: NDArray[np.int64], *, pivot: float
+) -> dict[str, NDArray[np.float64]]:
+    """The mean, std, min and max of each clip by name, float64 (clips, bins), from its moments.
+
+    `per_clip` is (clips, 4, bins), `n_frames` (clips,).
+
+    >>> clips = moments(np.array([[1.0], [3.0]]), pivot=0.0)[None]
+    >>> of_clips(clips, np.array([2]), pivot=0.0)["std"].tolist()
+    [[1.0]]
+    """
+    total, squares, low, high = per_clip.transpose(1, 0, 2)
+    offset = total / n_frames[:, None]
+    variance = squares / n_frames[:, None] - offset * offset
+    std = np.where(low == high, 0.0, np.sqrt(np.maximum(variance, 0.0)))
+    return {"mean": pivot + offset, "std": std, "min": low, "max": high}
+
+
 @dataclass(frozen=True)
 class Grid:
     """256 cells that values are counted in.

@@ -1,22 +1,19 @@
 """Everything that touches files, Luigi, Zarr or MLflow, around the pure functions of `dsp`."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.dataset import FeatureSet
+    from pipeline.loader import Loader
     from pipeline.transform import Transform
 
-__all__ = ["FeatureSet", "Transform"]
+__all__ = ["FeatureSet", "Loader", "Transform"]
+_MODULES = {"FeatureSet": "dataset", "Loader": "loader", "Transform": "transform"}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is public when it is asked for: no part pays for the libraries of another."""
-    if name == "FeatureSet":
-        from pipeline.dataset import FeatureSet
-
-        return FeatureSet
-    if name == "Transform":
-        from pipeline.transform import Transform
-
-        return Transform
-    raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    return getattr(import_module(f"pipeline.{_MODULES[name]}"), name)

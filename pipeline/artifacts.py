@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _CHECKED_AT_ONCE = 1 << 22  # samples
 
@@ -109,8 +110,10 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text("utf-8"))
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path) -> "pa.Table":
     """Read a Parquet file (`pyarrow.parquet.read_table` would import pandas to do it)."""
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path) as file:
         return file.read(use_threads=False)
 

@@ -1,42 +1,73 @@
-"""Opening feature sets in training. Imports neither Luigi nor MLflow."""
+"""Opening feature sets in training. Imports neither Luigi nor MLflow, and little else at once.
 
-from collections.abc import Iterator
+Features are read straight from their shard files (`pipeline.reader`); the table of clips, Zarr and
+pandas are touched only when they are asked for, so that a set of a million clips opens at once.
+A feature set is pickled as its path, and opens its files anew in each process.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-import zarr
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.reader import Access, Rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from datasets import Dataset
+
+Pooling = Literal["mean", "std", "min", "max"]
+_SLASHES = {"name": "default", "configuration": {"separator": "/"}}
 
 
 class FeatureSet:
     """A published feature set: `fs[i]` and `fs["clip id"]` are arrays (frames, bins).
 
     Open one with `FeatureSet.open(path)`. Clips are in content order: row i of `clips` is `fs[i]`.
+    Values come as they are stored; `normalize` applies the recipe's normalization.
     """
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
-        attributes: Any = group.attrs["basilar"]
-        self.path = path
-        self.attributes: dict[str, Any] = attributes
-        self._group: Any = group
-
-    @classmethod
-    def open(cls, path: str | PathLike[str]) -> "FeatureSet":
-        """Open `KEY.zarr`. Raises FileNotFoundError, or ValueError if it is another Zarr store."""
-        path = Path(path)
-        if not (path / "zarr.json").exists():
+    def __init__(
+        self,
+        path: Path,
+        access: Access = "auto",
+        memory_limit: int | None = None,
+        selected: NDArray[np.int64] | None = None,
+    ) -> None:
+        file = path / "zarr.json"
+        if not file.exists():
             raise FileNotFoundError(
                 f"{path}: no feature set here; basilar ls lists those of a root"
             )
-        group = zarr.open_group(path, mode="r")
-        attributes: Any = group.attrs.get("basilar", {})
+        attributes = json.loads(file.read_bytes())["attributes"].get("basilar", {})
         if attributes.get("kind") != "feature set" or attributes.get("schema") != 1:
             raise ValueError(f"{path}: a Zarr store, but not a Basilar feature set of schema 1")
-        return cls(path, group)
+        self.path = path
+        self.attributes: dict[str, Any] = attributes
+        self.access = access
+        self.memory_limit = memory_limit
+        self._selected = selected
+
+    @classmethod
+    def open(
+        cls, path: str | PathLike[str], *, access: Access = "auto", memory_limit: int | None = None
+    ) -> "FeatureSet":
+        """Open `KEY.zarr`.
+
+        `access` is `map` (memory-mapped), `read`, or `auto`: mapped if the set is not compressed
+        and fits into `memory_limit` bytes (left out: a share of what this process may use).
+        Raises FileNotFoundError, or ValueError if it is another Zarr store.
+        """
+        return cls(Path(path), access, memory_limit)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureSet, (self.path, self.access, self.memory_limit, self._selected)
 
     @property
     def key(self) -> str:
@@ -57,25 +88,91 @@ class FeatureSet:
     @property
     def features(self) -> Any:
         """The Zarr array of all rows (row, bin); rows of no clip are NaN."""
-        return self._group["features"]
+        import zarr
+
+        return zarr.open_array(self.path / "features", mode="r")
+
+    @property
+    def n_bins(self) -> int:
+        """Columns of the features."""
+        return self._rows.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the stored features."""
+        return self._rows.dtype
 
     @cached_property
-    def clips(self) -> pd.DataFrame:
+    def n_frames(self) -> NDArray[np.int64]:
+        """How many frames each clip has: int64 (clips,)."""
+        return self._of_selected(_dense(self.path / "n_frames"))
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """The row of each clip in the store: int64 (clips,); all rows, unless some are selected."""
+        return np.arange(len(self)) if self._selected is None else self._selected
+
+    @cached_property
+    def files(self) -> NDArray[np.int64]:
+        """The shard file that each clip starts in: int64 (clips,)."""
+        return self._first_rows // self._rows.shard_rows
+
+    @cached_property
+    def clips(self) -> "pd.DataFrame":
         """One row a clip: id, sha256, label, split, duration in seconds, start, n_frames, …"""
-        return pd.read_parquet(self.path / "clips.parquet")
+        return self._table()
 
     @cached_property
-    def quarantine(self) -> pd.DataFrame:
+    def quarantine(self) -> "pd.DataFrame":
         """One row a clip that could not be used: id, stage, reason, message."""
+        import pandas as pd
+
         return pd.read_parquet(self.path / "quarantine.parquet")
 
     @cached_property
     def stats(self) -> dict[str, NDArray[Any]]:
         """Statistics of the fit split by name: mean, std, min, max, histogram, centre, scale, …"""
-        return {name: np.asarray(array) for name, array in self._group["stats"].arrays()}
+        folders = sorted(path.parent for path in (self.path / "stats").glob("*/zarr.json"))
+        return {folder.name: _dense(folder) for folder in folders}
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The names of all labels of the set, sorted: `labels[code]` is the name of a code."""
+        return sorted(self._table("label", selected=False)["label"].dropna().unique())
+
+    @cached_property
+    def label_codes(self) -> NDArray[np.int64]:
+        """The label of each clip as an index into `labels`, -1 for none: int64 (clips,)."""
+        import pandas as pd
+
+        codes = pd.Categorical(self._table("label")["label"], categories=self.labels).codes
+        return np.asarray(codes, np.int64)
+
+    def select(self, query: str | None = None, /, **values: Any) -> "FeatureSet":
+        """The clips for which all holds, as a feature set of its own; no feature is read.
+
+        `select(split="train", label=["0", "1"])`: a column has this value, or one of these; None
+        stands for no value. `select("duration > 1 and label != '3'")`: an expression of pandas.
+        Statistics stay those of the whole set. Raises ValueError for a column there is not.
+        """
+        columns = self._columns
+        for name in values.keys() - set(columns):
+            near = difflib.get_close_matches(name, columns, 1) or columns
+            raise ValueError(
+                f"{self.path}: clips have no column {name!r}; did you mean {', '.join(near)}?"
+            )
+        table = self._table(*(columns if query else values))
+        chosen = np.ones(len(self), bool)
+        for name, value in values.items():
+            several = not isinstance(value, str) and isinstance(value, Sequence | set | np.ndarray)
+            chosen &= table[name].isin(list(value) if several else [value]).to_numpy()
+        rows = np.flatnonzero(chosen)
+        if query:
+            rows = table.iloc[rows].query(query).index.to_numpy()
+        return FeatureSet(self.path, self.access, self.memory_limit, self.rows[rows])
 
     def __len__(self) -> int:
-        return int(self.attributes["clips"])
+        return int(self.attributes["clips"]) if self._selected is None else len(self._selected)
 
     def __getitem__(self, clip: int | str) -> NDArray[Any]:
         """The features (frames, bins) of a clip, by its row or its id."""
@@ -83,31 +180,197 @@ class FeatureSet:
             if clip not in self._row_of:
                 raise KeyError(f"{self.path}: no clip has the id {clip!r}")
             clip = self._row_of[clip]
-        if not -len(self) <= clip < len(self):
-            raise IndexError(f"{self.path}: clip {clip} of {len(self)}")
-        start, n_frames = self._rows
-        first = int(start[clip])
-        values: NDArray[Any] = self.features[first : first + int(n_frames[clip])]
-        return values
+        return self.read(clip)
+
+    def __getitems__(self, clips: Sequence[int]) -> list[NDArray[Any]]:
+        """Several clips at once, as PyTorch's DataLoader asks for them."""
+        return [self.read(clip) for clip in clips]
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return (self[i] for i in range(len(self)))
+        return (self.read(i) for i in range(len(self)))
+
+    def read(self, clip: int, start: int = 0, n_frames: int | None = None) -> NDArray[Any]:
+        """Frames `start` to `start + n_frames` of a clip, or to its end: (frames, bins), as stored.
+
+        A read-only view of the mapped file where that is possible. Raises IndexError for frames or
+        clips that are not there.
+        """
+        try:
+            total = self.n_frames.item(clip)
+        except IndexError:
+            raise IndexError(f"{self.path}: clip {clip} of {len(self)}") from None
+        stop = total if n_frames is None else start + n_frames
+        if not 0 <= start <= stop <= total:
+            raise IndexError(
+                f"{self.path}: frames {start} to {stop} of clip {clip}, which has {total}"
+            )
+        first = self._first_rows.item(clip)
+        return self._rows.read(first + start, first + stop)
+
+    def crops(
+        self,
+        clips: ArrayLike,
+        starts: ArrayLike,
+        n_frames: int,
+        *,
+        normalize: bool = False,
+        pad_value: float = 0.0,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Crops of `n_frames` frames: (crops, n_frames, bins), as stored or float32 normalized.
+
+        Crop j is clip `clips[j]` from frame `starts[j]`; where the clip ends earlier, `pad_value`
+        follows. `out` is filled if it is given. Raises IndexError for frames that are not there.
+        """
+        rows, begins = np.asarray(clips, np.int64), np.asarray(starts, np.int64)
+        size = len(self)
+        if rows.size and not (-size <= rows.min() and rows.max() < size):
+            raise IndexError(f"{self.path}: clips {rows.min()} to {rows.max()} of {size}")
+        available = self.n_frames[rows] - begins
+        if rows.size and (begins.min() < 0 or available.min() < 0):
+            worst = int(np.argmin(np.minimum(begins, available)))
+            raise IndexError(
+                f"{self.path}: frame {begins[worst]} of clip {rows[worst]}, "
+                f"which has {self.n_frames[rows[worst]]}"
+            )
+        if out is None:
+            dtype = np.dtype(np.float32) if normalize and self._normalizes else self.dtype
+            out = np.empty((len(rows), n_frames, self.n_bins), dtype)
+        fill = self._read_normalized if normalize and self._normalizes else self._rows.read_into
+        whole = np.minimum(available, n_frames)
+        first_rows = self._first_rows[rows] + begins
+        for first, frames, crop in zip(first_rows.tolist(), whole.tolist(), out, strict=True):
+            if frames == n_frames:
+                fill(first, crop)
+            else:
+                fill(first, crop[:frames])
+                crop[frames:] = pad_value
+        return out
 
     def normalize(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """`(x - centre) / scale` per bin, float32, as the recipe's normalization says.
 
         `x` is (…, bins). With normalization `none`, `x` comes back as it is.
         """
-        if self.recipe["normalization"]["kind"] == "none":
+        if not self._normalizes:
             return x
-        centred = np.asarray(x, np.float32) - self.stats["centre"]
-        normalized: NDArray[np.float32] = np.divide(centred, self.stats["scale"], out=centred)
+        centred = np.asarray(x, np.float32) - self._centre
+        normalized: NDArray[np.float32] = np.divide(centred, self._scale, out=centred)
         return normalized
 
+    def seconds(self, frames: ArrayLike) -> NDArray[np.float64]:
+        """The time in seconds, from the start of its clip, that each frame is centred on."""
+        from pipeline.recipe import Recipe
+
+        recipe = Recipe.from_dict(self.recipe)
+        samples = recipe.representation.centres(np.asarray(frames, np.float64))
+        times: NDArray[np.float64] = samples / recipe.resample.sample_rate
+        return times
+
+    def pooled(self, *names: Pooling) -> NDArray[np.float32]:
+        """One vector a clip, float32 (clips, len(names) * bins): statistics over its frames.
+
+        They come from the moments that the store keeps; no feature is read. `pooled("mean", "std")`
+        is what a classifier of scikit-learn takes. Values are not normalized.
+        """
+        from dsp import moments
+        from pipeline.recipe import Recipe
+
+        kept = [_dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]
+        per_clip = moments.of_clips(
+            np.stack([self._of_selected(values) for values in kept], axis=1),
+            self.n_frames,
+            pivot=Recipe.from_dict(self.recipe).representation.pivot,
+        )
+        for name in names:
+            if name not in per_clip:
+                raise ValueError(f"pooled: {name!r} is not one of {', '.join(per_clip)}")
+        return np.concatenate([per_clip[name] for name in names], axis=1, dtype=np.float32)
+
+    def to_hf(self) -> "Dataset":
+        """A `datasets.Dataset` of Hugging Face: id, label, features. It keeps a copy of its own."""
+        from datasets import Array2D, ClassLabel, Dataset, Features, Value
+
+        if self.dtype.kind == "c":
+            raise ValueError(f"{self.path}: datasets has no complex values; use a magnitude recipe")
+        columns = {
+            "id": Value("string"),
+            "label": ClassLabel(names=self.labels) if self.labels else Value("string"),
+            "features": Array2D(shape=(None, self.n_bins), dtype=str(self.dtype)),
+        }
+        made: Dataset = Dataset.from_generator(
+            _hf_rows, features=Features(columns), gen_kwargs={"fs": self}
+        )
+        return made
+
+    @property
+    def _normalizes(self) -> bool:
+        return bool(self.recipe["normalization"]["kind"] != "none")
+
+    def _read_normalized(self, first: int, out: NDArray[np.float32]) -> None:
+        np.subtract(self._rows.read(first, first + len(out)), self._centre, out=out)
+        np.divide(out, self._scale, out=out)
+
     @cached_property
-    def _rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return np.asarray(self._group["start"]), np.asarray(self._group["n_frames"])
+    def _rows(self) -> Rows:
+        return Rows(self.path / "features", access=self.access, memory_limit=self.memory_limit)
+
+    @cached_property
+    def _first_rows(self) -> NDArray[np.int64]:
+        return self._of_selected(_dense(self.path / "start"))
+
+    @cached_property
+    def _centre(self) -> NDArray[np.float32]:
+        return np.array(_dense(self.path / "stats" / "centre"))
+
+    @cached_property
+    def _scale(self) -> NDArray[np.float32]:
+        return np.array(_dense(self.path / "stats" / "scale"))
+
+    @cached_property
+    def _columns(self) -> list[str]:
+        import pyarrow.parquet as pq
+
+        names: list[str] = pq.read_schema(self.path / "clips.parquet").names
+        return names
+
+    def _table(self, *columns: str, selected: bool = True) -> "pd.DataFrame":
+        """The table of clips, or some of its columns."""
+        import pandas as pd
+
+        table = pd.read_parquet(self.path / "clips.parquet", columns=list(columns) or None)
+        if selected and self._selected is not None:
+            return table.iloc[self._selected].reset_index(drop=True)
+        return table
+
+    def _of_selected(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self._selected is None else values[self._selected]
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
-        return {clip_id: row for row, clip_id in enumerate(self.clips["id"])}
+        return {clip_id: row for row, clip_id in enumerate(self._table("id")["id"])}
+
+
+def _dense(folder: Path) -> NDArray[Any]:
+    """A small array of the store; mapped straight from its file if it is one plain chunk."""
+    metadata = json.loads((folder / "zarr.json").read_bytes())
+    shape = metadata["shape"]
+    file = folder.joinpath("c", *["0"] * len(shape))
+    plain = (
+        metadata["chunk_grid"] == {"name": "regular", "configuration": {"chunk_shape": shape}}
+        and metadata["chunk_key_encoding"] == _SLASHES
+        and metadata["codecs"] == [{"name": "bytes", "configuration": {"endian": "little"}}]
+        and file.exists()
+    )
+    if plain:
+        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+        return np.asarray(np.memmap(file, dtype, mode="r", shape=tuple(shape)))
+    import zarr
+
+    return np.asarray(zarr.open_array(folder, mode="r"))
+
+
+def _hf_rows(fs: FeatureSet) -> Iterator[dict[str, Any]]:
+    table = fs.clips[["id", "label"]]
+    for i, (clip_id, label) in enumerate(table.itertuples(index=False)):
+        yield {"id": clip_id, "label": label, "features": fs.read(i)}

@@ -7,6 +7,7 @@ samples, frequencies in Hz.
 from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dsp import representations
@@ -58,6 +59,10 @@ class Representation(Section):
     def compute(self, signals: Signals, *, sample_rate: int) -> Features:
         """The representation of each signal, before it is cast to the stored dtype."""
         raise NotImplementedError
+
+    def centres(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sample, from the start of the clip, that each of these frames is centred on."""
+        return frames * getattr(self, "hop_length", 1)
 
     def resolved(self, *, sample_rate: int) -> Self:
         """The same with everything filled in that depends on the sample rate. Raises ValueError."""
@@ -155,6 +160,9 @@ class Framed(Representation):
 
     def n_frames(self, n_samples: int) -> int:
         return self.framing.n_frames(n_samples)
+
+    def centres(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        return frames * self.hop_length + (0.0 if self.center else self.framing.length / 2)
 
     @property
     def portable(self) -> bool:

@@ -258,26 +258,28 @@ def _write_tables(
     ]
     pq.write_table(pa.Table.from_pylist(rows, _QUARANTINE), folder / "quarantine.parquet")
     for name in ("start", "n_frames"):
-        _write_array(folder / name, np.asarray(clips[name], np.int64), ("clip",))
+        write_array(folder / name, np.asarray(clips[name], np.int64), ("clip",))
     for i, name in enumerate(MOMENTS):
-        _write_array(folder / "moments" / name, moments[:, i], ("clip", "bin"))
+        write_array(folder / "moments" / name, moments[:, i], ("clip", "bin"))
     zarr.create_group(folder / "moments")
 
 
 def _write_statistics(folder: Path, statistics: Statistics) -> None:
     summary = statistics.summary
     for name in ("mean", "std", "min", "max"):
-        _write_array(folder / name, getattr(summary, name), ("bin",))
-    _write_array(folder / "centre", statistics.centre, ("bin",))
-    _write_array(folder / "scale", statistics.scale, ("bin",))
-    _write_array(folder / "histogram", statistics.histogram, ("bin", "cell"))
-    _write_array(folder / "edges", statistics.edges, ("edge",))
+        write_array(folder / name, getattr(summary, name), ("bin",))
+    write_array(folder / "centre", statistics.centre, ("bin",))
+    write_array(folder / "scale", statistics.scale, ("bin",))
+    write_array(folder / "histogram", statistics.histogram, ("bin", "cell"))
+    write_array(folder / "edges", statistics.edges, ("edge",))
     counts = {"frames": summary.count, "clips": statistics.n_clips}
     zarr.create_group(folder, attributes=counts)
 
 
-def _write_array(path: Path, values: NDArray[Any], dimension_names: tuple[str, ...]) -> None:
-    chunks = (min(max(len(values), 1), 65536), *values.shape[1:])
+def write_array(path: Path, values: NDArray[Any], dimension_names: tuple[str, ...]) -> None:
+    """An array in one chunk, which `pipeline.dataset` maps, unless its rows are wide and many."""
+    rows = len(values) if values.ndim == 1 else 65536
+    chunks = (min(max(len(values), 1), max(rows, 1)), *values.shape[1:])
     array = zarr.create_array(
         path,
         shape=values.shape,
