@@ -14,7 +14,7 @@ demo: $(READY)  ## Synthesise a corpus, build a feature set, train on it
 	$(BIN)/python -m workflows.demo
 
 test: $(READY)  ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 torture: $(READY)  ## The tests that take long
 	$(BIN)/python -m pytest -m torture
