@@ -100,7 +100,7 @@ FOREIGN = {
 }
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_rows_are_those_that_zarr_reads(data):
     chunk_rows = data.draw(st.integers(1, 9))
@@ -396,10 +396,13 @@ def test_it_pickles_as_its_settings(stored, method):
 
 
 @pytest.mark.parametrize("access", ["map", "read"])
+@pytest.mark.parametrize("use_threads", [None, False])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_fork_while_other_threads_read_can_read(stored, access):
+def test_a_fork_while_other_threads_read_can_read(stored, access, use_threads, monkeypatch):
+    monkeypatch.setattr(reader.blosc, "use_threads", use_threads)  # zarr sets it to False
     folder, expected = stored
     rows = Rows(folder, access=access)
+    rows.read(0, 512)
     done = threading.Event()
 
     def keep_reading():
@@ -466,22 +469,27 @@ def evict(folder):
             os.close(descriptor)
 
 
-@pytest.fixture(scope="module", params=["float16", "float32"])
-def large(request, tmp_path_factory):
-    """A folder of four files of 8 MiB, with 128 bins."""
-    folder = tmp_path_factory.mktemp("large") / "features"
-    row_bytes = 128 * np.dtype(request.param).itemsize
-    n = (32 << 20) // row_bytes
+def create_large(folder, dtype, codec="none"):
+    """Four files of 8 MiB, with 128 bins and chunks of 32 KiB."""
+    n = (32 << 20) // (128 * np.dtype(dtype).itemsize)
     array = create(
-        folder, shape=(n, 128), chunk_rows=n >> 8, shard_rows=n >> 2, dtype=request.param
+        folder, shape=(n, 128), chunk_rows=n >> 10, shard_rows=n >> 2, dtype=dtype, codec=codec
     )
     for i in range(4):
-        array[i * n // 4 : (i + 1) * n // 4] = noise(n // 4, 128, dtype=request.param)
+        array[i * n // 4 : (i + 1) * n // 4] = noise(n // 4, 128, dtype=dtype)
     return folder
 
 
-@pytest.mark.parametrize("access", ["map", "read"])
-def test_cold_crops_read_little_more_than_themselves_from_the_disk(large, access):
+@pytest.fixture(scope="module", params=["float16", "float32"])
+def large(request, tmp_path_factory):
+    return create_large(tmp_path_factory.mktemp("large") / "features", request.param)
+
+
+@pytest.mark.parametrize("access", ["map", "read", "decode"])
+def test_cold_crops_read_little_more_than_themselves_from_the_disk(large, access, tmp_path):
+    if access == "decode":
+        large = create_large(tmp_path / "features", str(Rows(large).dtype), "compact")
+        access = "read"
     rows = Rows(large, access="read")
     evict(large)
     before = status("read_bytes", "io")
@@ -496,7 +504,7 @@ def test_cold_crops_read_little_more_than_themselves_from_the_disk(large, access
         crop = rows.read(first, first + 128)
         assert crop.tobytes() == whole[first : first + 128].tobytes()
         returned += crop.nbytes
-    assert returned / 4 < status("read_bytes", "io") - before < 1.6 * returned
+    assert returned / 4 < status("read_bytes", "io") - before < 2 * returned
 
     evict(large)
     rows = Rows(large, access=access)
