@@ -155,7 +155,7 @@ def test_rows_are_those_that_zarr_reads(data):
 def test_what_the_store_writes_is_read_without_zarr(tmp_path, codec, dtype):
     kind = {"kind": "stft"} if dtype == "complex64" else {"kind": "magnitude", "dtype": dtype}
     recipe = recipe_of({**kind, "n_fft": 1022, "hop_length": 511}, codec=codec)
-    arrays = [noise(n, 512, dtype=dtype, seed=n) for n in (3, 700, 1, 300, 5)]
+    arrays = [noise(n, 512, dtype=dtype, seed=n) for n in (3, 600, 5)]
     group = write_arrays(tmp_path / "shard", arrays, recipe)
     rows = Rows(tmp_path / "shard" / "features")
     assert rows.access == ("map" if codec == "none" else "read")
@@ -235,7 +235,7 @@ def cut_to_nothing(file):
 
 def flip_a_bit_of_the_index(file):
     data = bytearray(file.read_bytes())
-    data[-50] ^= 4
+    data[-131] ^= 2  # of the first offset: it becomes 512, where the second chunk may begin
     file.write_bytes(data)
 
 
