@@ -2,6 +2,7 @@
 
     ROOT/catalogue/recipes/HASH.json      every recipe that was ever built
     ROOT/catalogue/manifests/HASH.parquet every manifest
+    ROOT/catalogue/features/KEY.*         what was published: attributes (JSON), clips (Parquet)
     ROOT/artifacts/STAGE/KEY              what one stage made of one shard
     ROOT/features/KEY.zarr                published feature sets
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
@@ -16,6 +17,7 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +31,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
+CHECKSUMS = "files.json"
+Checksum = tuple[int, int]  # bytes, CRC-32
 _CHECKED_AT_ONCE = 1 << 22  # samples
+_READ_AT_ONCE = 1 << 20  # bytes
 
 
 class Quarantined(NamedTuple):
@@ -46,13 +51,15 @@ class Waveforms:
     """The decoded or resampled clips of one shard, in content order.
 
     `signals` are float32 (samples,), each at its `sample_rates` Hz. `sources` keeps the
-    (sample rate in Hz, samples) that each had in its file, `seconds` the time each stage took.
+    (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of each clip's
+    samples after each stage so far, `seconds` the time each stage took.
     """
 
     contents: list[str] = field(default_factory=list)
     signals: list[NDArray[np.float32]] = field(default_factory=list)
     sample_rates: list[int] = field(default_factory=list)
     sources: list[tuple[int, int]] = field(default_factory=list)
+    checksums: list[tuple[int, ...]] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -133,6 +140,7 @@ def write_waveforms(folder: Path, waveforms: Waveforms, *, durable: bool) -> Non
             "n_samples": [y.size for y in waveforms.signals],
             "sample_rates": waveforms.sample_rates,
             "sources": waveforms.sources,
+            "checksums": waveforms.checksums,
             "quarantined": waveforms.quarantined,
             "seconds": waveforms.seconds,
         }
@@ -168,6 +176,7 @@ def read_waveforms(folder: Path) -> Waveforms:
             signals=np.split(samples, np.cumsum(lengths)[:-1]) if lengths else [],
             sample_rates=index["sample_rates"],
             sources=[(rate, n_samples) for rate, n_samples in index["sources"]],
+            checksums=[tuple(stages) for stages in index["checksums"]],
             quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
             seconds=index["seconds"],
         )
@@ -175,6 +184,52 @@ def read_waveforms(folder: Path) -> Waveforms:
         raise DamagedArtifactError(
             f"{folder} is damaged ({error}); delete it and build again"
         ) from error
+
+
+def write_checksums(folder: Path, *, known: dict[str, Checksum] | None = None) -> None:
+    """Write `files.json`: size in bytes and CRC-32 of every file below `folder`."""
+    files = dict(known or {})
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name not in files:
+            files[name] = checksum(path)
+    write_json(folder / CHECKSUMS, {"files": files, "crc32": _crc_of(files)})
+
+
+def read_checksums(folder: Path) -> dict[str, Checksum]:
+    """The sizes and checksums in `files.json`. Raises DamagedArtifactError if they are damaged."""
+    path = folder / CHECKSUMS
+    try:
+        found = read_json(path)
+        files = {name: (size, crc) for name, (size, crc) in found["files"].items()}
+        if found["crc32"] == _crc_of(files):
+            return files
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise DamagedArtifactError(f"{path} is damaged; basilar verify --repair makes the store anew")
+
+
+def checksum(path: Path) -> Checksum:
+    """The size of a file in bytes and its CRC-32."""
+    size = crc = 0
+    with path.open("rb") as file:
+        while block := file.read(_READ_AT_ONCE):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return size, crc
+
+
+def link(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where the file system has no links between the two."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _crc_of(files: dict[str, Checksum]) -> int:
+    return zlib.crc32(json.dumps(files, sort_keys=True).encode())
 
 
 def _fsync(path: Path) -> None:

@@ -62,20 +62,23 @@ def recipe_hashes(recipe: Recipe) -> dict[str, str]:
 
     The last, `normalization`, is the hash of the whole recipe.
     """
-    kind = recipe.representation.kind
     hashes: dict[str, str] = {}
     upstream: str | None = None
-    for stage, version, section in (
-        ("decode", audio.VERSION, recipe.decode),
-        ("resample", resample.VERSION, recipe.resample),
-        ("representation", representations.VERSIONS[kind], recipe.representation),
-        ("normalization", 1, recipe.normalization),
-    ):
-        upstream = hash_of(
-            stage, op_version=version, parameters=section.model_dump(), upstream=upstream
-        )
+    for stage, version in op_versions(recipe).items():
+        parameters = getattr(recipe, stage).model_dump()
+        upstream = hash_of(stage, op_version=version, parameters=parameters, upstream=upstream)
         hashes[stage] = upstream
     return hashes
+
+
+def op_versions(recipe: Recipe) -> dict[str, int]:
+    """The version of what each stage of a recipe computes, upstream first."""
+    return {
+        "decode": audio.VERSION,
+        "resample": resample.VERSION,
+        "representation": representations.VERSIONS[recipe.representation.kind],
+        "normalization": 1,
+    }
 
 
 def content_hash(sha256: str, offset: float | None, duration: float | None) -> str:

@@ -58,8 +58,13 @@ class Plan:
             "features",
             recipe=self.hashes["normalization"],
             manifest=self.manifest.hash,
-            decoders=sorted({name for name in self._decoders.values() if name}),
+            decoders=self.decoders,
         )
+
+    @cached_property
+    def decoders(self) -> list[str]:
+        """The decoders, with versions, whose choice may change what comes out of some clips."""
+        return sorted({name for name in self._decoders.values() if name})
 
     @cached_property
     def layout(self) -> str:

@@ -6,6 +6,7 @@ says nothing about the content, and nothing is cached.
 """
 
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ class Represented:
     """The features of one shard, in content order, as they are stored.
 
     `features` are (frames, bins) each; `moments` float64 (4, bins); `values` the SHA-256 of each
-    clip's values; `sources` the (sample rate in Hz, samples) that each had in its file.
+    clip's values; `sources` the (sample rate in Hz, samples) that each had in its file, `checksums`
+    the CRC-32 of its samples when they were decoded and when they were resampled.
     """
 
     contents: list[str]
@@ -51,6 +53,7 @@ class Represented:
     moments: list[NDArray[np.float64]]
     values: list[str]
     sources: list[tuple[int, int]]
+    checksums: list[tuple[int, ...]]
     quarantined: list[Quarantined]
     seconds: dict[str, float]
 
@@ -81,6 +84,7 @@ def decode(sources: Sequence[Source], transform: Transform, *, root: Path) -> Wa
             out.signals.append(y)
             out.sample_rates.append(sample_rate)
             out.sources.append((sample_rate, y.size))
+            out.checksums.append((zlib.crc32(np.ascontiguousarray(y).data),))
     out.seconds = {"decode": time.perf_counter() - started}
     return out
 
@@ -89,11 +93,12 @@ def resample(waveforms: Waveforms, transform: Transform) -> Waveforms:
     """Bring all clips to one sample rate."""
     started = time.perf_counter()
     out = Waveforms(quarantined=list(waveforms.quarantined))
-    for content, y, rate, source in zip(
+    for content, y, rate, source, checksums in zip(
         waveforms.contents,
         waveforms.signals,
         waveforms.sample_rates,
         waveforms.sources,
+        waveforms.checksums,
         strict=True,
     ):
         resampled = transform.resample(y, source_rate=rate)
@@ -105,6 +110,7 @@ def resample(waveforms: Waveforms, transform: Transform) -> Waveforms:
         out.signals.append(resampled)
         out.sample_rates.append(transform.sample_rate)
         out.sources.append(source)
+        out.checksums.append((*checksums, zlib.crc32(np.ascontiguousarray(resampled).data)))
     out.seconds = {**waveforms.seconds, "resample": time.perf_counter() - started}
     return out
 
@@ -113,7 +119,7 @@ def represent(waveforms: Waveforms, transform: Transform) -> Represented:
     """Compute the representation of all clips, cast to the stored dtype, with its moments."""
     started = time.perf_counter()
     kind = transform.recipe.representation
-    out = Represented([], [], [], [], [], list(waveforms.quarantined), {})
+    out = Represented([], [], [], [], [], [], list(waveforms.quarantined), {})
     usable = []
     for i, (content, y) in enumerate(zip(waveforms.contents, waveforms.signals, strict=True)):
         if kind.n_frames(y.size):
@@ -135,5 +141,6 @@ def represent(waveforms: Waveforms, transform: Transform) -> Represented:
         out.moments.append(described)
         out.values.append(values_hash(stored))
         out.sources.append(waveforms.sources[i])
+        out.checksums.append(waveforms.checksums[i])
     out.seconds = {**waveforms.seconds, "representation": time.perf_counter() - started}
     return out

@@ -7,6 +7,7 @@
       stats/          (bin,)       of the fit split: mean, std, min, max, histogram, centre, scale
       clips.parquet   one row a clip: id, sha256, label, split, duration, …
       quarantine.parquet           one row a clip that could not be used
+      files.json      size and CRC-32 of every other file
       zarr.json       attributes: recipe, hashes, digest, versions; its presence is the commit
 
 A shard's artifact has the same schema without `stats`. Publishing hard-links the shards' files
@@ -14,9 +15,8 @@ into one array: nothing is decoded or copied. A clip starts a new Zarr shard whe
 into the rest of the current one, so that only a clip longer than a Zarr shard crosses files.
 """
 
-import os
+import contextlib
 import platform
-import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,8 +31,15 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from pipeline.artifacts import Quarantined, replacing
-from pipeline.keys import digest
+from pipeline.artifacts import (
+    Quarantined,
+    link,
+    read_checksums,
+    replacing,
+    write_checksums,
+    write_json,
+)
+from pipeline.keys import digest, op_versions
 from pipeline.recipe import Recipe, Store
 from pipeline.shards import Plan, Shard
 from pipeline.stages import Represented
@@ -48,6 +55,7 @@ _CLIPS: dict[str, pa.DataType] = {
     **dict.fromkeys(_TEXT, pa.string()),
     **dict.fromkeys(("offset", "duration"), pa.float64()),
     **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
+    **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
 }
 _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
 
@@ -101,6 +109,8 @@ def write_shard(folder: Path, represented: Represented, *, recipe: Recipe, shard
         "values_sha256": represented.values,
         "sample_rate": [rate for rate, _ in represented.sources],
         "n_samples": [samples for _, samples in represented.sources],
+        "decoded_crc32": [decoded for decoded, _ in represented.checksums],
+        "resampled_crc32": [resampled for _, resampled in represented.checksums],
     }
     with replacing(folder) as temporary:
         features = _create_features(temporary, recipe, n_files)
@@ -114,12 +124,22 @@ def write_shard(folder: Path, represented: Represented, *, recipe: Recipe, shard
             **_provenance(recipe),
         }
         zarr.create_group(temporary, attributes={"basilar": attributes})
+        write_checksums(temporary)
 
 
 def publish(
-    folder: Path, plan: Plan, statistics: Statistics, *, shard_folder: Callable[[Shard], Path]
+    folder: Path,
+    plan: Plan,
+    statistics: Statistics,
+    *,
+    shard_folder: Callable[[Shard], Path],
+    catalogue: Path,
 ) -> None:
-    """Commit a feature set by linking the files of its shards."""
+    """Commit a feature set by linking the files of its shards.
+
+    What it is stays in the folder `catalogue` when the store is deleted: its attributes and its
+    table of clips.
+    """
     recipe = plan.recipe
     kind = recipe.representation
     geometry = Geometry.of(
@@ -159,7 +179,7 @@ def publish(
             for index, i in places
         ],
         "content": [contents[row] for row in rows],
-        "values_sha256": of_shards("values_sha256"),
+        **{n: of_shards(n) for n in ("values_sha256", "decoded_crc32", "resampled_crc32")},
     }
     ids = plan.manifest.column("id")
     lost = {entry.content: entry for shard in shards for entry in shard.quarantined}
@@ -171,10 +191,13 @@ def publish(
 
     with replacing(folder) as temporary:
         _create_features(temporary, recipe, sum(n_files))
+        checksums = {}
         for planned, first, count in zip(plan.shards, first_file, n_files, strict=False):
+            known = read_checksums(shard_folder(planned))
             for i in range(count):
-                source = shard_folder(planned) / "features" / "c" / str(i) / "0"
-                _link(source, temporary / "features" / "c" / str(first + i) / "0")
+                source, target = f"features/c/{i}/0", f"features/c/{first + i}/0"
+                link(shard_folder(planned) / source, temporary / target)
+                checksums[target] = known[source]
         moments = np.stack([shards[index].moments[i] for index, i in places])
         _write_tables(temporary, clips, quarantined, moments)
         _write_statistics(temporary / "stats", statistics)
@@ -194,6 +217,9 @@ def publish(
             "frames": sum(clips["n_frames"]),
             "quarantined": len(quarantined),
             "seconds": total_seconds,
+            "shard_seconds": plan.shard_seconds,
+            "op_versions": op_versions(recipe),
+            "decoders": plan.decoders,
             **_provenance(recipe),
         }
         zarr.create_group(temporary, attributes={"basilar": attributes})
@@ -203,6 +229,9 @@ def publish(
             warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
             warnings.filterwarnings("ignore", "Object at .* is not recognized as a component")
             zarr.consolidate_metadata(temporary)
+        write_checksums(temporary, known=checksums)
+        link(temporary / "clips.parquet", catalogue / f"{plan.key}.parquet")
+        write_json(catalogue / f"{plan.key}.json", attributes)
 
 
 def _create_features(folder: Path, recipe: Recipe, n_files: int) -> Any:
@@ -291,15 +320,6 @@ def write_array(path: Path, values: NDArray[Any], dimension_names: tuple[str, ..
     array[...] = values
 
 
-def _link(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it where the file system has no links between the two."""
-    target.parent.mkdir(parents=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _provenance(recipe: Recipe) -> dict[str, Any]:
     """What is recorded and not hashed: the recipe as it was, library versions, the machine."""
     libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
@@ -309,4 +329,14 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
         "portable": recipe.representation.portable,
         "versions": {"python": platform.python_version(), **{n: version(n) for n in libraries}},
         "machine": platform.machine(),
+        "cpu": _cpu(),
     }
+
+
+def _cpu() -> str:
+    """The processor's name, as far as the system tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

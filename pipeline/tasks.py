@@ -316,7 +316,13 @@ class Publish(_Task):
             build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
         )
         fitted = statistics.read_statistics(FitNormalization.of(self.build).path())
-        store.publish(self.path(), build.plan, fitted, shard_folder=build.shard_folder)
+        store.publish(
+            self.path(),
+            build.plan,
+            fitted,
+            shard_folder=build.shard_folder,
+            catalogue=build.root / "catalogue" / "features",
+        )
 
 
 class LogRun(_Task):
@@ -356,7 +362,8 @@ class LogRun(_Task):
         run_id = None
         try:
             folder = build.root / "mlflow"
-            run_id = tracking.log_run(build.store, build.tracking_uri, folder=folder)
+            manifest = build.plan.manifest
+            run_id = tracking.log_run(build.store, manifest, build.tracking_uri, folder=folder)
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
         marker = {"run_id": run_id, "uri": build.tracking_uri, "attempt": _attempt["id"]}

@@ -33,6 +33,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline import artifacts
 from pipeline.dataset import FeatureSet
+from pipeline.manifest import Manifest, write_manifest
 from pipeline.recipe import Recipe
 
 EXPERIMENT = "basilar"
@@ -43,11 +44,12 @@ class TrackerError(RuntimeError):
     """The tracking server could not be used; the message names it."""
 
 
-def log_run(store: Path, uri: str, *, folder: Path) -> str:
+def log_run(store: Path, manifest: Manifest, uri: str, *, folder: Path) -> str:
     """Log a published feature set to the tracker at `uri` and return its run id.
 
-    `folder` holds the lock, and the artifacts of a tracker that is itself in that folder. Raises
-    TrackerError if the tracker does not answer or refuses.
+    Recipe and manifest are logged whole: the set can be rebuilt from its run alone. `folder` holds
+    the lock, and the artifacts of a tracker that is itself in that folder. Raises TrackerError if
+    the tracker does not answer or refuses.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a word about tables it creates
     embedded = str(folder) in uri
@@ -64,7 +66,7 @@ def log_run(store: Path, uri: str, *, folder: Path) -> str:
                 if time.time() - run.info.start_time / 1000 < _UNFINISHED_SECONDS:
                     raise TrackerError(f"{uri}: run {run.info.run_id} is being logged by another")
                 client.delete_run(run.info.run_id)  # its logging was cut off half-way
-            return _log(client, experiment, fs)
+            return _log(client, experiment, fs, manifest)
     except TrackerError:
         raise
     except Exception as error:
@@ -85,12 +87,12 @@ def _experiment(client: MlflowClient, location: Path | None) -> str:
     return str(client.create_experiment(EXPERIMENT, artifact_location=where))
 
 
-def _log(client: MlflowClient, experiment: str, fs: FeatureSet) -> str:
+def _log(client: MlflowClient, experiment: str, fs: FeatureSet, manifest: Manifest) -> str:
     """Log a feature set as a new run; if that fails half-way, the run is deleted."""
     recipe = Recipe.from_dict(fs.recipe)
     run = client.create_run(experiment, run_name=f"{recipe.name or 'feature set'} {fs.key[:12]}")
     try:
-        _fill(client, str(run.info.run_id), fs, recipe)
+        _fill(client, str(run.info.run_id), fs, recipe, manifest)
     except BaseException:
         with contextlib.suppress(Exception):
             client.delete_run(run.info.run_id)
@@ -98,7 +100,9 @@ def _log(client: MlflowClient, experiment: str, fs: FeatureSet) -> str:
     return str(run.info.run_id)
 
 
-def _fill(client: MlflowClient, run_id: str, fs: FeatureSet, recipe: Recipe) -> None:
+def _fill(
+    client: MlflowClient, run_id: str, fs: FeatureSet, recipe: Recipe, manifest: Manifest
+) -> None:
     attributes = fs.attributes
     tags = {name: attributes[name] for name in ("key", "recipe_hash", "digest", "manifest_hash")}
     client.log_batch(
@@ -122,6 +126,8 @@ def _fill(client: MlflowClient, run_id: str, fs: FeatureSet, recipe: Recipe) -> 
         folder = Path(name)
         (folder / "recipe.toml").write_text(recipe.to_toml(), "utf-8")
         artifacts.write_json(folder / "feature_set.json", attributes)
+        write_manifest(manifest, folder / "manifest.parquet")
+        artifacts.link(fs.path / "clips.parquet", folder / "clips.parquet")
         fs.quarantine.to_csv(folder / "quarantine.csv", index=False)
         client.log_artifacts(run_id, str(folder))
     client.log_table(run_id, per_bin_table(fs), artifact_file="statistics_per_bin.json")

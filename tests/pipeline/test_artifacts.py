@@ -87,6 +87,7 @@ def waveforms(noise):
         signals=[noise(1000), noise(1, 1)],
         sample_rates=[8000, 44100],
         sources=[(8000, 1000), (44100, 1)],
+        checksums=[(1, 2), (2**32 - 1, 0)],
         quarantined=[Quarantined("c" * 64, "decode", "corrupt", "a message")],
         seconds={"decode": 0.25},
     )
@@ -96,7 +97,7 @@ def test_waveforms_come_back_as_they_were(tmp_path, waveforms):
     artifacts.write_waveforms(tmp_path / "w", waveforms, durable=True)
     again = artifacts.read_waveforms(tmp_path / "w")
     assert [y.tobytes() for y in again.signals] == [y.tobytes() for y in waveforms.signals]
-    for name in ("contents", "sample_rates", "sources", "quarantined", "seconds"):
+    for name in ("contents", "sample_rates", "sources", "checksums", "quarantined", "seconds"):
         assert getattr(again, name) == getattr(waveforms, name)
 
 
@@ -127,6 +128,49 @@ def test_damaged_waveforms_are_refused_by_name(tmp_path, waveforms, name, damage
 def test_signals_may_be_strided(tmp_path):
     y = np.arange(10, dtype=np.float32)[::2]
     artifacts.write_waveforms(
-        tmp_path / "w", Waveforms(["a"], [y], [8000], [(8000, 5)]), durable=False
+        tmp_path / "w", Waveforms(["a"], [y], [8000], [(8000, 5)], [(0,)]), durable=False
     )
     assert artifacts.read_waveforms(tmp_path / "w").signals[0].tolist() == [0, 2, 4, 6, 8]
+
+
+def test_checksums_of_files(tmp_path):
+    folder = tmp_path / "set"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "a").write_bytes(b"123456789")
+    (folder / "inner" / "b").write_bytes(b"")
+    artifacts.write_checksums(folder, known={"inner/c": (5, 7)})
+    expected = {"a": (9, 0xCBF43926), "inner/b": (0, 0), "inner/c": (5, 7)}
+    assert artifacts.read_checksums(folder) == expected
+
+
+def test_one_flipped_bit_in_the_checksums_is_found(tmp_path):
+    (tmp_path / "a").write_bytes(b"123456789")
+    artifacts.write_checksums(tmp_path)
+    file = tmp_path / artifacts.CHECKSUMS
+    written = file.read_bytes()
+    found = 0
+    for i in range(len(written)):
+        for bit in range(8):
+            changed = bytearray(written)
+            changed[i] ^= 1 << bit
+            file.write_bytes(changed)
+            try:
+                assert artifacts.read_checksums(tmp_path) == {"a": (9, 0xCBF43926)}
+            except DamagedArtifactError:
+                found += 1
+    # What is left are spaces and line ends, which stand for one another.
+    assert found > 8 * len(b"".join(written.split()))
+
+
+def test_linking_replaces_and_copies_where_it_must(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"new")
+    (tmp_path / "b").write_bytes(b"old")
+    artifacts.link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").samefile(tmp_path / "a")
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    artifacts.link(tmp_path / "a", tmp_path / "inner" / "c")
+    assert (tmp_path / "inner" / "c").read_bytes() == b"new"

@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -84,7 +86,9 @@ def test_a_path_that_leaves_the_root_is_not_opened(audio_folder, tmp_path):
 def waveforms(*signals, sample_rate=8000):
     names = [f"{i:064x}" for i in range(len(signals))]
     rates = [sample_rate] * len(signals)
-    return Waveforms(names, list(signals), rates, [(sample_rate, y.size) for y in signals])
+    sources = [(sample_rate, y.size) for y in signals]
+    checksums = [(zlib.crc32(y), zlib.crc32(y)) for y in signals]
+    return Waveforms(names, list(signals), rates, sources, checksums)
 
 
 def test_resampling_a_shard(noise):

@@ -51,7 +51,7 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
     shards = [statistics.read_shard(folder_of(shard)) for shard in plan.shards]
     fitted = statistics.fit(plan, shards, histograms=folder / "histogram")
     path = folder / f"{plan.key}.zarr"
-    store.publish(path, plan, fitted, shard_folder=folder_of)
+    store.publish(path, plan, fitted, shard_folder=folder_of, catalogue=folder / "catalogue")
     return plan, path
 
 
@@ -98,6 +98,7 @@ def write_arrays(folder, arrays, recipe):
     represented.values = [values_hash(x) for x in arrays]
     represented.moments = [np.zeros((4, arrays[0].shape[1]))] * len(arrays)
     represented.sources = [(8000, 1)] * len(arrays)
+    represented.checksums = [(0, 0)] * len(arrays)
 
     class AnyShard:
         keys = {"representation": "key"}  # noqa: RUF012  # read once

@@ -5,17 +5,20 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from pipeline import FeatureSet, tracking
+from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.tasks import embedded_tracking_uri
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
+
+EMPTY = Manifest(Path(), SCHEMA.empty_table())
 
 
 @pytest.fixture
 def logged(audio_folder, tmp_path):
     """A feature set logged to the embedded tracker: (feature set, client, run)."""
     (audio_folder / "broken.wav").write_bytes(b"RIFF broken")
-    _, path = publish(tmp_path / "root", audio_folder, recipe_of(LOG_MEL))
+    plan, path = publish(tmp_path / "root", audio_folder, recipe_of(LOG_MEL))
     uri = embedded_tracking_uri(tmp_path / "root")
-    run_id = tracking.log_run(path, uri, folder=tmp_path / "root" / "mlflow")
+    run_id = tracking.log_run(path, plan.manifest, uri, folder=tmp_path / "root" / "mlflow")
     client = MlflowClient(uri)
     return FeatureSet.open(path), client, client.get_run(run_id)
 
@@ -49,8 +52,13 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
         "recipe.toml",
         "feature_set.json",
         "quarantine.csv",
+        "manifest.parquet",
+        "clips.parquet",
         "statistics_per_bin.json",
     }
+    manifest = read_manifest(Path(client.download_artifacts(run.info.run_id, "manifest.parquet")))
+    assert manifest.hash == fs.attributes["manifest_hash"]
+    assert (manifest.root / "broken.wav").exists()
     table = client.download_artifacts(run.info.run_id, "statistics_per_bin.json", str(tmp_path))
     content = json.loads(Path(table).read_text())
     assert content["columns"] == ["bin", "mean", "std", "min", "max"]
@@ -60,7 +68,7 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
 def test_a_feature_set_is_logged_once(logged, tmp_path):
     fs, client, run = logged
     uri = embedded_tracking_uri(tmp_path / "root")
-    again = tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
+    again = tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert again == run.info.run_id
     assert len(client.search_runs([run.info.experiment_id])) == 1
 
@@ -70,7 +78,7 @@ def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path, monkeypatch):
     client.update_run(run.info.run_id, status="RUNNING")
     monkeypatch.setattr(tracking, "_UNFINISHED_SECONDS", 0)
     uri = embedded_tracking_uri(tmp_path / "root")
-    again = tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
+    again = tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert again != run.info.run_id
     assert [r.info.run_id for r in client.search_runs([run.info.experiment_id])] == [again]
 
@@ -84,7 +92,7 @@ def test_names_of_splits_become_names_of_metrics(logged):
 def test_a_tracker_that_refuses_is_named(logged, tmp_path):
     fs, _, _ = logged
     with pytest.raises(tracking.TrackerError, match="nonsense://x"):
-        tracking.log_run(fs.path, "nonsense://x", folder=tmp_path / "mlflow")
+        tracking.log_run(fs.path, EMPTY, "nonsense://x", folder=tmp_path / "mlflow")
 
 
 def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
@@ -92,7 +100,7 @@ def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
     client.update_run(run.info.run_id, status="RUNNING")
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(tracking.TrackerError, match="is being logged by another"):
-        tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
+        tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
 
@@ -106,7 +114,7 @@ def test_a_run_that_fails_half_way_leaves_nothing(logged, tmp_path, monkeypatch)
     monkeypatch.setattr(tracking, "per_bin_table", fail)
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(tracking.TrackerError, match="RuntimeError: half-way"):
-        tracking.log_run(fs.path, uri, folder=tmp_path / "root" / "mlflow")
+        tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert client.search_runs([run.info.experiment_id]) == []
 
 
@@ -116,14 +124,14 @@ def test_a_database_that_is_none_is_a_tracker_that_does_not_answer(logged, tmp_p
     folder.mkdir(parents=True)
     (folder / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(tracking.TrackerError, match="DatabaseError"):
-        tracking.log_run(fs.path, embedded_tracking_uri(tmp_path / "other"), folder=folder)
+        tracking.log_run(fs.path, EMPTY, embedded_tracking_uri(tmp_path / "other"), folder=folder)
 
 
 @pytest.mark.parametrize("name", ["r#x", "r x", "ré", "r&a=b;c", "r:y@z"])
 def test_roots_of_any_name_hold_their_own_tracker(logged, tmp_path, name):
     fs, _, _ = logged
     root = tmp_path / name
-    run_id = tracking.log_run(fs.path, embedded_tracking_uri(root), folder=root / "mlflow")
+    run_id = tracking.log_run(fs.path, EMPTY, embedded_tracking_uri(root), folder=root / "mlflow")
     assert (root / "mlflow" / "mlflow.db").stat().st_size > 0
     assert (root / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"audio", "root", name}
@@ -140,6 +148,8 @@ def test_a_moved_root_writes_where_it_is_now(logged, tmp_path):
     moved = (tmp_path / "root").rename(tmp_path / "moved")
     again = FeatureSet.open(moved / fs.path.name)
     MlflowClient(embedded_tracking_uri(moved)).delete_run(run.info.run_id)
-    run_id = tracking.log_run(again.path, embedded_tracking_uri(moved), folder=moved / "mlflow")
+    run_id = tracking.log_run(
+        again.path, EMPTY, embedded_tracking_uri(moved), folder=moved / "mlflow"
+    )
     assert (moved / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
     assert not (tmp_path / "root").exists()
