@@ -7,33 +7,26 @@ standard output; everything else goes to standard error.
 import json
 import os
 import sys
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import track
 
 from pipeline import artifacts
+from pipeline.console import (
+    Json,
+    Root,
+    UsageError,
+    app,
+    attributes_of,
+    find_store,
+    print_result,
+    progress,
+    stderr,
+)
 from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
 from pipeline.recipe import Recipe, RecipeError
-
-app = typer.Typer(
-    help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=True,
-)
-stderr = Console(stderr=True, highlight=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Root = Annotated[Path, typer.Option(help="Folder of artifacts, feature sets and MLflow runs.")]
-
-
-class UsageError(Exception):
-    """What was asked for is not possible as it was asked."""
 
 
 @app.command()
@@ -70,7 +63,7 @@ def scan(
         group=group,
         split=_split(split),
         rehash=rehash,
-        progress=_progress("scanning"),
+        progress=progress("scanning"),
     )
     write_manifest(manifest, output)
     problems = [problem for problem in manifest.column("problem") if problem]
@@ -83,7 +76,7 @@ def scan(
         "not_audio": skipped,
     }
     hours = result["seconds"] / 3600 if isinstance(result["seconds"], float) else 0.0
-    _print(
+    print_result(
         result,
         as_json,
         f"{output}: {len(manifest)} clips, {hours:.2f} h, {len(skipped)} files are not audio, "
@@ -120,7 +113,7 @@ def recipe(
     }
     promise = "the same bits everywhere" if portable else "bits are not promised for this n_fft"
     comments = [f"# {stage} {value}" for stage, value in hashes.items()]
-    _print(result, as_json, loaded.to_toml(), f"# {promise}", *comments)
+    print_result(result, as_json, loaded.to_toml(), f"# {promise}", *comments)
 
 
 @app.command()
@@ -166,7 +159,7 @@ def build(
         if as_json:
             print(json.dumps({"key": plan.key, "error": "the build failed"}))
         raise typer.Exit(1)
-    attributes = _attributes(planned.store)
+    attributes = attributes_of(planned.store)
     result = {
         "key": plan.key,
         "path": str(planned.store),
@@ -190,7 +183,7 @@ def build(
             "values are the same. To lay them out anew, delete its path and build again."
         )
     verb = "cached" if outcome.shards_computed == 0 else "built"
-    _print(
+    print_result(
         result,
         as_json,
         f"{verb} {plan.key} in {outcome.seconds:.1f} s",
@@ -211,7 +204,7 @@ def ls(root: Root, as_json: Json = False) -> None:
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
-    sets = [_attributes(path) for path in sorted((root / "features").glob("[!.]*.zarr"))]
+    sets = [attributes_of(path) for path in sorted((root / "features").glob("[!.]*.zarr"))]
     rows = [
         {
             "key": a["key"],
@@ -226,7 +219,9 @@ def ls(root: Root, as_json: Json = False) -> None:
         f"{row['frames']:>10} frames  digest {row['digest'][:12]}"
         for row in rows
     ]
-    _print({"root": str(root), "feature_sets": rows}, as_json, *(lines or ["no feature sets"]))
+    print_result(
+        {"root": str(root), "feature_sets": rows}, as_json, *(lines or ["no feature sets"])
+    )
 
 
 @app.command()
@@ -239,11 +234,11 @@ def show(
 
     Example: basilar show 3f2a --root features
     """
-    path = find(root, key)
-    attributes = _attributes(path)
+    path = find_store(root, key)
+    attributes = attributes_of(path)
     lost = artifacts.read_table(path / "quarantine.parquet").to_pylist()
     names = ("key", "digest", "recipe_hash", "manifest_hash", "clips", "frames", "portable")
-    _print(
+    print_result(
         {"path": str(path), **attributes, "quarantine": lost},
         as_json,
         f"path           {path}",
@@ -255,30 +250,13 @@ def show(
     )
 
 
-def find(root: Path, key: str) -> Path:
-    """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
-    matches = sorted((root / "features").glob("[!.]*.zarr"))
-    found = [path for path in matches if path.name.startswith(key)]
-    if len(found) == 1:
-        return found[0]
-    known = ", ".join(path.stem[:12] for path in (found or matches)[:10]) or "none"
-    problem = "several feature sets" if found else "no feature set"
-    raise UsageError(f"{root}: {problem} with a key that begins with {key!r}; there is: {known}")
-
-
-def _attributes(path: Path) -> dict[str, Any]:
-    """A store's attributes, without opening it through Zarr."""
-    attributes: dict[str, Any] = artifacts.read_json(path / "zarr.json")["attributes"]["basilar"]
-    return attributes
-
-
 def _manifest(source: Path, audio_root: Path | None) -> Manifest:
     if source.suffix == ".parquet" and not source.is_dir():
         manifest = read_manifest(source)
     else:
         from pipeline.scan import scan as scan_source
 
-        manifest, _ = scan_source(source, root=audio_root, progress=_progress("scanning"))
+        manifest, _ = scan_source(source, root=audio_root, progress=progress("scanning"))
     return manifest if audio_root is None else Manifest(audio_root.absolute(), manifest.table)
 
 
@@ -332,7 +310,7 @@ def _dry_run(planned: Any, as_json: bool) -> None:
         "stages": stages,
         "disk_bytes": disk,
     }
-    _print(
+    print_result(
         result,
         as_json,
         f"{plan.key}: {'published' if work.published else 'not published'}",
@@ -342,24 +320,6 @@ def _dry_run(planned: Any, as_json: bool) -> None:
         ),
         f"  disk needed     {disk / 1e6:.1f} MB",
     )
-
-
-def _progress(what: str) -> Any:
-    def bar(items: Iterable[Any], total: int) -> Iterable[Any]:
-        return track(items, what, total, console=stderr, transient=True, disable=not _on_screen())
-
-    return bar
-
-
-def _on_screen() -> bool:
-    return stderr.is_terminal
-
-
-def _print(result: dict[str, Any], as_json: bool, *lines: str) -> None:
-    if as_json:
-        print(json.dumps(result))
-    else:
-        print("\n".join(lines))
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,36 @@
+import json
+
+import pytest
+
+from pipeline import console
+from pipeline.console import UsageError, find_store
+
+
+@pytest.fixture
+def root(tmp_path):
+    for key in ("3f2a" + "0" * 28, "3f2b" + "0" * 28):
+        (tmp_path / "features" / f"{key}.zarr").mkdir(parents=True)
+    (tmp_path / "features" / ".3f2c.tmp.zarr").mkdir()
+    return tmp_path
+
+
+def test_a_store_is_found_by_the_beginning_of_its_key(root):
+    assert find_store(root, "3f2a").name.startswith("3f2a")
+
+
+@pytest.mark.parametrize(("key", "problem"), [("3f2", "several feature sets"), ("4", "no feature")])
+def test_a_key_that_fits_several_or_none_is_refused_with_what_there_is(root, key, problem):
+    with pytest.raises(UsageError, match=rf"{problem}.*there is: 3f2a00000000, 3f2b00000000$"):
+        find_store(root, key)
+
+
+def test_results_are_one_json_object_or_lines(capsys):
+    console.print_result({"key": "é"}, True, "a line")
+    assert json.loads(capsys.readouterr().out) == {"key": "é"}
+    console.print_result({"key": "é"}, False, "a line", "another")
+    assert capsys.readouterr().out == "a line\nanother\n"
+
+
+def test_progress_gives_every_item_also_without_a_screen(capsys):
+    assert list(console.progress("doing")(iter("abc"), 3)) == list("abc")
+    assert capsys.readouterr().err == ""
