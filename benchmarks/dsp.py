@@ -62,7 +62,7 @@ def music(seconds: float, sample_rate: int) -> NDArray[np.float32]:
 
 def exact_spectrum(y: NDArray[np.float32], framing: Framing) -> NDArray[np.complex128]:
     """The STFT in float64, from the same float32 window."""
-    return scipy.fft.rfft(framing.frames(y).astype(np.float64) * framing.table(), axis=1)
+    return scipy.fft.rfft(framing.frames(y).astype(np.float64) * framing.table, axis=1)
 
 
 def error(ours: NDArray[Any], exact: NDArray[Any]) -> float:
