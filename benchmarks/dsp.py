@@ -2,7 +2,8 @@
 
 Every contender is called once to warm up, then all are called in turn, round after round, so that a
 machine that slows down slows all of them. The ratio is that of the medians. Errors are the largest
-difference from a float64 reference, relative to its range. Peers that are not installed are named.
+difference from a float64 reference, relative to its range, of all contenders that compute the same
+thing. Peers that are not installed are named.
 """
 
 import os
@@ -34,8 +35,9 @@ from pipeline import Transform
 from tests.dsp.test_cqt import direct_sum
 
 C1 = 32.70319566257483  # Hz
-PEERS = ("librosa", "kaldi-native-fbank", "transformers", "torchaudio", "essentia")
+PEERS = ("librosa", "kaldi-native-fbank", "transformers", "torch", "torchaudio", "essentia")
 Contenders = dict[str, Callable[[], Any]]
+Exact = NDArray[np.float64]
 
 
 def race(contenders: Contenders, rounds: int) -> dict[str, float]:
@@ -62,11 +64,27 @@ def music(seconds: float, sample_rate: int) -> NDArray[np.float32]:
 
 def exact_spectrum(y: NDArray[np.float32], framing: Framing) -> NDArray[np.complex128]:
     """The STFT in float64, from the same float32 window."""
-    return scipy.fft.rfft(framing.frames(y).astype(np.float64) * framing.table(), axis=1)
+    frames_tn = framing.frames(y).astype(np.float64)
+    if framing.remove_dc:
+        frames_tn -= frames_tn.mean(axis=1, keepdims=True)
+    before = np.concatenate([frames_tn[:, :1], frames_tn[:, :-1]], axis=1)
+    frames_tn -= framing.preemphasis * before
+    return scipy.fft.rfft(frames_tn * framing.table[: framing.length], n=framing.n_fft, axis=1)
 
 
-def error(ours: NDArray[Any], exact: NDArray[Any]) -> float:
-    return float(np.abs(ours - exact).max() / np.ptp(np.abs(exact)))
+def exact_mel(y: NDArray[np.float32], framing: Framing, bank: MelBank, sample_rate: int) -> Exact:
+    """Mel bands of the power in float64, from the same float32 filters."""
+    filters = bank.filters(sample_rate=sample_rate, n_fft=framing.n_fft).toarray()
+    return np.abs(exact_spectrum(y, framing)) ** 2 @ filters.T.astype(np.float64)
+
+
+def decibels(power: Exact, top_db: float | None) -> Exact:
+    db = 10 * np.log10(np.maximum(power, 1e-10))
+    return db if top_db is None else np.maximum(db, db.max() - top_db)
+
+
+def error(values: NDArray[Any], exact: NDArray[Any]) -> float:
+    return float(np.abs(values - exact).max() / np.ptp(np.abs(exact)))
 
 
 def log_mel(rounds: int, n_fft: int, hop_length: int) -> None:
@@ -84,15 +102,73 @@ def log_mel(rounds: int, n_fft: int, hop_length: int) -> None:
         return librosa.power_to_db(mel).T
 
     contenders: Contenders = {"ours": ours, "librosa": theirs}
-    kaldi = kaldi_fbank(y, 22050, n_fft, hop_length, 128)
-    if kaldi:
-        contenders["kaldi-native-fbank"] = kaldi
-    filters = bank.filters(sample_rate=22050, n_fft=n_fft).toarray().astype(np.float64)
-    power = np.abs(exact_spectrum(y, framing)) ** 2
-    exact = 10 * np.log10(np.maximum(power @ filters.T, 1e-10))
-    exact = np.maximum(exact, exact.max() - 80)
-    errors = {"ours": error(ours(), exact), "librosa": error(theirs(), exact)}
+    torchaudio = torchaudio_log_mel(y, 22050, n_fft, hop_length, 128)
+    if torchaudio:
+        contenders["torchaudio"] = torchaudio
+    exact = decibels(exact_mel(y, framing, bank, 22050), 80)
+    errors = {name: error(contender(), exact) for name, contender in contenders.items()}
+    for name, contender in (
+        ("kaldi-native-fbank", kaldi_fbank(y, 22050, n_fft, hop_length, 128)),
+        ("essentia", essentia_log_mel(y, 22050, n_fft, hop_length, 128)),
+    ):
+        if contender:
+            contenders[name] = contender
     report(f"log-mel, 300 s, n_fft {n_fft}, hop {hop_length}", race(contenders, rounds), errors)
+
+
+def torchaudio_log_mel(
+    y: NDArray[np.float32], sample_rate: int, n_fft: int, hop_length: int, n_mels: int
+) -> Callable[[], NDArray[np.float32]] | None:
+    try:
+        import torch
+        from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
+    except (ImportError, OSError):  # a build for another torch cannot load its library
+        return None
+    torch.set_num_threads(1)
+    mel = MelSpectrogram(
+        sample_rate,
+        n_fft=n_fft,
+        hop_length=hop_length,
+        n_mels=n_mels,
+        pad_mode="constant",
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    to_db, samples = AmplitudeToDB("power", top_db=80.0), torch.from_numpy(y)
+
+    def run() -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(to_db(mel(samples)).T)
+
+    return run
+
+
+def essentia_log_mel(
+    y: NDArray[np.float32], sample_rate: int, n_fft: int, hop_length: int, n_mels: int
+) -> Callable[[], Any] | None:
+    """Its standard mode, a frame at a time; its Hann window is symmetric."""
+    try:
+        from essentia import standard
+    except ImportError:
+        return None
+    window = standard.Windowing(type="hann", size=n_fft, normalized=False, zeroPhase=False)
+    spectrum = standard.PowerSpectrum(size=n_fft)
+    mel = standard.MelBands(
+        inputSize=n_fft // 2 + 1,
+        numberBands=n_mels,
+        sampleRate=sample_rate,
+        highFrequencyBound=sample_rate / 2,
+        warpingFormula="slaneyMel",
+        normalize="unit_tri",
+        type="magnitude",  # of what it is given, which is the power
+    )
+    to_db = standard.UnaryOperator(type="lin2db")
+
+    def run() -> Any:
+        frames = standard.FrameGenerator(y, frameSize=n_fft, hopSize=hop_length)
+        return [to_db(mel(spectrum(window(frame)))) for frame in frames]
+
+    return run
 
 
 def kaldi_fbank(
@@ -126,14 +202,13 @@ def kaldi_fbank(
 def presets(rounds: int) -> None:
     y = music(300, 16000)
     whisper = Transform.from_recipe("params/whisper_80.toml")
-    framing = Framing(400, 160, pad_mode="reflect")
 
     def by_librosa() -> NDArray[np.float32]:
         mel = librosa.feature.melspectrogram(
             y=y, sr=16000, n_fft=400, hop_length=160, n_mels=80, pad_mode="reflect"
-        )
+        )[:, :-1]
         log = np.log10(np.maximum(mel, 1e-10))
-        return (np.maximum(log, log.max() - 8) + 4) / 4
+        return ((np.maximum(log, log.max() - 8) + 4) / 4).T
 
     contenders: Contenders = {
         "ours": lambda: whisper.apply(y, sample_rate=16000),
@@ -143,22 +218,44 @@ def presets(rounds: int) -> None:
         from transformers import WhisperFeatureExtractor
 
         extractor = WhisperFeatureExtractor(feature_size=80)
-        contenders["transformers"] = lambda: extractor._np_extract_fbank_features(y[None], "cpu")
+        contenders["transformers"] = lambda: (
+            extractor._np_extract_fbank_features(y[None], "cpu")[0].T
+        )
     except ImportError:
         pass
-    filters = MelBank(80).filters(sample_rate=16000, n_fft=400).toarray().astype(np.float64)
-    exact = np.log10(np.maximum(np.abs(exact_spectrum(y, framing)) ** 2 @ filters.T, 1e-10))
-    exact = (np.maximum(exact[:-1], exact[:-1].max() - 8) + 4) / 4
-    errors = {"ours": error(whisper.apply(y, sample_rate=16000), exact)}
+    mel = exact_mel(y, Framing(400, 160, pad_mode="reflect"), MelBank(80), 16000)[:-1]
+    exact = np.log10(np.maximum(mel, 1e-10))
+    exact = (np.maximum(exact, exact.max() - 8) + 4) / 4
+    errors = {name: error(contender(), exact) for name, contender in contenders.items()}
     report("Whisper, 80 bands, 300 s", race(contenders, rounds), errors)
     fbank = Transform.from_recipe("params/kaldi_fbank.toml")
-    kaldi = kaldi_fbank(y, 16000, 400, 160, 80)
-    if kaldi:
-        contenders = {
-            "ours": lambda: fbank.apply(y, sample_rate=16000),
-            "kaldi-native-fbank": kaldi,
-        }
-        report("Kaldi fbank, 80 bands, 300 s", race(contenders, rounds), {})
+    contenders = {"ours": lambda: fbank.apply(y, sample_rate=16000)}
+    for name, contender in (
+        ("kaldi-native-fbank", kaldi_fbank(y, 16000, 400, 160, 80)),
+        ("torchaudio", torchaudio_fbank(y)),
+    ):
+        if contender:
+            contenders[name] = contender
+    kind = fbank.recipe.representation
+    exact = np.log(np.maximum(exact_mel(y, kind.framing, kind.bank, 16000), kind.floor))
+    errors = {name: error(np.stack(contender()), exact) for name, contender in contenders.items()}
+    report("Kaldi fbank, 80 bands, 300 s", race(contenders, rounds), errors)
+
+
+def torchaudio_fbank(y: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]] | None:
+    try:
+        import torch
+        from torchaudio.compliance import kaldi
+    except (ImportError, OSError):
+        return None
+    torch.set_num_threads(1)
+    samples = torch.from_numpy(y * np.float32(32768))[None]
+
+    def run() -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(kaldi.fbank(samples, num_mel_bins=80, dither=0.0))
+
+    return run
 
 
 def short_clips(rounds: int) -> None:
@@ -166,21 +263,23 @@ def short_clips(rounds: int) -> None:
     framing, bank, log = Framing(256, 64), MelBank(40), Log()
     arguments = {"sample_rate": 8000, "framing": framing, "bank": bank, "power": 2, "log": log}
 
-    def by_librosa() -> None:
-        for y in clips:
-            mel = librosa.feature.melspectrogram(y=y, sr=8000, n_fft=256, hop_length=64, n_mels=40)
-            librosa.power_to_db(mel, top_db=None)
-
-    def one_call_a_clip() -> None:
-        for y in clips:
-            representations.log_mel([y], **arguments)
+    def by_librosa() -> list[NDArray[np.float32]]:
+        mels = (
+            librosa.feature.melspectrogram(y=y, sr=8000, n_fft=256, hop_length=64, n_mels=40)
+            for y in clips
+        )
+        return [librosa.power_to_db(mel, top_db=None).T for mel in mels]
 
     contenders: Contenders = {
-        "ours, one call a clip": one_call_a_clip,
+        "ours, one call a clip": lambda: [
+            representations.log_mel([y], **arguments)[0] for y in clips
+        ],
         "ours, batched": lambda: representations.log_mel(clips, **arguments),
         "librosa": by_librosa,
     }
-    report("2,000 clips of 0.5 s at 8 kHz, log-mel", race(contenders, max(3, rounds // 3)), {})
+    exact = np.stack([decibels(exact_mel(y, framing, bank, 8000), None) for y in clips])
+    errors = {name: error(np.stack(contender()), exact) for name, contender in contenders.items()}
+    report("2,000 clips of 0.5 s at 8 kHz, log-mel", race(contenders, rounds), errors)
 
 
 def spectra(rounds: int) -> None:
@@ -191,22 +290,17 @@ def spectra(rounds: int) -> None:
         "librosa": lambda: librosa.stft(y),
     }
     exact = exact_spectrum(y, framing)
-    errors = {
-        "ours": error(representations.stft([y], framing=framing)[0], exact),
-        "librosa": error(librosa.stft(y).T, exact),
-    }
+    errors = {"ours": error(contenders["ours"]()[0], exact)}
+    errors["librosa"] = error(contenders["librosa"]().T, exact)
     report("complex STFT, 300 s, n_fft 2048, hop 512", race(contenders, rounds), errors)
     log = Log(top_db=80.0)
-
-    def decibel() -> NDArray[np.float32]:
-        (x,) = representations.log_spectrum([y], framing=framing, power=2, log=log)
-        return x
-
     contenders = {
-        "ours": decibel,
-        "librosa": lambda: librosa.amplitude_to_db(np.abs(librosa.stft(y))),
+        "ours": lambda: representations.log_spectrum([y], framing=framing, power=2, log=log)[0],
+        "librosa": lambda: librosa.amplitude_to_db(np.abs(librosa.stft(y))).T,
     }
-    report("decibel, 300 s, n_fft 2048, hop 512", race(contenders, rounds), {})
+    in_db = decibels(np.abs(exact) ** 2, 80)
+    errors = {name: error(contender(), in_db) for name, contender in contenders.items()}
+    report("decibel, 300 s, n_fft 2048, hop 512", race(contenders, rounds), errors)
 
 
 def constant_q(rounds: int) -> None:

@@ -8,14 +8,15 @@ Conventions
   `(n_fft - win_length) // 2` zeros before it (`align` `center`: librosa, torch), or at its start,
   so that frames are `win_length` samples and zeros follow them (`left`: Kaldi, HTK, VGGish).
 * Before the window, and within each frame, Kaldi's conditioning: the frame's mean is subtracted
-  (`remove_dc`), then y[n] - preemphasis * y[n-1], where y[-1] is y[0].
+  (`remove_dc`), then y[n] - preemphasis * y[n-1], where y[-1] is y[0]. Both are linear, so the
+  signal is pre-emphasised once, not frame by frame, and (1 - preemphasis) * mean subtracted after.
 * *Periodic* windows (for spectral analysis) are one period of a cosine sum of period `win_length`;
   *symmetric* ones (for filter design) have period `win_length - 1`. `povey` is Kaldi's: a Hann
   window to the power of 0.85.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -136,9 +137,9 @@ class Framing:
             )
         if self.align not in get_args(Align):
             raise ValueError(f"align: {self.align!r} is not one of {', '.join(get_args(Align))}")
-        self.table()
+        _ = self.table
 
-    @property
+    @cached_property
     def length(self) -> int:
         """Samples of the signal that one frame covers."""
         return self.n_fft if self.align == "center" or not self.win_length else self.win_length
@@ -148,21 +149,30 @@ class Framing:
         """Frequency bins of a frame's spectrum, 0 Hz to half the sample rate."""
         return self.n_fft // 2 + 1
 
+    @cached_property
     def table(self) -> NDArray[np.float32]:
-        """The window over a frame, times `scale`: float32 (length,)."""
-        table = window(
+        """The window over an FFT's frame, times `scale`: float32 (n_fft,), read-only."""
+        unscaled = window(
             self.window,
             win_length=self.n_fft if self.win_length is None else self.win_length,
             n_fft=self.n_fft,
             periodic=self.periodic,
             align=self.align,
         )
-        return table[: self.length] * np.float32(self.scale)
+        table = unscaled * np.float32(self.scale)
+        table.flags.writeable = False
+        return table
 
     def n_frames(self, n_samples: int) -> int:
         """How many frames a signal of `n_samples` has; 0 if it is shorter than one frame."""
         padded = n_samples + 2 * (self.length // 2) if self.center and n_samples else n_samples
         return max(0, 1 + (padded - self.length) // self.hop_length - self.drop_last)
+
+    def padded(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What frames are cut from, one every `hop_length` samples: float32, `y` if not centred."""
+        if self.center:
+            return pad(y, width=self.length // 2, mode=self.pad_mode)
+        return np.ascontiguousarray(y, np.float32)
 
     def frames(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
         """The frames of `y` (samples,), not yet windowed: a read-only view (frames, length).
@@ -171,36 +181,43 @@ class Framing:
         >>> Framing(n_fft=4, hop_length=2, center=False).frames(y).tolist()
         [[0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0]]
         """
-        count = self.n_frames(y.size)
-        if self.center:
-            padded = pad(y, width=self.length // 2, mode=self.pad_mode)
-        else:
-            padded = np.ascontiguousarray(y, np.float32)
-        # As as_strided, which takes ten times as long: many short clips would notice.
-        view: NDArray[np.float32] = np.ndarray(
-            (count, self.length), np.float32, padded, 0, (4 * self.hop_length, 4)
-        )
+        view = self._view(self.padded(y), self.n_frames(y.size))
         view.flags.writeable = False
         return view
 
-    def condition(
-        self,
-        frames_tn: NDArray[np.float32],
-        table: NDArray[np.float32],
-        out: NDArray[np.float32],
-    ) -> None:
-        """Write frames (frames, length), conditioned and times `table`, into `out`, as large."""
-        if not self.remove_dc and not self.preemphasis:
-            np.multiply(frames_tn, table, out=out)
-            return
-        out[:] = frames_tn
-        if self.remove_dc:
-            out -= row_sums(out)[:, None] * np.float32(1 / self.length)
+    def cut(self, padded: NDArray[np.float32], first: int, *, out: NDArray[np.float32]) -> None:
+        """Write frames from number `first` on, conditioned, into the rows of `out` (frames, n_fft).
+
+        What follows a frame that is shorter than the FFT is for the window's zeros to cover. A
+        frame's bits depend on its own samples alone.
+
+        >>> y, out = np.array([1, 3, 7, 7], np.float32), np.zeros((1, 4), np.float32)
+        >>> framing = Framing(4, 2, center=False, remove_dc=True, preemphasis=0.5)
+        >>> framing.cut(framing.padded(y), 0, out=out)
+        >>> out.tolist()  # of -3.5, -1.5, 2.5, 2.5
+        [[-1.75, 0.25, 3.25, 1.25]]
+        """
+        count, hop_length = len(out), self.hop_length
+        span = padded[first * hop_length : (first + count - 1) * hop_length + self.length]
         if self.preemphasis:
-            before = out[:, :-1] * np.float32(self.preemphasis)
-            out[:, 0] -= out[:, 0] * np.float32(self.preemphasis)
-            out[:, 1:] -= before
-        out *= table
+            kept = np.float32(1 - self.preemphasis)
+            # As y[n] - p y[n-1], but small differences of large samples keep their digits.
+            emphasised = span * kept
+            emphasised[1:] = span[1:] - span[:-1] + emphasised[:-1]
+            out[:, : self.length] = self._view(emphasised, count)
+            out[:, 0] = span[: (count - 1) * hop_length + 1 : hop_length] * kept
+        else:
+            out[:, : self.length] = self._view(span, count)
+        out[:, self.length :] = 0
+        if self.remove_dc:
+            means = sliding_sums(span, length=self.length, step=hop_length)
+            means *= np.float32((1 - self.preemphasis) / self.length)
+            out -= means[:, None]  # of whole rows, since NumPy takes twice as long for parts
+
+    def _view(self, samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        # As as_strided, which takes ten times as long: many short clips would notice.
+        shape, strides = (count, self.length), (4 * self.hop_length, 4)
+        return np.ndarray(shape, np.float32, samples, 0, strides)
 
     def energies(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
         """Energy of each frame of `y` before pre-emphasis and window, as Kaldi's raw energy.
@@ -212,6 +229,31 @@ class Framing:
         if self.remove_dc:
             frames_tn -= row_sums(frames_tn)[:, None] * np.float32(1 / self.length)
         return row_sums(frames_tn * frames_tn)
+
+
+def sliding_sums(x: NDArray[np.float32], *, length: int, step: int) -> NDArray[np.float32]:
+    """Sums of `length` samples of `x` every `step` samples: float32, as many as fit.
+
+    Sums of 2, 4, 8 … samples are sums of two of the size before, which neighbours share; those that
+    `length` is made of are added from the smallest on. So each has the same order of additions,
+    wherever it starts.
+
+    >>> sliding_sums(np.arange(6, dtype=np.float32), length=3, step=2).tolist()
+    [3.0, 9.0]
+    """
+    while length % 2 == step % 2 == 0:
+        # No sum starts or ends between the two samples of a pair.
+        pairs = x.size // 2 * 2
+        x, length, step = x[0:pairs:2] + x[1:pairs:2], length // 2, step // 2
+    total = np.zeros(1 + (x.size - length) // step, np.float32)
+    end, width = 0, 1
+    while True:
+        if length & width:
+            total += x[end::step][: len(total)]
+            end += width
+        if end == length:
+            return total
+        x, width = x[:-width] + x[width:], 2 * width
 
 
 def row_sums(x: NDArray[np.float32]) -> NDArray[np.float32]:

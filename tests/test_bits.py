@@ -83,7 +83,7 @@ TABLES = {
     "cqt": {"frequencies", "lengths", "_stages", "_kernels", "_sine"},
     "framing": {"window"},
     "mel": {"hz_to_mel", "mel_to_hz", "_filters", "<module>"},
-    "compress": {"<module>", "of_clip", "_placed", "_log_in_place"},  # constants
+    "compress": {"<module>", "of_clip", "_offset", "_constants"},  # constants
     "moments": {"merge", "quantile", "centre_and_scale"},  # integer counts, which are exact
 }
 MATRICES = {"filters", "kernels"}  # CSR matrices, whose products have one order

@@ -18,6 +18,15 @@ from pipeline.recipe import Recipe
 
 FILE = Path(__file__).with_name("canaries.json")
 
+CONDITIONED = {
+    "n_fft": 512,
+    "win_length": 400,
+    "hop_length": 160,
+    "align": "left",
+    "remove_dc": True,
+    "preemphasis": 0.97,
+}
+
 
 def signal() -> NDArray[np.float32]:
     """One second at 22,050 Hz: a rising saw, noise and silence, from integers alone.
@@ -35,10 +44,12 @@ def canaries() -> dict[str, dict[str, object]]:
     """By name: the op version, and the hash of what it makes of the signal."""
     y = signal()
     found: dict[str, dict[str, object]] = {}
-    for kind, version in VERSIONS.items():
-        recipe = Recipe.from_dict({"representation": {"kind": kind}})
+    recipes: dict[str, dict[str, object]] = {kind: {"kind": kind} for kind in VERSIONS}
+    recipes["log_mel conditioned"] = {"kind": "log_mel", **CONDITIONED}
+    for name, table in recipes.items():
+        recipe = Recipe.from_dict({"representation": table})
         (values,) = recipe.representation.compute([y], sample_rate=22050)
-        found[kind] = {"version": version, "sha256": hash_of(values)}
+        found[name] = {"version": VERSIONS[str(table["kind"])], "sha256": hash_of(values)}
     for method in get_args(Method):
         resampled = resample(y, source_rate=22050, sample_rate=16000, method=method)
         found[f"resample {method}"] = {"version": RESAMPLE_VERSION, "sha256": hash_of(resampled)}

@@ -11,7 +11,7 @@ from dsp.stft import is_portable, power_spectrum, spectra, stft
 def test_equals_direct_sum(noise):
     y = noise(300)
     framing = Framing(n_fft=64, hop_length=16, win_length=48)
-    frames_tn = framing.frames(y).astype(np.float64) * framing.table()
+    frames_tn = framing.frames(y).astype(np.float64) * framing.table
     n = np.arange(64)
     basis = np.exp(-2j * np.pi * np.outer(n, np.arange(33)) / 64)
     # float32 FFT of 64 values of about 0.1: a few ulp of the sum of magnitudes.
@@ -47,11 +47,12 @@ def test_a_signal_has_the_same_bits_alone_and_among_others(lengths, n_fft, hop_l
     rng = np.random.default_rng(0)
     signals = [rng.standard_normal(n).astype(np.float32) for n in lengths]
     framing = Framing(n_fft, hop_length)
+    alone = np.concatenate([stft(y, framing) for y in signals])
     together = np.concatenate(list(spectra(signals, framing, bins_first=False)))
     turned = np.concatenate(list(spectra(signals, framing, bins_first=True)), axis=1).T
     assert together.tobytes() == np.ascontiguousarray(turned).tobytes()
-    alone = np.concatenate([stft(y, framing) for y in signals])
-    assert together.tobytes() == alone.tobytes()
+    assert together[: len(alone)].tobytes() == alone.tobytes()
+    assert not together[len(alone) :].any()
 
 
 def test_energy_is_kept(noise):
