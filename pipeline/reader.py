@@ -201,7 +201,8 @@ class Rows:
         if scratch.chunk != (file.first, chunk):
             scratch.chunk = None
             offset, length = file.index[chunk].tolist()
-            if not (file.first == scratch.file and scratch.begin <= offset < scratch.end):
+            inside = scratch.begin <= offset and offset + length <= scratch.end
+            if not (inside and scratch.file == file.first):
                 scratch.file, scratch.begin, scratch.end = -1, offset, offset + length
                 for next_offset, next_length in file.index[chunk + 1 : last + 1].tolist():
                     size = scratch.end + next_length - offset
