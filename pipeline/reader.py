@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import google_crc32c
 import numpy as np
-from numcodecs import blosc  # type: ignore[import-untyped]
+from numcodecs import blosc
 from numpy.typing import NDArray
 
 from pipeline.artifacts import DamagedArtifactError
