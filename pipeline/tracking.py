@@ -1,7 +1,7 @@
-"""MLflow: one run a feature set, with its recipe, data set, statistics and hashes.
+"""MLflow: one run a feature set, with its recipe, data set, statistics and hashes; one a training.
 
-The only module that imports mlflow. A run is looked for by its key before it is made, so that a
-feature set never has two. A tracker that does not answer costs seconds: retries are bounded, and
+The only module that imports mlflow. A run is looked for by its tag before it is made, so that
+nothing has two. A tracker that does not answer costs seconds: retries are bounded, and
 TrackerError is raised.
 """
 
@@ -12,6 +12,8 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,55 @@ def log_run(store: Path, manifest: Manifest, uri: str, *, folder: Path) -> str:
     the lock, and the artifacts of a tracker that is itself in that folder. Raises TrackerError if
     the tracker does not answer or refuses.
     """
+    fs = FeatureSet.open(store)
+    recipe = Recipe.from_dict(fs.recipe)
+    name = f"{recipe.name or 'feature set'} {fs.key[:12]}"
+    fill = partial(_fill, fs=fs, recipe=recipe, manifest=manifest)
+    return _log_once(uri, folder, name=name, tag=RunTag("basilar.key", fs.key), fill=fill)
+
+
+def log_training(
+    store: Path,
+    uri: str,
+    *,
+    folder: Path,
+    name: str,
+    parameters: Mapping[str, object],
+    metrics: Mapping[str, float],
+) -> str:
+    """Log what training on a feature set came to, as a run of its own, and return its id.
+
+    The run's tag `basilar.feature_set` is the key that the feature set's own run has as its tag
+    `basilar.key`; the feature set is its input, too. `name` is the run's, and tells trainings
+    apart: what is logged under a name is not logged again. For the rest see `log_run`.
+    """
+    fs = FeatureSet.open(store)
+    tag = RunTag("basilar.training", name)
+
+    def fill(client: MlflowClient, run_id: str) -> None:
+        client.log_batch(
+            run_id,
+            params=[Param(key, str(value)) for key, value in parameters.items()],
+            metrics=[Metric(metric_name(key), value, 0, 0) for key, value in metrics.items()],
+            tags=[
+                tag,
+                RunTag("basilar.feature_set", fs.key),
+                RunTag("basilar.recipe_hash", fs.attributes["recipe_hash"]),
+                RunTag("basilar.digest", fs.digest),
+            ],
+        )
+        _log_input(client, run_id, fs, context="training")
+
+    return _log_once(uri, folder, name=name, tag=tag, fill=fill)
+
+
+def _log_once(
+    uri: str, folder: Path, *, name: str, tag: RunTag, fill: Callable[[MlflowClient, str], None]
+) -> str:
+    """The id of the finished run that has `tag`, or of a new one, which `fill` fills and tags.
+
+    Raises TrackerError.
+    """
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a word about tables it creates
     embedded = str(folder) in uri
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,19 +110,18 @@ def log_run(store: Path, manifest: Manifest, uri: str, *, folder: Path) -> str:
         with FileLock(folder / ".lock"):
             client = MlflowClient(tracking_uri=uri)
             experiment = _experiment(client, (folder / "artifacts") if embedded else None)
-            fs = FeatureSet.open(store)
-            for run in client.search_runs([experiment], f"tags.`basilar.key` = '{fs.key}'"):
+            for run in client.search_runs([experiment], f"tags.`{tag.key}` = '{tag.value}'"):
                 if run.info.status == "FINISHED":
                     return str(run.info.run_id)
                 if time.time() - run.info.start_time / 1000 < _UNFINISHED_SECONDS:
                     raise TrackerError(f"{uri}: run {run.info.run_id} is being logged by another")
                 client.delete_run(run.info.run_id)  # its logging was cut off half-way
-            return _log(client, experiment, fs, manifest)
+            return _log(client, experiment, name, fill)
     except TrackerError:
         raise
     except Exception as error:
-        # MLflow, its database and its transports raise what they like: whatever it is, the feature
-        # set is published, and a build must not fail for it.
+        # MLflow, its database and its transports raise what they like: whatever it is, what is to
+        # be logged is on the disk, and nothing must fail for it.
         raise TrackerError(f"{uri}: {type(error).__name__}: {error}") from error
 
 
@@ -87,17 +137,19 @@ def _experiment(client: MlflowClient, location: Path | None) -> str:
     return str(client.create_experiment(EXPERIMENT, artifact_location=where))
 
 
-def _log(client: MlflowClient, experiment: str, fs: FeatureSet, manifest: Manifest) -> str:
-    """Log a feature set as a new run; if that fails half-way, the run is deleted."""
-    recipe = Recipe.from_dict(fs.recipe)
-    run = client.create_run(experiment, run_name=f"{recipe.name or 'feature set'} {fs.key[:12]}")
+def _log(
+    client: MlflowClient, experiment: str, name: str, fill: Callable[[MlflowClient, str], None]
+) -> str:
+    """Fill a new run; if that fails half-way, the run is deleted."""
+    run_id = str(client.create_run(experiment, run_name=name).info.run_id)
     try:
-        _fill(client, str(run.info.run_id), fs, recipe, manifest)
+        fill(client, run_id)
+        client.set_terminated(run_id, "FINISHED")
     except BaseException:
         with contextlib.suppress(Exception):
-            client.delete_run(run.info.run_id)
+            client.delete_run(run_id)
         raise
-    return str(run.info.run_id)
+    return run_id
 
 
 def _fill(
@@ -112,16 +164,7 @@ def _fill(
         tags=[RunTag(f"basilar.{name}", value) for name, value in tags.items()]
         + [RunTag("basilar.path", str(fs.path))],
     )
-    source = json.dumps({"uri": str(fs.path)})
-    dataset = Dataset(
-        name=recipe.name or "feature set",
-        digest=fs.digest,
-        source_type="local",
-        source=source,
-        profile=json.dumps({"clips": len(fs), "frames": attributes["frames"]}),
-    )
-    context = InputTag("mlflow.data.context", "features")
-    client.log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])
+    _log_input(client, run_id, fs, context="features")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "recipe.toml").write_text(recipe.to_toml(), "utf-8")
@@ -131,7 +174,24 @@ def _fill(
         fs.quarantine.to_csv(folder / "quarantine.csv", index=False)
         client.log_artifacts(run_id, str(folder))
     client.log_table(run_id, per_bin_table(fs), artifact_file="statistics_per_bin.json")
-    client.set_terminated(run_id, "FINISHED")
+
+
+def _log_input(client: MlflowClient, run_id: str, fs: FeatureSet, *, context: str) -> None:
+    """Name a feature set as the data set of a run."""
+    dataset = Dataset(
+        name=fs.recipe.get("name") or "feature set",
+        digest=fs.digest,
+        source_type="local",
+        source=json.dumps({"uri": str(fs.path)}),
+        profile=json.dumps({"clips": len(fs), "frames": fs.attributes["frames"]}),
+    )
+    tags = [InputTag("mlflow.data.context", context)]
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+
+
+def metric_name(name: str) -> str:
+    """A name as MLflow takes it for a metric: other signs become `_`."""
+    return re.sub("[^A-Za-z0-9_.-]", "_", name)
 
 
 def parameters(recipe: Recipe) -> dict[str, str]:
@@ -159,7 +219,7 @@ def metrics(fs: FeatureSet) -> dict[str, float]:
         "min": stats["min"].min(),
         "max": stats["max"].max(),
         **{
-            f"clips_{re.sub('[^A-Za-z0-9_.-]', '_', str(name))}": count
+            metric_name(f"clips_{name}"): count
             for name, count in clips["split"].value_counts().items()
         },
         **{f"seconds_{stage}": spent for stage, spent in fs.attributes["seconds"].items()},

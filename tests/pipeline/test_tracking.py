@@ -153,3 +153,40 @@ def test_a_moved_root_writes_where_it_is_now(logged, tmp_path):
     )
     assert (moved / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
     assert not (tmp_path / "root").exists()
+
+
+def log_training(fs, uri, folder, name="baseline 1", **changed):
+    said = {"parameters": {"seed": 0}, "metrics": {"accuracy_of a:b": 0.5}} | changed
+    return tracking.log_training(fs.path, uri, folder=folder, name=name, **said)
+
+
+def test_a_training_is_a_run_that_names_its_feature_set(logged, tmp_path):
+    fs, client, run = logged
+    root = tmp_path / "root"
+    run_id = log_training(fs, embedded_tracking_uri(root), root / "mlflow")
+    assert run_id != run.info.run_id
+    training = client.get_run(run_id)
+    assert training.info.experiment_id == run.info.experiment_id
+    assert (training.info.status, training.info.run_name) == ("FINISHED", "baseline 1")
+    assert training.data.params == {"seed": "0"}
+    assert training.data.metrics == {"accuracy_of_a_b": 0.5}
+    assert training.data.tags["basilar.feature_set"] == run.data.tags["basilar.key"]
+    assert "basilar.key" not in training.data.tags  # it is not the run of the feature set
+    assert training.inputs.dataset_inputs[0].dataset.digest == fs.digest
+    again = tracking.log_run(fs.path, EMPTY, embedded_tracking_uri(root), folder=root / "mlflow")
+    assert again == run.info.run_id
+
+
+def test_a_training_is_logged_once(logged, tmp_path):
+    fs, _, _ = logged
+    root = tmp_path / "root"
+    uri, folder = embedded_tracking_uri(root), root / "mlflow"
+    first = log_training(fs, uri, folder)
+    assert log_training(fs, uri, folder) == first
+    assert log_training(fs, uri, folder, name="baseline 2") != first
+
+
+def test_a_tracker_that_refuses_a_training_is_named(logged, tmp_path):
+    fs, _, _ = logged
+    with pytest.raises(tracking.TrackerError, match="nonsense://x"):
+        log_training(fs, "nonsense://x", tmp_path / "mlflow")
