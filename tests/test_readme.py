@@ -173,8 +173,11 @@ def test_the_tables_of_recipes_are_right():
     described = set()
     for names, frames, bins in rows:
         for name in re.findall(r"`(\w+)`", names):
-            kind = Recipe.load(REPOSITORY / "params" / f"{name}.toml").representation
-            assert kind.n_frames(5 * 22050) == int(frames.replace(",", "")), name
+            recipe = Recipe.load(REPOSITORY / "params" / f"{name}.toml")
+            kind = recipe.representation
+            assert kind.n_frames(5 * recipe.resample.sample_rate) == int(frames.replace(",", "")), (
+                name
+            )
             assert kind.columns() == int(bins), name
             described.add(name)
     presets = re.findall(r"^\| (`[^|]+`) \| .* \| \d\.\de-\d(?: ¹)? \|$", README, re.MULTILINE)
