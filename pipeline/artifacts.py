@@ -6,6 +6,7 @@
     ROOT/artifacts/STAGE/KEY              what one stage made of one shard
     ROOT/features/KEY.zarr                published feature sets
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
+    ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
 
 Existence means complete: everything is written to a temporary sibling and renamed. What must

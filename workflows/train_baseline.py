@@ -262,8 +262,8 @@ def augment(x: Array, rng: np.random.Generator) -> Array:
     waves = np.cos(np.pi * order * (np.arange(bins) + 0.5) / bins)
     deviation = np.where(order == 0, 5.0, 7.0 / (1 + order / 2))  # dB
     curve = (rng.standard_normal((CEPSTRA, 1)) * deviation * waves).sum(axis=0)
-    moved = _interpolate(x, bent * (frames - 1), columns)
-    return np.add(moved, curve, dtype=np.float32)
+    augmented: Array = _interpolate(x, bent * (frames - 1), columns) + curve.astype(np.float32)
+    return augmented
 
 
 def _interpolate(x: Array, rows: Array, columns: Array) -> Array:
