@@ -50,12 +50,12 @@ Features = list[NDArray[Any]]
 
 
 def waveform(signals: Signals) -> Features:
-    """The samples themselves: float32 (samples, 1).
+    """The samples themselves, copied: float32 (samples, 1).
 
     >>> waveform([np.zeros(3, np.float32)])[0].shape
     (3, 1)
     """
-    return [y[:, None] for y in signals]
+    return [y[:, None].copy() for y in signals]
 
 
 def stft(signals: Signals, *, framing: Framing) -> Features:

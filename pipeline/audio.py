@@ -199,7 +199,8 @@ def decode(
 def mix(y: Samples, channels: Literal["mean", "first"] | int) -> Samples:
     """One channel, as `decode` makes it, of float32 (samples,) or (samples, channels): (samples,).
 
-    Raises ValueError for a channel that is not there, or for an array of another shape.
+    The one channel of a signal is not copied. Raises ValueError for a channel that is not there, or
+    for an array of another shape.
 
     >>> mix(np.array([[1, 3], [2, 4]], np.float32), "mean").tolist()
     [2.0, 3.0]
@@ -212,8 +213,10 @@ def mix(y: Samples, channels: Literal["mean", "first"] | int) -> Samples:
     index = 0 if channels in ("mean", "first") else int(channels)
     if not 0 <= index < block.shape[1]:
         raise ValueError(f"channel {index} is asked for; the signal has {block.shape[1]}")
+    if channels != "mean" or block.shape[1] == 1:
+        return np.ascontiguousarray(block[:, index])
     mono = np.empty(len(block), np.float32)
-    _mix(block, "mean" if channels == "mean" else index, out=mono)
+    _mix(block, "mean", out=mono)
     return mono
 
 
