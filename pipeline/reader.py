@@ -20,7 +20,7 @@ from contextlib import suppress
 from functools import partial
 from operator import index
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import google_crc32c
 import numpy as np
@@ -37,7 +37,7 @@ _SAMPLED = 32  # files whose sizes stand for all
 _LEFT_OUT = 2**64 - 1  # offset and length of a chunk that is not in its file
 _HEADER = 16  # bytes of a Blosc frame that are not data
 _BLOCK = 16 * 1024  # bytes of a mapped file that are fetched together
-_AHEAD = 128  # blocks, fetched ahead of rows that are read one after the other
+_MOST_AHEAD = 128  # blocks, fetched ahead of rows that are read one after the other
 _BLOSC_SETTINGS = ("typesize", "cname", "clevel", "shuffle", "blocksize")
 _FILL_VALUES = {
     **dict.fromkeys(("float16", "float32", "float64"), "NaN"),
@@ -64,6 +64,8 @@ class Rows:
     def __init__(
         self, folder: Path, *, access: Access = "auto", memory_limit: int | None = None
     ) -> None:
+        if access not in get_args(Access):
+            raise ValueError(f"access is {access!r}, not one of {get_args(Access)}")
         self._folder = folder
         self._settings: dict[str, Any] = {"access": access, "memory_limit": memory_limit}
         self._files: dict[int, _File] = {}
@@ -170,7 +172,7 @@ class Rows:
                 part = out[: layout.chunk_rows - skip]
                 offset = int(file.index[chunk, 0])
                 if offset == _LEFT_OUT:
-                    part.fill(np.nan)
+                    part.view(part.real.dtype).fill(np.nan)
                 elif layout.compressed:
                     part[...] = self._decoded(file, chunk)[skip : skip + len(part)]
                 else:
@@ -257,7 +259,7 @@ class _File:
         self._row_bytes = layout.row_bytes
         self._block_rows = max(1, _BLOCK // layout.row_bytes)
         self._fetched = bytearray(-(-self.in_order // self._block_rows))  # 1 for each such block
-        self._next = 0
+        self._ahead, self._next = 0, 0
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -284,11 +286,11 @@ class _File:
         a = self._fetched.find(0, a, b)
         if a < 0:  # another thread was here
             return
-        ahead = _AHEAD if a == self._next else 0
+        ahead = min(2 * self._ahead + 8, _MOST_AHEAD) if a == self._next else 0
         block_bytes = self._block_rows * self._row_bytes
         begin = a * block_bytes // mmap.PAGESIZE * mmap.PAGESIZE
         self._map.madvise(mmap.MADV_WILLNEED, begin, (b + 2 * ahead) * block_bytes - begin)
-        self._next = min(b + ahead, len(self._fetched))
+        self._ahead, self._next = ahead, min(b + ahead, len(self._fetched))
         self._fetched[a : self._next] = bytes([1]) * (self._next - a)
 
     def read_into(self, out: NDArray[Any], offset: int) -> None:
@@ -334,7 +336,7 @@ class _Layout(NamedTuple):
             shard_rows, _ = map(index, found["chunk_grid"]["configuration"]["chunk_shape"])
             sharding = found["codecs"][0]["configuration"]
             chunk_rows, _ = map(index, sharding["chunk_shape"])
-            settings = sharding["codecs"][-1]["configuration"]
+            settings = dict(sharding["codecs"][-1]["configuration"])
             fill_value = _FILL_VALUES[found["data_type"]]
             divides = shard_rows % chunk_rows == 0 < bins
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
