@@ -31,13 +31,13 @@ from pipeline.artifacts import DamagedArtifactError
 
 Access = Literal["auto", "map", "read"]
 
-_SOFT_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-_MOST_OPEN = min(512, _SOFT_LIMIT // 2) if _SOFT_LIMIT != resource.RLIM_INFINITY else 512
+_MOST_OPEN = min(512, max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) // 2 or 512)
 _SAMPLED = 32  # files whose sizes stand for all
 _LEFT_OUT = 2**64 - 1  # offset and length of a chunk that is not in its file
 _HEADER = 16  # bytes of a Blosc frame that are not data
+_FRAMES = 512 * 1024  # bytes of Blosc frames that are read together
 _BLOCK = 16 * 1024  # bytes of a mapped file that are fetched together
-_MOST_AHEAD = 128  # blocks, fetched ahead of rows that are read one after the other
+_AHEAD = 64  # blocks that are left to the system where it reads ahead
 _BLOSC_SETTINGS = ("typesize", "cname", "clevel", "shuffle", "blocksize")
 _FILL_VALUES = {
     **dict.fromkeys(("float16", "float32", "float64"), "NaN"),
@@ -174,7 +174,8 @@ class Rows:
                 if offset == _LEFT_OUT:
                     part.view(part.real.dtype).fill(np.nan)
                 elif layout.compressed:
-                    part[...] = self._decoded(file, chunk)[skip : skip + len(part)]
+                    last = (row + len(out) - 1) // layout.chunk_rows
+                    part[...] = self._decoded(file, chunk, last)[skip : skip + len(part)]
                 else:
                     file.read_into(part, offset + skip * layout.row_bytes)
             first += len(part)
@@ -190,21 +191,34 @@ class Rows:
         self.shard_rows = (self._zarr.shards or self._zarr.chunks)[0]
         self.access = "zarr"
 
-    def _decoded(self, file: "_File", chunk: int) -> NDArray[Any]:
-        """The rows of a Blosc chunk, in this thread's buffer until its next call."""
+    def _decoded(self, file: "_File", chunk: int, last: int) -> NDArray[Any]:
+        """The rows of a Blosc chunk, in this thread's buffer until its next call.
+
+        The frames up to chunk `last`, which is next, are read with it: in two calls they would
+        look like a file that is read from end to end, and the system would read ahead.
+        """
         scratch = self._scratch
-        if scratch.holds != (file.first, chunk):
-            scratch.holds = None
+        if scratch.chunk != (file.first, chunk):
+            scratch.chunk = None
             offset, length = file.index[chunk].tolist()
-            frame = scratch.frame[:length]
-            file.read_into(frame, offset)
+            inside = scratch.begin <= offset and offset + length <= scratch.end
+            if not (inside and scratch.file == file.first):
+                scratch.file, scratch.begin, scratch.end = -1, offset, offset + length
+                for next_offset, next_length in file.index[chunk + 1 : last + 1].tolist():
+                    size = scratch.end + next_length - offset
+                    if next_offset != scratch.end or size > scratch.frames.size:
+                        break
+                    scratch.end += next_length
+                file.read_into(scratch.frames[: scratch.end - offset], offset)
+                scratch.file = file.first
+            frame = scratch.frames[offset - scratch.begin :][:length]
             if struct.unpack_from("<4xI4xI", frame.data) != (scratch.rows.nbytes, length):
                 raise file.damaged(f"chunk {chunk} is not of its length")
             try:
                 blosc.decompress(frame, scratch.rows)
             except RuntimeError as error:
                 raise file.damaged(f"chunk {chunk}: {error}") from error
-            scratch.holds = (file.first, chunk)
+            scratch.chunk = (file.first, chunk)
         return scratch.rows
 
 
@@ -222,9 +236,8 @@ class _File:
         try:
             self.fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f"{path} is missing; `basilar verify` tells what else is"
-            ) from error
+            message = f"{path} is missing; `basilar verify` tells what else is"
+            raise FileNotFoundError(message) from error
         n_chunks = layout.shard_rows // layout.chunk_rows
         size = os.fstat(self.fd).st_size
         end = size - 16 * n_chunks - 4  # of the chunks
@@ -259,7 +272,7 @@ class _File:
         self._row_bytes = layout.row_bytes
         self._block_rows = max(1, _BLOCK // layout.row_bytes)
         self._fetched = bytearray(-(-self.in_order // self._block_rows))  # 1 for each such block
-        self._ahead, self._next = 0, 0
+        self._next, self._in_turn = 0, False
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -278,20 +291,23 @@ class _File:
         return self._rows[row:end]
 
     def _fetch(self, a: int, b: int) -> None:
-        """Have the system read blocks `a` to `b` of the map from the disk.
+        """Have the system read blocks `a` to `b` of the map, and no more, if they look random.
 
-        A page fault would read up to megabytes around it. What was read one block after the other
-        is read ahead: twice as far as noted here, so that the disk is never idle.
+        A page fault would read up to megabytes around it. That is left to happen where blocks were
+        fetched one after the other, twice in a row.
         """
         a = self._fetched.find(0, a, b)
         if a < 0:  # another thread was here
             return
-        ahead = min(2 * self._ahead + 8, _MOST_AHEAD) if a == self._next else 0
-        block_bytes = self._block_rows * self._row_bytes
-        begin = a * block_bytes // mmap.PAGESIZE * mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_WILLNEED, begin, (b + 2 * ahead) * block_bytes - begin)
-        self._ahead, self._next = ahead, min(b + ahead, len(self._fetched))
-        self._fetched[a : self._next] = bytes([1]) * (self._next - a)
+        in_turn, self._in_turn = self._in_turn, a == self._next
+        if in_turn and self._in_turn:
+            b = min(b + _AHEAD, len(self._fetched))
+        else:
+            block = self._block_rows * self._row_bytes
+            begin = a * block // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, begin, b * block - begin)
+        self._next = b
+        self._fetched[a:b] = bytes([1]) * (b - a)
 
     def read_into(self, out: NDArray[Any], offset: int) -> None:
         """Fill a contiguous array from bytes `offset` on of the file."""
@@ -305,12 +321,13 @@ class _File:
 
 
 class _Scratch(threading.local):
-    """Buffers of one thread: a Blosc frame, and the rows of the chunk decoded last."""
+    """Buffers of one thread: Blosc frames of a file, and the rows of the chunk decoded last."""
 
     def __init__(self, layout: "_Layout") -> None:
         self.rows = np.empty((layout.chunk_rows, layout.shape[1]), layout.dtype)
-        self.frame = np.empty(self.rows.nbytes + _HEADER, np.uint8)
-        self.holds: tuple[int, int] | None = None  # first row of its file, number in it
+        self.chunk: tuple[int, int] | None = None  # the first row of its file, its number there
+        self.frames = np.empty(max(_FRAMES, self.rows.nbytes + _HEADER), np.uint8)
+        self.file, self.begin, self.end = -1, 0, 0  # its first row, and the bytes of it
 
 
 class _ForeignLayoutError(ValueError):
@@ -343,28 +360,24 @@ class _Layout(NamedTuple):
             raise _ForeignLayoutError("it is no sharded array of floats") from error
         if not divides:
             raise _ForeignLayoutError("its chunks do not fill a shard")
-        as_bytes = {"name": "bytes", "configuration": {"endian": "little"}}
-        as_blosc = {"name": "blosc", "configuration": {k: settings.get(k) for k in _BLOSC_SETTINGS}}
+        as_bytes = _named("bytes", endian="little")
+        as_blosc = _named("blosc", **{name: settings.get(name) for name in _BLOSC_SETTINGS})
         compressed = len(sharding["codecs"]) > 1
+        sharding = {
+            "chunk_shape": [chunk_rows, bins],
+            "codecs": [as_bytes, as_blosc] if compressed else [as_bytes],
+            "index_codecs": [as_bytes, {"name": "crc32c"}],
+            "index_location": "end",
+        }
         known = {
             "zarr_format": 3,
             "node_type": "array",
             "shape": [rows, bins],
             "data_type": found["data_type"],
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard_rows, bins]}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_grid": _named("regular", chunk_shape=[shard_rows, bins]),
+            "chunk_key_encoding": _named("default", separator="/"),
             "fill_value": fill_value,
-            "codecs": [
-                {
-                    "name": "sharding_indexed",
-                    "configuration": {
-                        "chunk_shape": [chunk_rows, bins],
-                        "codecs": [as_bytes, as_blosc] if compressed else [as_bytes],
-                        "index_codecs": [as_bytes, {"name": "crc32c"}],
-                        "index_location": "end",
-                    },
-                }
-            ],
+            "codecs": [_named("sharding_indexed", **sharding)],
             "storage_transformers": [],
         }
         found = {"storage_transformers": [], **found}
@@ -373,6 +386,10 @@ class _Layout(NamedTuple):
                 raise _ForeignLayoutError(f"its {name} is {json.dumps(found.get(name))}")
         dtype = np.dtype(found["data_type"]).newbyteorder("<")
         return cls((rows, bins), dtype, chunk_rows, shard_rows, compressed)
+
+
+def _named(name: str, **configuration: Any) -> dict[str, Any]:
+    return {"name": name, "configuration": configuration}
 
 
 def usable_memory(root: Path = Path("/")) -> int:

@@ -100,14 +100,14 @@ FOREIGN = {
 }
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_rows_are_those_that_zarr_reads(data):
     chunk_rows = data.draw(st.integers(1, 9))
     shard_rows = chunk_rows * data.draw(st.integers(1, 6))
     shape = (data.draw(st.integers(1, 4 * shard_rows)), data.draw(st.integers(2, 40)))
     dtype = data.draw(st.sampled_from(["float16", "float32", "complex64"]))
-    layout = data.draw(st.sampled_from([*OURS, *OURS, *FOREIGN]))
+    layout = data.draw(st.sampled_from([*OURS, *OURS, *OURS, *OURS, *FOREIGN]))
     with tempfile.TemporaryDirectory() as folder:
         other = {}
         if layout in FOREIGN:
@@ -155,13 +155,15 @@ def test_rows_are_those_that_zarr_reads(data):
 def test_what_the_store_writes_is_read_without_zarr(tmp_path, codec, dtype):
     kind = {"kind": "stft"} if dtype == "complex64" else {"kind": "magnitude", "dtype": dtype}
     recipe = recipe_of({**kind, "n_fft": 1022, "hop_length": 511}, codec=codec)
-    arrays = [noise(n, 512, dtype=dtype, seed=n) for n in (3, 700, 1, 300, 5)]
+    arrays = [noise(n, 512, dtype=dtype, seed=n) for n in (3, 600, 5)]
     group = write_arrays(tmp_path / "shard", arrays, recipe)
     rows = Rows(tmp_path / "shard" / "features")
     assert rows.access == ("map" if codec == "none" else "read")
     for start, x in zip(group["start"][:].tolist(), arrays, strict=True):
         assert rows.read(start, start + len(x)).tobytes() == x.tobytes()
-    assert (rows.shape, rows.dtype) == (group["features"].shape, group["features"].dtype)
+    expected = group["features"][:]
+    assert rows.read(0, len(expected)).tobytes() == expected.tobytes()  # and NaN where unused
+    assert (rows.shape, rows.dtype) == (expected.shape, expected.dtype)
     assert rows.shard_rows == group["features"].shards[0]
 
 
@@ -216,10 +218,10 @@ def test_chunks_may_lie_in_any_order(stored, access):
     folder, expected = stored
 
     def swap(index):
-        index[[1, 2]] = index[[2, 1]]
+        index[[0, 3]] = index[[3, 0]]
 
     with_index(folder / "c" / "3" / "0", swap)
-    expected[200:216] = np.roll(expected[200:216], 8, axis=0)
+    expected[192:224] = expected[[*range(216, 224), *range(200, 216), *range(192, 200)]]
     rows = Rows(folder, access=access)
     assert rows.read(190, 300).tobytes() == expected[190:300].tobytes()
     assert rows.read(200, 208).tobytes() == expected[200:208].tobytes()
@@ -235,7 +237,7 @@ def cut_to_nothing(file):
 
 def flip_a_bit_of_the_index(file):
     data = bytearray(file.read_bytes())
-    data[-50] ^= 4
+    data[-131] ^= 2  # of the first offset: it becomes 512, where the second chunk may begin
     file.write_bytes(data)
 
 
@@ -291,6 +293,24 @@ def test_a_frame_of_another_length_or_kind_is_damage(stored, offset):
         with pytest.raises(DamagedArtifactError, match=rf"{file} is damaged \(chunk 0"):
             rows.read(0, 3)
     assert rows.read(8, 100).tobytes() == expected[8:100].tobytes()
+
+
+def test_a_chunk_that_cannot_be_decoded_leaves_no_trace(tmp_path):
+    blocks = BloscCodec(cname="lz4", shuffle="noshuffle", blocksize=1024)
+    array = create(
+        tmp_path / "features", shape=(128, 64), chunk_rows=64, shard_rows=128, compressors=blocks
+    )
+    array[:] = expected = np.tile(np.arange(64, dtype=np.float32), (128, 2))[:, ::2]
+    file = tmp_path / "features" / "c" / "0" / "0"
+    data = bytearray(file.read_bytes())
+    length = int.from_bytes(data[-28:-20], "little")
+    data[length - 40 : length] = bytes(40)
+    file.write_bytes(data)
+    rows = Rows(tmp_path / "features")
+    for _ in range(2):
+        assert rows.read(64, 70).tobytes() == expected[64:70].tobytes()
+        with pytest.raises(DamagedArtifactError, match=r"chunk 0"):
+            rows.read(0, 3)
 
 
 @pytest.mark.parametrize("access", ["map", "read"])
@@ -396,10 +416,13 @@ def test_it_pickles_as_its_settings(stored, method):
 
 
 @pytest.mark.parametrize("access", ["map", "read"])
+@pytest.mark.parametrize("use_threads", [None, False])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_fork_while_other_threads_read_can_read(stored, access):
+def test_a_fork_while_other_threads_read_can_read(stored, access, use_threads, monkeypatch):
+    monkeypatch.setattr(reader.blosc, "use_threads", use_threads)  # zarr sets it to False
     folder, expected = stored
     rows = Rows(folder, access=access)
+    rows.read(0, 512)
     done = threading.Event()
 
     def keep_reading():
@@ -466,22 +489,27 @@ def evict(folder):
             os.close(descriptor)
 
 
-@pytest.fixture(scope="module", params=["float16", "float32"])
-def large(request, tmp_path_factory):
-    """A folder of four files of 8 MiB, with 128 bins."""
-    folder = tmp_path_factory.mktemp("large") / "features"
-    row_bytes = 128 * np.dtype(request.param).itemsize
-    n = (32 << 20) // row_bytes
+def create_large(folder, dtype, codec="none"):
+    """Four files of 8 MiB, with 128 bins and chunks of 32 KiB."""
+    n = (32 << 20) // (128 * np.dtype(dtype).itemsize)
     array = create(
-        folder, shape=(n, 128), chunk_rows=n >> 8, shard_rows=n >> 2, dtype=request.param
+        folder, shape=(n, 128), chunk_rows=n >> 10, shard_rows=n >> 2, dtype=dtype, codec=codec
     )
     for i in range(4):
-        array[i * n // 4 : (i + 1) * n // 4] = noise(n // 4, 128, dtype=request.param)
+        array[i * n // 4 : (i + 1) * n // 4] = noise(n // 4, 128, dtype=dtype)
     return folder
 
 
-@pytest.mark.parametrize("access", ["map", "read"])
-def test_cold_crops_read_little_more_than_themselves_from_the_disk(large, access):
+@pytest.fixture(scope="module", params=["float16", "float32"])
+def large(request, tmp_path_factory):
+    return create_large(tmp_path_factory.mktemp("large") / "features", request.param)
+
+
+@pytest.mark.parametrize("access", ["map", "read", "decode"])
+def test_cold_crops_read_little_more_than_themselves_from_the_disk(large, access, tmp_path):
+    if access == "decode":
+        large = create_large(tmp_path / "features", str(Rows(large).dtype), "compact")
+        access = "read"
     rows = Rows(large, access="read")
     evict(large)
     before = status("read_bytes", "io")
@@ -496,7 +524,7 @@ def test_cold_crops_read_little_more_than_themselves_from_the_disk(large, access
         crop = rows.read(first, first + 128)
         assert crop.tobytes() == whole[first : first + 128].tobytes()
         returned += crop.nbytes
-    assert returned / 4 < status("read_bytes", "io") - before < 1.6 * returned
+    assert returned / 4 < status("read_bytes", "io") - before < 3 * returned
 
     evict(large)
     rows = Rows(large, access=access)
