@@ -184,9 +184,13 @@ def test_rows_are_converted_into_arrays_of_other_types_and_strides(stored):
     folder, expected = stored
     for access in ("map", "read"):
         rows = Rows(folder, access=access)
-        out = np.zeros((16, 20), np.float64).T[:20]
-        rows.read_into(10, out)
-        np.testing.assert_array_equal(out, expected[10:30].astype(np.float64))
+        for out in (
+            np.zeros((20, 16), np.float64),
+            np.zeros((16, 20), np.float32).T,
+            np.zeros((20, 20), np.float32)[:, 2:18],
+        ):
+            rows.read_into(10, out)
+            np.testing.assert_array_equal(out, expected[10:30].astype(out.dtype))
         with pytest.raises(ValueError, match="16 bins, but out has 1"):
             rows.read_into(0, np.empty((5, 1), np.float32))
 
@@ -202,6 +206,16 @@ def test_rows_outside_of_the_array_are_refused(stored):
             with pytest.raises(IndexError, match="rows 510 to 513 of 512"):
                 rows.read_into(510, np.empty((3, 16), np.float32))
             rows.read(0, 5), rows.read(448, 460)
+
+
+def test_the_array_may_end_within_a_chunk(tmp_path):
+    array = create(tmp_path / "features", shape=(61, 4), chunk_rows=8, shard_rows=64)
+    array[:] = expected = noise(61, 4)
+    for access in ("map", "read"):
+        rows = Rows(tmp_path / "features", access=access)
+        assert rows.read(50, 61).tobytes() == expected[50:].tobytes()
+        with pytest.raises(IndexError, match="rows 50 to 62 of 61"):
+            rows.read(50, 62)
 
 
 def with_index(file, change):
@@ -300,7 +314,7 @@ def test_a_chunk_that_cannot_be_decoded_leaves_no_trace(tmp_path):
     array = create(
         tmp_path / "features", shape=(128, 64), chunk_rows=64, shard_rows=128, compressors=blocks
     )
-    array[:] = expected = np.tile(np.arange(64, dtype=np.float32), (128, 2))[:, ::2]
+    array[:] = expected = np.repeat(np.arange(128, dtype=np.float32), 64).reshape(128, 64)
     file = tmp_path / "features" / "c" / "0" / "0"
     data = bytearray(file.read_bytes())
     length = int.from_bytes(data[-28:-20], "little")
@@ -406,7 +420,7 @@ def test_a_bounded_number_of_files_is_open(tmp_path, access, monkeypatch):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_it_pickles_as_its_settings(stored, method):
     folder, expected = stored
-    rows = Rows(folder, memory_limit=1 << 30)
+    rows = Rows(folder, memory_limit=1)
     rows.read(0, 512)
     again = pickle.loads(pickle.dumps(rows))  # noqa: S301
     assert (again.access, again.shape) == (rows.access, rows.shape)
