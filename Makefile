@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test torture check bits bench-dsp clean
+.PHONY: demo test torture check bits bench-dsp bench-load clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -31,6 +31,9 @@ bits: $(READY)  ## The same bits by all supported versions of NumPy and SciPy
 bench-dsp: $(READY)  ## Representations against peers
 	$(BIN)/python -m benchmarks.dsp
 	$(BIN)/python -m benchmarks.resampling
+
+bench-load: $(READY)  ## Training reads against peers
+	$(BIN)/python -m benchmarks.load
 
 clean:  ## Remove the environment and the demo
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

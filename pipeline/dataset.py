@@ -8,7 +8,7 @@ A feature set is pickled as its path, and opens its files anew in each process.
 import difflib
 import json
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -308,7 +308,10 @@ class FeatureSet:
         return bool(self.recipe["normalization"]["kind"] != "none")
 
     def _read_normalized(self, first: int, out: NDArray[np.float32]) -> None:
-        np.subtract(self._rows.read(first, first + len(out)), self._centre, out=out)
+        x = self._rows.read(first, first + len(out))
+        if x.dtype == np.float16 and out.dtype == np.float32:
+            x = np.take(_halves(), x.view(np.uint16), out=out, mode="wrap")
+        np.subtract(x, self._centre, out=out)
         np.divide(out, self._scale, out=out)
 
     @cached_property
@@ -349,6 +352,13 @@ class FeatureSet:
     @cached_property
     def _row_of(self) -> dict[str, int]:
         return {clip_id: row for row, clip_id in enumerate(self._table("id")["id"])}
+
+
+@cache
+def _halves() -> NDArray[np.float32]:
+    """All float16 values by their bits: looking them up is twice as fast as NumPy's conversion."""
+    with np.errstate(invalid="ignore"):
+        return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def _dense(folder: Path) -> NDArray[Any]:
