@@ -60,8 +60,8 @@ class FeatureSet:
     ) -> "FeatureSet":
         """Open `KEY.zarr`.
 
-        `access` is `map` (memory-mapped), `read`, or `auto`: mapped if the set is not compressed
-        and fits into `memory_limit` bytes (left out: a share of what this process may use).
+        `access` is `map` (memory-mapped), `read`, or `auto`: mapped if the set fits into
+        `memory_limit` bytes (left out: half of what this process may use).
         Raises FileNotFoundError, or ValueError if it is another Zarr store.
         """
         return cls(Path(path), access, memory_limit)

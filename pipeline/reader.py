@@ -50,9 +50,9 @@ class Rows:
 
     `folder` is the array's. `access` is "map" (shard files are mapped into memory), "read" (rows
     are read or decoded at each call, and memory stays flat) or "auto": map if the files fit into
-    `memory_limit` bytes, by default half of the memory this process may use. A compressed array is
-    always read. The attribute `access` is what was chosen, or "zarr" for a layout that only
-    zarr-python can read, of which a RuntimeWarning tells.
+    `memory_limit` bytes, by default half of the memory this process may use. Compressed chunks are
+    decoded at each call, from the map or from what was read. The attribute `access` is what was
+    chosen, or "zarr" for a layout that only zarr-python can read, of which a RuntimeWarning tells.
 
     Files are opened when they are first read, and at most 512 stay open (half of RLIMIT_NOFILE if
     that is less). Threads and forked processes may share an instance; it pickles as its arguments.
@@ -73,6 +73,7 @@ class Rows:
         self.shape: tuple[int, int]
         self.dtype: np.dtype[Any]
         self.access: Literal["map", "read", "zarr"] = "read"
+        self._copies = True  # what `read` gives, where it is asked to read into an array
         try:
             self._layout = _Layout.of(json.loads((folder / "zarr.json").read_bytes()))
         except _ForeignLayoutError as error:
@@ -83,8 +84,8 @@ class Rows:
         if access == "auto":
             limit = usable_memory() // 2 if memory_limit is None else memory_limit
             access = "map" if self._size() <= limit else "read"
-        if access == "map" and not compressed:
-            self.access = "map"
+        self.access = access
+        self._copies = access == "map" and not compressed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Rows, self._folder, **self._settings), ()
@@ -97,14 +98,14 @@ class Rows:
         """
         file = self._files.get(first // self.shard_rows)
         if file is not None and first <= stop <= file.stop:
-            return file.view(first, stop)
+            return file.part(first - file.first, stop - file.first)
         self._check(first, stop)
         if self._zarr is not None:
             return np.asarray(self._zarr[first:stop])
         if self.access == "map" and first < stop:
             file = self._file(first // self.shard_rows)
             if stop <= file.stop:
-                return file.view(first, stop)
+                return file.part(first - file.first, stop - file.first)
         out = np.empty((stop - first, self.shape[1]), self.dtype)
         self._fill(first, out)
         return out
@@ -114,11 +115,11 @@ class Rows:
         n, bins = out.shape
         if bins != self.shape[1]:
             raise ValueError(f"{self._folder}: rows of {self.shape[1]} bins, but out has {bins}")
-        if self.access == "read" and out.dtype == self.dtype and out.flags.c_contiguous:
+        if self._copies or out.dtype != self.dtype or not out.flags.c_contiguous:
+            out[...] = self.read(first, first + n)
+        else:
             self._check(first, first + n)
             self._fill(first, out)
-        else:
-            out[...] = self.read(first, first + n)
 
     def close(self) -> None:
         """Close the files, and maps with their last view. Reading again opens them again."""
@@ -164,7 +165,7 @@ class Rows:
             if row < file.in_order:
                 part = out[: file.in_order - row]
                 if file.fd < 0:
-                    part[...] = file.view(first, first + len(part))
+                    part[...] = file.part(row, row + len(part))
                 else:
                     file.read_into(part, row * layout.row_bytes)
             else:
@@ -175,7 +176,7 @@ class Rows:
                     part.view(part.real.dtype).fill(np.nan)
                 elif layout.compressed:
                     last = (row + len(out) - 1) // layout.chunk_rows
-                    part[...] = self._decoded(file, chunk, last)[skip : skip + len(part)]
+                    self._decode(file, chunk, last, skip, part)
                 else:
                     file.read_into(part, offset + skip * layout.row_bytes)
             first += len(part)
@@ -191,35 +192,52 @@ class Rows:
         self.shard_rows = (self._zarr.shards or self._zarr.chunks)[0]
         self.access = "zarr"
 
-    def _decoded(self, file: "_File", chunk: int, last: int) -> NDArray[Any]:
-        """The rows of a Blosc chunk, in this thread's buffer until its next call.
+    def _decode(self, file: "_File", chunk: int, last: int, skip: int, out: NDArray[Any]) -> None:
+        """Fill `out` from row `skip` on of a Blosc chunk; chunks up to `last` are asked for next.
 
-        The frames up to chunk `last`, which is next, are read with it: in two calls they would
+        A chunk that is wanted whole is decoded where it is wanted; of another, all rows are kept
+        until this thread decodes the next.
+        """
+        scratch = self._scratch
+        if scratch.chunk == (file.first, chunk):
+            out[...] = scratch.rows[skip : skip + len(out)]
+            return
+        whole = len(out) == len(scratch.rows)
+        rows = out if whole else scratch.rows
+        frame = self._frame(file, chunk, last)
+        if struct.unpack_from("<4xI4xI", frame.data) != (rows.nbytes, frame.size):
+            raise file.damaged(f"chunk {chunk} is not of its length")
+        scratch.chunk = None if rows is scratch.rows else scratch.chunk
+        try:
+            blosc.decompress(frame, rows)
+        except RuntimeError as error:
+            raise file.damaged(f"chunk {chunk}: {error}") from error
+        if not whole:
+            scratch.chunk = (file.first, chunk)
+            out[...] = rows[skip : skip + len(out)]
+
+    def _frame(self, file: "_File", chunk: int, last: int) -> NDArray[np.uint8]:
+        """The Blosc frame of a chunk: mapped, or in this thread's buffer until its next call.
+
+        The frames up to chunk `last`, which is next, are fetched with it: in two calls they would
         look like a file that is read from end to end, and the system would read ahead.
         """
         scratch = self._scratch
-        if scratch.chunk != (file.first, chunk):
-            scratch.chunk = None
-            offset, length = file.index[chunk].tolist()
-            inside = scratch.begin <= offset and offset + length <= scratch.end
-            if not (inside and scratch.file == file.first):
-                scratch.file, scratch.begin, scratch.end = -1, offset, offset + length
-                for next_offset, next_length in file.index[chunk + 1 : last + 1].tolist():
-                    size = scratch.end + next_length - offset
-                    if next_offset != scratch.end or size > scratch.frames.size:
-                        break
-                    scratch.end += next_length
-                file.read_into(scratch.frames[: scratch.end - offset], offset)
-                scratch.file = file.first
-            frame = scratch.frames[offset - scratch.begin :][:length]
-            if struct.unpack_from("<4xI4xI", frame.data) != (scratch.rows.nbytes, length):
-                raise file.damaged(f"chunk {chunk} is not of its length")
-            try:
-                blosc.decompress(frame, scratch.rows)
-            except RuntimeError as error:
-                raise file.damaged(f"chunk {chunk}: {error}") from error
-            scratch.chunk = (file.first, chunk)
-        return scratch.rows
+        (offset, length), *following = file.index[chunk : last + 1].tolist()
+        end = offset + length
+        inside = scratch.begin <= offset and end <= scratch.end and scratch.file == file.first
+        if file.fd < 0 or not inside:
+            for next_offset, next_length in following:
+                if next_offset != end or end + next_length - offset > scratch.frames.size:
+                    break
+                end += next_length
+        if file.fd < 0:
+            return file.part(offset, end)[:length]
+        if not inside:
+            scratch.file, scratch.begin, scratch.end = -1, offset, end
+            file.read_into(scratch.frames[: scratch.end - offset], offset)
+            scratch.file = file.first
+        return scratch.frames[offset - scratch.begin :][:length]
 
 
 class _File:
@@ -259,20 +277,22 @@ class _File:
             n_in_order = int(np.argmin([*in_order, False]))
             self.in_order = n_in_order * layout.chunk_rows
             if mapped and n_in_order == np.count_nonzero(stored) > 0:
-                self._make_map(layout)
+                rows = self._make_map(self.in_order * layout.row_bytes, layout.row_bytes)
+                self._parts = rows.view(layout.dtype).reshape(-1, layout.shape[1])
+                self.stop = min(first + self.in_order, layout.shape[0])
+        elif mapped and end:
+            self._parts = self._make_map(end, 1)
 
-    def _make_map(self, layout: "_Layout") -> None:
+    def _make_map(self, size: int, part_bytes: int) -> NDArray[np.uint8]:
+        """The first `size` bytes, mapped; `part` is going to be asked for parts of `part_bytes`."""
         self._map = mmap.mmap(self.fd, 0, access=mmap.ACCESS_READ)
         os.close(self.fd)
         self.fd = -1
-        bins = layout.shape[1]
-        self._rows = np.frombuffer(self._map, layout.dtype, self.in_order * bins)
-        self._rows = self._rows.reshape(-1, bins)
-        self.stop = min(self.first + self.in_order, layout.shape[0])
-        self._row_bytes = layout.row_bytes
-        self._block_rows = max(1, _BLOCK // layout.row_bytes)
-        self._fetched = bytearray(-(-self.in_order // self._block_rows))  # 1 for each such block
+        self._block = max(1, _BLOCK // part_bytes)  # parts that are fetched together
+        self._block_bytes = self._block * part_bytes
+        self._fetched = bytearray(-(-size // self._block_bytes))  # 1 for each such block
         self._next, self._in_turn = 0, False
+        return np.frombuffer(self._map, np.uint8, size)
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -282,13 +302,12 @@ class _File:
         """The error of this file."""
         return DamagedArtifactError(f"{self.path} is damaged ({what}); run `basilar verify`")
 
-    def view(self, first: int, stop: int) -> NDArray[Any]:
-        """Rows of the array that are mapped."""
-        row, end = first - self.first, stop - self.first
-        a, b = row // self._block_rows, -(-end // self._block_rows)
+    def part(self, begin: int, end: int) -> NDArray[Any]:
+        """What is mapped, as a view: rows of the file, or bytes of it if it is compressed."""
+        a, b = begin // self._block, -(-end // self._block)
         if 0 in self._fetched[a:b]:
             self._fetch(a, b)
-        return self._rows[row:end]
+        return self._parts[begin:end]
 
     def _fetch(self, a: int, b: int) -> None:
         """Have the system read blocks `a` to `b` of the map, and no more, if they look random.
@@ -303,9 +322,8 @@ class _File:
         if in_turn and self._in_turn:
             b = min(b + _AHEAD, len(self._fetched))
         else:
-            block = self._block_rows * self._row_bytes
-            begin = a * block // mmap.PAGESIZE * mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_WILLNEED, begin, b * block - begin)
+            begin = a * self._block_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, begin, b * self._block_bytes - begin)
         self._next = b
         self._fetched[a:b] = bytes([1]) * (b - a)
 
