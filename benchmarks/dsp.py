@@ -3,7 +3,9 @@
 Every contender is called once to warm up, then all are called in turn, round after round, so that a
 machine that slows down slows all of them. The ratio is that of the medians. Errors are the largest
 difference from a float64 reference, relative to its range, of all contenders that compute the same
-thing. Peers that are not installed are named.
+thing. All are called as their documentation shows, from an array of samples to an array of features:
+kaldi-native-fbank takes its samples as a list and gives a frame at a time, which is part of its
+time. Peers that are not installed are named.
 """
 
 import os
@@ -188,13 +190,13 @@ def kaldi_fbank(
         knf.OnlineFbank(options)
     except ValueError:  # it refuses filters without a bin
         return None
-    samples = (y * 32768).tolist()
+    samples = y * np.float32(32768)
 
-    def run() -> Any:
+    def run() -> NDArray[np.float32]:
         computer = knf.OnlineFbank(options)
-        computer.accept_waveform(sample_rate, samples)
+        computer.accept_waveform(sample_rate, samples.tolist())
         computer.input_finished()
-        return [computer.get_frame(i) for i in range(computer.num_frames_ready)]
+        return np.stack([computer.get_frame(i) for i in range(computer.num_frames_ready)])
 
     return run
 
@@ -238,7 +240,7 @@ def presets(rounds: int) -> None:
             contenders[name] = contender
     kind = fbank.recipe.representation
     exact = np.log(np.maximum(exact_mel(y, kind.framing, kind.bank, 16000), kind.floor))
-    errors = {name: error(np.stack(contender()), exact) for name, contender in contenders.items()}
+    errors = {name: error(contender(), exact) for name, contender in contenders.items()}
     report("Kaldi fbank, 80 bands, 300 s", race(contenders, rounds), errors)
 
 
@@ -278,7 +280,7 @@ def short_clips(rounds: int) -> None:
         "librosa": by_librosa,
     }
     exact = np.stack([decibels(exact_mel(y, framing, bank, 8000), None) for y in clips])
-    errors = {name: error(np.stack(contender()), exact) for name, contender in contenders.items()}
+    errors = {name: error(contender(), exact) for name, contender in contenders.items()}
     report("2,000 clips of 0.5 s at 8 kHz, log-mel", race(contenders, rounds), errors)
 
 

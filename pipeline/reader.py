@@ -33,6 +33,7 @@ Access = Literal["auto", "map", "read"]
 
 _MOST_OPEN = min(512, max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) // 2 or 512)
 _SAMPLED = 32  # files whose sizes stand for all
+_MOST_FRAMES = 64  # that are fetched together
 _LEFT_OUT = 2**64 - 1  # offset and length of a chunk that is not in its file
 _HEADER = 16  # bytes of a Blosc frame that are not data
 _FRAMES = 512 * 1024  # bytes of Blosc frames that are read together
@@ -223,20 +224,22 @@ class Rows:
         look like a file that is read from end to end, and the system would read ahead.
         """
         scratch = self._scratch
-        (offset, length), *following = file.index[chunk : last + 1].tolist()
+        offset, length = file.index[chunk].tolist()
         end = offset + length
-        inside = scratch.begin <= offset and end <= scratch.end and scratch.file == file.first
-        if file.fd < 0 or not inside:
-            for next_offset, next_length in following:
+        if not (scratch.file == file.first and scratch.begin <= offset and end <= scratch.end):
+            following = file.index[chunk + 1 : last + 1][:_MOST_FRAMES]
+            for next_offset, next_length in following.tolist():
                 if next_offset != end or end + next_length - offset > scratch.frames.size:
                     break
                 end += next_length
+            scratch.file = -1
+            if file.fd < 0:
+                file.part(offset, end)
+            else:
+                file.read_into(scratch.frames[: end - offset], offset)
+            scratch.file, scratch.begin, scratch.end = file.first, offset, end
         if file.fd < 0:
-            return file.part(offset, end)[:length]
-        if not inside:
-            scratch.file, scratch.begin, scratch.end = -1, offset, end
-            file.read_into(scratch.frames[: scratch.end - offset], offset)
-            scratch.file = file.first
+            return file.part(offset, offset + length)
         return scratch.frames[offset - scratch.begin :][:length]
 
 

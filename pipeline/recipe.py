@@ -56,7 +56,7 @@ class Store(Section):
 
     codec: Literal["none", "compact", "archive"] = "none"
     """`none` is memory-mapped in training; `compact` is blosc lz4, `archive` blosc zstd."""
-    chunk_kib: Annotated[int, Field(ge=1, le=65_536)] = 64
+    chunk_kib: Annotated[int, Field(ge=1, le=65_536)] = 32
     """KiB of an inner chunk, which is decoded whole; rows are a power of two."""
     shard_mib: Annotated[int, Field(ge=1, le=4096)] = 32
     """MiB of a Zarr shard file; rows are a power of two."""

@@ -65,7 +65,7 @@ class Geometry:
     """How many rows an inner chunk and a Zarr shard file hold, both powers of two.
 
     >>> Geometry.of(Store(), n_bins=128, itemsize=4)
-    Geometry(chunk_rows=128, shard_rows=65536)
+    Geometry(chunk_rows=64, shard_rows=65536)
     """
 
     chunk_rows: int
