@@ -1,9 +1,10 @@
 """Representations against peers: one core, one thread, interleaved, medians. `make bench-dsp`.
 
 Every contender is called once to warm up, then all are called in turn, round after round, so that a
-machine that slows down slows all of them. The ratio is that of the medians. Errors are the largest
+machine that slows down slows all of them. Time is the CPU time of the process, which has one thread:
+other work of the machine counts little. The ratio is that of the medians. Errors are the largest
 difference from a float64 reference, relative to its range, of all contenders that compute the same
-thing. All are called as their documentation shows, from an array of samples to an array of features:
+thing. All are called as their documentation shows, and give an array for an array of samples:
 kaldi-native-fbank takes its samples as a list and gives a frame at a time, which is part of its
 time. Peers that are not installed are named.
 """
@@ -43,14 +44,14 @@ Exact = NDArray[np.float64]
 
 
 def race(contenders: Contenders, rounds: int) -> dict[str, float]:
-    """Median seconds of each contender."""
+    """Median CPU seconds of each contender."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for run in range(rounds + 1):
         for name, contender in contenders.items():
-            started = time.perf_counter()
+            started = time.process_time()
             contender()
             if run:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(time.process_time() - started)
     return {name: median(seconds) for name, seconds in times.items()}
 
 
