@@ -1,12 +1,12 @@
 """Representations against peers: one core, one thread, interleaved, medians. `make bench-dsp`.
 
 Every contender is called once to warm up, then all are called in turn, round after round, so that a
-machine that slows down slows all of them. Time is the CPU time of the process, which has one thread:
-other work of the machine counts little. The ratio is that of the medians. Errors are the largest
-difference from a float64 reference, relative to its range, of all contenders that compute the same
-thing. All are called as their documentation shows, and give an array for an array of samples:
-kaldi-native-fbank takes its samples as a list and gives a frame at a time, which is part of its
-time. Peers that are not installed are named.
+machine that slows down slows all of them. Time is the CPU time of the process, which has one
+thread: other work of the machine counts little. The ratio is that of the medians. Errors are the
+largest difference from a float64 reference, relative to its range, of all contenders that compute
+the same thing. All are called as their documentation shows, and give an array for an array of
+samples: kaldi-native-fbank takes its samples as a list and gives a frame at a time, which is part
+of its time. Peers that are not installed are named.
 """
 
 import os
