@@ -337,13 +337,17 @@ def options(
     """Folders of audio to feature sets for machine learning, addressed by the hash of how."""
 
 
+# Last, since help lists commands as they register.
+import pipeline.cli_prove  # noqa: E402, F401
+
+
 def main() -> NoReturn:
     """Run the command; errors of use exit with 2, failures with 1."""
     try:
         app(standalone_mode=True)
     except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
         _fail(error, 2)
-    except OSError as error:
+    except (OSError, artifacts.DamagedArtifactError) as error:
         _fail(error, 1)
     sys.exit(0)
 

@@ -40,7 +40,7 @@ EXPERIMENT = "basilar"
 _UNFINISHED_SECONDS = 600  # after which a run that is not finished never will be
 
 
-class TrackerError(RuntimeError):
+class TrackerError(ConnectionError):
     """The tracking server could not be used; the message names it."""
 
 
