@@ -1,18 +1,33 @@
 """Commands that hold Basilar to its promises: verify, reproduce, why, diff."""
 
 import os
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.console import Json, Root, app, find_store, print_result, progress
+from pipeline import artifacts
+from pipeline.console import (
+    Json,
+    Root,
+    UsageError,
+    app,
+    find_key,
+    find_store,
+    print_result,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from pipeline.recover import Record
 
 Key = Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")]
 AudioRoot = Annotated[Path | None, typer.Option(help="Where the audio is now, if it moved.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 CPUS = os.cpu_count() or 1
+SHOWN = 50  # clips that are named at most
 
 
 @app.command()
@@ -73,3 +88,101 @@ def verify(
     )
     if not found.sound:
         raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    key: Key,
+    root: Annotated[Path | None, typer.Option(help="Folder that it was published in.")] = None,
+    tracking_uri: Annotated[
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, to take it from its run.")
+    ] = "",
+    audio_root: AudioRoot = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Empty folder to build in; left out: a temporary one.")
+    ] = None,
+    workers: Workers = CPUS,
+    shard_seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="Audio a shard, s; left out: as it was.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Largest difference, as a share of the range.")
+    ] = 1e-4,
+    as_json: Json = False,
+) -> None:
+    """Build a feature set again, from its store, the catalogue or its MLflow run, and compare.
+
+    Exit codes: 0 identical, 3 within the tolerance, 1 different, 2 wrong use.
+
+    Example: basilar reproduce 3f2a --root features
+    """
+    from pipeline.recover import MissingAudioError
+    from pipeline.reproduce import RebuildError
+    from pipeline.reproduce import reproduce as reproduce_set
+
+    if into is not None and into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise UsageError(f"--into {into}: is not empty; what is there would not be built again")
+    with tempfile.TemporaryDirectory(prefix="basilar-") as folder:
+        record = _record(key, root, tracking_uri, Path(folder))
+        try:
+            found = reproduce_set(
+                record,
+                into=into,
+                audio_root=audio_root,
+                workers=workers,
+                shard_seconds=shard_seconds,
+                tolerance=tolerance,
+                progress=progress("looking for audio"),
+            )
+        except (MissingAudioError, RebuildError) as error:
+            clips = {name: getattr(error, name, []) for name in ("missing", "changed")}
+            failed = {"key": record.key, "verdict": "different", "error": str(error), **clips}
+            print_result(failed, as_json, f"different: {error}")
+            raise typer.Exit(1) from None
+    count = len(found.differing)
+    result = {
+        **asdict(found),
+        "differing": [clip._asdict() for clip in found.differing[:SHOWN]],
+        "differing_clips": count,
+        "path": None if into is None else str(into / "features" / f"{found.key_now}.zarr"),
+        "seconds": round(found.seconds, 3),
+    }
+    lines = [
+        f"{found.verdict.replace('_', ' ')}: {found.key} from its {found.source}, {found.clips} "
+        f"clips, {found.found_elsewhere} of them under other names, in {found.seconds:.1f} s",
+        f"  digest  {found.digest}",
+    ]
+    if found.key_now != found.key:
+        lines.append(f"  key     {found.key_now} now: versions in it differ; the digest decides")
+    if found.verdict != "identical":
+        largest = "not known" if found.largest is None else f"{found.largest:.3g} of the range"
+        lines += [
+            f"  now     {found.digest_now}",
+            f"  largest difference {largest}, tolerated {found.tolerance:g}",
+            *(f"  {name}: {then} then, {now} now" for name, (then, now) in found.changes.items()),
+            *(
+                f"  {clip.id}: from {clip.stage} on: {clip.reason}"
+                for clip in found.differing[:SHOWN]
+            ),
+            *([f"  … and {count - SHOWN} more clips"] if count > SHOWN else []),
+        ]
+    print_result(result, as_json, *lines)
+    raise typer.Exit({"identical": 0, "within_tolerance": 3, "different": 1}[found.verdict])
+
+
+def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Record":
+    """What is recorded of a key under a root, or else in MLflow."""
+    from pipeline import recover
+
+    if root is None and not tracking_uri:
+        raise UsageError("name --root, or --tracking-uri, to find what is recorded of the key")
+    try:
+        if root is not None:
+            try:
+                return recover.of_root(root, find_key(root, key))
+            except (UsageError, artifacts.DamagedArtifactError):
+                if not tracking_uri:
+                    raise
+        return recover.of_run(tracking_uri, key, folder)
+    except recover.NoRecordError as error:
+        raise UsageError(str(error)) from None

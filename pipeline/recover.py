@@ -123,6 +123,18 @@ def of_root(root: Path, key: str) -> Record:
     raise DamagedArtifactError("\n".join(dict.fromkeys(problems)))
 
 
+def of_run(uri: str, key: str, folder: Path) -> Record:
+    """The record in the MLflow run of a key, or of its beginning, downloaded into a folder.
+
+    Raises NoRecordError, TrackerError, or DamagedArtifactError if it is not to be believed.
+    """
+    from pipeline import tracking  # imports mlflow
+
+    store = tracking.fetch_run(uri, key, folder)
+    record = of_folder(folder, "mlflow")
+    return replace(record, store=store if (store / "zarr.json").exists() else None)
+
+
 def of_folder(folder: Path, source: str) -> Record:
     """The record in `feature_set.json`, `manifest.parquet` and `clips.parquet` of a folder.
 

@@ -1,8 +1,11 @@
 import json
+import shutil
 
 import pytest
 
-from pipeline import cli
+from dsp import resample
+from pipeline import cli, tracking
+from pipeline.transform import Transform
 from tests.damage import flip, store_of
 
 
@@ -33,7 +36,7 @@ def as_json(basilar):
 
 
 def test_every_command_has_an_example(basilar):
-    for command in ("verify",):
+    for command in ("verify", "reproduce"):
         code, out, _ = basilar(command, "--help")
         assert code == 0
         assert f"Example: basilar {command}" in " ".join(out.split())
@@ -69,3 +72,80 @@ def test_a_repair_that_is_not_possible_exits_with_one(basilar, as_json, root, bu
     assert (code, out) == (1, "")
     assert "no file holds it" in err
     assert "no file holds it" in as_json(*arguments)[1]["error"]
+
+
+def test_reproduce(basilar, as_json, root, built, tmp_path, monkeypatch):
+    key, new = built.plan.key, tmp_path / "new"
+    code, found = as_json("reproduce", key[:6], "--root", root, "--into", new, "--workers", 1)
+    assert (code, found["verdict"], found["source"]) == (0, "identical", "store")
+    assert found["digest"] == found["digest_now"]
+    assert found["path"] == str(new / "features" / f"{key}.zarr")
+    code, out, _ = basilar("reproduce", key, "--root", root, "--workers", 1)
+    assert code == 0
+    assert out.startswith(f"identical: {key} from its store, 12 clips")
+    original = Transform.represent
+    monkeypatch.setattr(Transform, "represent", lambda *a: [x + 1e-4 for x in original(*a)])
+    monkeypatch.setattr(resample, "VERSION", 99)
+    code, found = as_json("reproduce", key, "--root", root, "--workers", 1)
+    assert (code, found["verdict"], found["differing_clips"]) == (3, "within_tolerance", 12)
+    assert 0 < found["largest"] < found["tolerance"]
+    code, out, _ = basilar(
+        "reproduce", key, "--root", root, "--workers", 1, "--tolerance", 1e-9, "--shard-seconds", 9
+    )
+    assert code == 1
+    assert "different: " in out
+    assert "op resample: 1 then, 99 now" in out
+    assert "versions in it differ; the digest decides" in out
+    assert "b/04.wav: from representation on: by 7.6" in out
+
+
+def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built, tmp_path):
+    audio = shutil.copytree(built.plan.manifest.root, tmp_path / "audio")
+    flip(audio / "b" / "01.wav")
+    (audio / "c" / "02.wav").unlink()
+    arguments = ("reproduce", built.plan.key, "--root", root, "--audio-root", audio)
+    code, found = as_json(*arguments)
+    assert (code, found["verdict"]) == (1, "different")
+    assert (found["missing"], found["changed"]) == (["c/02.wav"], ["b/01.wav"])
+    code, out, _ = basilar(*arguments)
+    assert code == 1
+    assert "b/01.wav: its file has changed" in out
+
+
+def test_reproduce_from_mlflow(as_json, root, built, tmp_path, tracker):
+    tracking.log_run(store_of(root), built.plan.manifest, tracker, folder=tmp_path / "mlflow")
+    shutil.rmtree(root / "features")
+    shutil.rmtree(root / "catalogue")
+    arguments = ("reproduce", built.plan.key[:9], "--tracking-uri", tracker, "--workers", 1)
+    for more in ((), ("--root", root)):
+        code, found = as_json(*arguments, *more)
+        assert (code, found["verdict"], found["source"]) == (0, "identical", "mlflow")
+    assert as_json("reproduce", "ffff", "--tracking-uri", tracker)[0] == 2
+    code, found = as_json("reproduce", "ffff", "--tracking-uri", "nonsense://x")
+    assert code == 1
+    assert "nonsense://x" in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "ffff", "--root", "ROOT"], "no feature set with a key that begins with 'ffff'"),
+        (["reproduce", "ffff", "--root", "ROOT"], "no feature set with a key that begins with"),
+        (["reproduce", "ffff"], "name --root, or --tracking-uri"),
+        (["reproduce", "", "--root", "ROOT", "--into", "ROOT"], "is not empty"),
+    ],
+)
+def test_wrong_use_exits_with_two_and_says_what_is_right(basilar, built, arguments, message):
+    arguments = [str(built.root) if part == "ROOT" else part for part in arguments]
+    code, out, err = basilar(*arguments)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+
+
+def test_a_damaged_record_exits_with_one(as_json, root, built):
+    shutil.rmtree(root / "features")
+    (file,) = (root / "catalogue" / "features").glob("*.json")
+    file.write_text("{")
+    code, found = as_json("reproduce", built.plan.key, "--root", root)
+    assert code == 1
+    assert f"{file} cannot be read" in found["error"]
