@@ -186,3 +186,94 @@ def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Re
         return recover.of_run(tracking_uri, key, folder)
     except recover.NoRecordError as error:
         raise UsageError(str(error)) from None
+
+
+@app.command()
+def why(
+    a: Annotated[str, typer.Argument(help="Key, recipe (.toml) or manifest (.parquet).")],
+    b: Annotated[
+        str | None, typer.Argument(help="Another; left out: the nearest other key of the root.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that keys were published in.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every field and clip in which two feature sets, recipes or manifests differ.
+
+    Exit codes: 0 equal, 1 different, 2 wrong use.
+
+    Example: basilar why 3f2a params/log_mel.toml --root features
+    """
+    from pipeline import why as module
+    from pipeline.recover import of_root
+
+    def is_file(name: str) -> bool:
+        return Path(name).suffix in (".toml", ".parquet")
+
+    def side(name: str) -> module.Side:
+        if is_file(name):
+            return module.Side.of_file(Path(name))
+        if root is None:
+            raise UsageError(f"{name}: is no .toml or .parquet; name --root to look for a key")
+        return module.Side.of_record(of_root(root, find_key(root, name)))
+
+    one = side(a)
+    if b is not None:
+        try:
+            found = module.why(one, side(b))
+        except module.IncomparableError as error:
+            raise UsageError(str(error)) from None
+    else:
+        if root is None:
+            raise UsageError("name what to compare with, or --root to take its nearest key")
+        near = module.nearest(root, one, but="" if is_file(a) else find_key(root, a))
+        if near is None:
+            raise UsageError(f"{root}: there is no other key to compare {a} with")
+        found = near[1]
+    print_result(found.as_dict(), as_json, *found.lines())
+    if found.count:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    a: Key,
+    b: Key,
+    root: Root,
+    as_json: Json = False,
+) -> None:
+    """How far apart the values of two feature sets of the same clips are, by bin.
+
+    Exit codes: 0 equal, 1 different, 2 wrong use, as for sets of other bins or frames.
+
+    Example: basilar diff 3f2a 9b01 --root features
+    """
+    from pipeline.dataset import FeatureSet
+    from pipeline.differences import IncomparableError, compare
+
+    one, two = (FeatureSet.open(find_store(root, key)) for key in (a, b))
+    try:
+        found = compare(one, two, progress("comparing"))
+    except IncomparableError as error:
+        raise UsageError(str(error)) from None
+    result = {
+        **asdict(found),
+        "a": one.key,
+        "b": two.key,
+        "equal": found.equal,
+        "mean": found.mean.tolist(),
+        "largest": found.largest.tolist(),
+    }
+    lines = [
+        f"{found.clips} clips, {found.frames} frames; clips of one set alone: {found.only[0]} and "
+        f"{found.only[1]}",
+        f"largest difference {found.largest.max():.6g}, in {found.worst}; the values of "
+        f"{one.key[:12]} span {found.span:.6g}",
+        "bin           mean        largest",
+        *(
+            f"{i:3} {mean:14.6g} {largest:14.6g}"
+            for i, (mean, largest) in enumerate(zip(found.mean, found.largest, strict=True))
+        ),
+    ]
+    print_result(result, as_json, *(["equal"] if found.equal else lines))
+    if not found.equal:
+        raise typer.Exit(1)
