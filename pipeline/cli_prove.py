@@ -158,6 +158,7 @@ def reproduce(
         largest = "not known" if found.largest is None else f"{found.largest:.3g} of the range"
         lines += [
             f"  now     {found.digest_now}",
+            *([] if count else ["  every clip is what it was: the recorded digest is not theirs"]),
             f"  largest difference {largest}, tolerated {found.tolerance:g}",
             *(f"  {name}: {then} then, {now} now" for name, (then, now) in found.changes.items()),
             *(

@@ -1,10 +1,11 @@
 """What all tests share: the corpora, a cache of their own, and small made-up audio."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,9 @@ def audio_folder(tmp_path: Path, noise: Callable[..., NDArray[np.float32]]) -> P
 SMALL = {
     "name": "small",
     "resample": {"sample_rate": 8000},
-    "representation": {"kind": "log_mel", "n_fft": 256, "hop_length": 64, "n_mels": 8},
+    "representation": {
+        **{"kind": "log_mel", "n_fft": 256, "hop_length": 64, "n_mels": 8, "top_db": 80.0}
+    },
     "normalization": {"kind": "standard"},
     "store": {"chunk_kib": 1, "shard_mib": 1},
 }
@@ -100,6 +103,35 @@ def root(built: "Build", tmp_path: Path) -> Path:
     """A copy of the root of `built`, to damage; what is linked in it stays linked."""
     subprocess.run(["cp", "-a", built.root, tmp_path / "root"], check=True)
     return tmp_path / "root"
+
+
+@pytest.fixture
+def basilar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process: (exit code, standard output, standard error)."""
+    from pipeline import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["basilar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stopped.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def as_json(basilar: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, Any]]:
+    """Run the command with --json: (exit code, the object on standard output)."""
+
+    def run(*arguments: object) -> tuple[int, Any]:
+        code, out, _ = basilar(*arguments, "--json")
+        assert out.count("\n") == 1
+        return code, json.loads(out)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,9 @@
-import json
 import shutil
 
 import pytest
 
 from dsp import resample
-from pipeline import cli, engines, tracking
+from pipeline import engines, tracking
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan
@@ -12,32 +11,6 @@ from pipeline.tasks import Build
 from pipeline.transform import Transform
 from tests.conftest import SMALL
 from tests.damage import flip, store_of
-
-
-@pytest.fixture
-def basilar(capsys, monkeypatch):
-    """Run the command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["basilar", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        said = capsys.readouterr()
-        return stopped.value.code, said.out, said.err
-
-    return run
-
-
-@pytest.fixture
-def as_json(basilar):
-    """Run the command with --json: (exit code, the object on standard output)."""
-
-    def run(*arguments):
-        code, out, _ = basilar(*arguments, "--json")
-        assert out.count("\n") == 1
-        return code, json.loads(out)
-
-    return run
 
 
 def test_every_command_has_an_example(basilar):
