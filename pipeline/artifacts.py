@@ -122,7 +122,7 @@ def read_table(path: Path) -> "pa.Table":
     """Read a Parquet file (`pyarrow.parquet.read_table` would import pandas to do it)."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         return file.read(use_threads=False)
 
 

@@ -134,6 +134,9 @@ def build(
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: under the root.")
     ] = "",
     dry_run: Annotated[bool, typer.Option(help="Print what would be done.")] = False,
+    explain: Annotated[
+        bool, typer.Option(help="With --dry-run: and why it is not cached.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Build a feature set, or find it built.
@@ -149,8 +152,10 @@ def build(
     except ValueError as error:
         raise UsageError(str(error)) from None
     planned = Build(root.absolute(), plan, tracker, _keep(keep), max_bad)
+    if explain and not dry_run:
+        raise UsageError("--explain says why a planned build is not cached; add --dry-run")
     if dry_run:
-        _dry_run(planned, as_json)
+        _dry_run(planned, explain, as_json)
         return
     from pipeline import engines
 
@@ -279,8 +284,8 @@ def _split(text: str | None) -> dict[str, float] | Path | None:
         raise UsageError(f"--split {text!r}: write shares as train=0.8,test=0.2") from None
 
 
-def _dry_run(planned: Any, as_json: bool) -> None:
-    """Print what a build would do: shards by stage, and the disk they need."""
+def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
+    """Print what a build would do: shards by stage, the disk they need, and if asked for, why."""
     plan, work = planned.plan, planned.work()
     total = len(plan.shards)
     kind = plan.recipe.representation
@@ -310,6 +315,14 @@ def _dry_run(planned: Any, as_json: bool) -> None:
         "stages": stages,
         "disk_bytes": disk,
     }
+    reasons = []
+    if explain:
+        from pipeline.why import explain as explain_build
+
+        near, found = explain_build(planned)
+        result["explain"] = {"nearest": near, "stages": found}
+        reasons = [f"  why, against {near[:12]}:"] if near else []
+        reasons += [f"  {stage:15} {line}" for stage, lines in found.items() for line in lines]
     print_result(
         result,
         as_json,
@@ -319,6 +332,7 @@ def _dry_run(planned: Any, as_json: bool) -> None:
             for stage, counts in stages.items()
         ),
         f"  disk needed     {disk / 1e6:.1f} MB",
+        *reasons,
     )
 
 
@@ -337,13 +351,17 @@ def options(
     """Folders of audio to feature sets for machine learning, addressed by the hash of how."""
 
 
+# Last, since help lists commands as they register.
+import pipeline.cli_prove  # noqa: E402, F401
+
+
 def main() -> NoReturn:
     """Run the command; errors of use exit with 2, failures with 1."""
     try:
         app(standalone_mode=True)
     except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
         _fail(error, 2)
-    except OSError as error:
+    except (OSError, artifacts.DamagedArtifactError) as error:
         _fail(error, 1)
     sys.exit(0)
 

@@ -29,11 +29,25 @@ class UsageError(Exception):
 
 def find_store(root: Path, key: str) -> Path:
     """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
-    matches = sorted((root / "features").glob("[!.]*.zarr"))
-    found = [path for path in matches if path.name.startswith(key)]
+    stores = {path.stem: path for path in (root / "features").glob("[!.]*.zarr")}
+    return stores[_find(root, key, sorted(stores))]
+
+
+def find_key(root: Path, key: str) -> str:
+    """The key that begins with `key`, of all that were ever published under a root.
+
+    Raises UsageError if there is none, or several.
+    """
+    from pipeline.recover import recorded_keys
+
+    return _find(root, key, recorded_keys(root))
+
+
+def _find(root: Path, key: str, keys: list[str]) -> str:
+    found = [name for name in keys if name.startswith(key)]
     if len(found) == 1:
         return found[0]
-    known = ", ".join(path.stem[:12] for path in (found or matches)[:10]) or "none"
+    known = ", ".join(name[:12] for name in (found or keys)[:10]) or "none"
     problem = "several feature sets" if found else "no feature set"
     raise UsageError(f"{root}: {problem} with a key that begins with {key!r}; there is: {known}")
 

@@ -105,7 +105,7 @@ class FeatureSet:
     @cached_property
     def n_frames(self) -> NDArray[np.int64]:
         """How many frames each clip has: int64 (clips,)."""
-        return self._of_selected(_dense(self.path / "n_frames"))
+        return self._of_selected(dense(self.path / "n_frames"))
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -133,7 +133,7 @@ class FeatureSet:
     def stats(self) -> dict[str, NDArray[Any]]:
         """Statistics of the fit split by name: mean, std, min, max, histogram, centre, scale, …"""
         folders = sorted(path.parent for path in (self.path / "stats").glob("*/zarr.json"))
-        return {folder.name: _dense(folder) for folder in folders}
+        return {folder.name: dense(folder) for folder in folders}
 
     @cached_property
     def labels(self) -> list[str]:
@@ -276,7 +276,7 @@ class FeatureSet:
         from dsp import moments
         from pipeline.recipe import Recipe
 
-        kept = [_dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]
+        kept = [dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]
         per_clip = moments.of_clips(
             np.stack([self._of_selected(values) for values in kept], axis=1),
             self.n_frames,
@@ -320,15 +320,15 @@ class FeatureSet:
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
-        return self._of_selected(_dense(self.path / "start"))
+        return self._of_selected(dense(self.path / "start"))
 
     @cached_property
     def _centre(self) -> NDArray[np.float32]:
-        return np.array(_dense(self.path / "stats" / "centre"))
+        return np.array(dense(self.path / "stats" / "centre"))
 
     @cached_property
     def _scale(self) -> NDArray[np.float32]:
-        return np.array(_dense(self.path / "stats" / "scale"))
+        return np.array(dense(self.path / "stats" / "scale"))
 
     @cached_property
     def _columns(self) -> list[str]:
@@ -361,7 +361,7 @@ def _halves() -> NDArray[np.float32]:
         return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
-def _dense(folder: Path) -> NDArray[Any]:
+def dense(folder: Path) -> NDArray[Any]:
     """A small array of the store; mapped straight from its file if it is one plain chunk."""
     metadata = json.loads((folder / "zarr.json").read_bytes())
     shape = metadata["shape"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import luigi
 
 from pipeline.keys import STAGES
-from pipeline.tasks import Build, LogRun, logged_run, new_attempt
+from pipeline.tasks import Build, LogRun, Publish, logged_run, new_attempt
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
 
@@ -29,12 +29,16 @@ class Outcome:
         return max(self.computed.values())
 
 
-def run(build: Build, *, workers: int) -> Outcome:
-    """Carry out a build with Luigi's own scheduler; a cached one only looks for its last output."""
+def run(build: Build, *, workers: int, log: bool = True) -> Outcome:
+    """Carry out a build with Luigi's own scheduler; a cached one only looks for its last output.
+
+    Without `log` it ends with the published feature set and is no run in MLflow.
+    """
     started = time.perf_counter()
     new_attempt()
     pending = build.work().pending
-    succeeded = run_luigi(LogRun.of(build.register()), workers=workers)
+    last = LogRun if log else Publish
+    succeeded = run_luigi(last.of(build.register()), workers=workers)
     left = build.work().pending
     computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
     return Outcome(
@@ -42,7 +46,7 @@ def run(build: Build, *, workers: int) -> Outcome:
         computed=computed,
         cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},
         seconds=time.perf_counter() - started,
-        mlflow_run_id=logged_run(build),
+        mlflow_run_id=logged_run(build) if log else None,
     )
 
 

@@ -57,14 +57,15 @@ def hash_of(type_tag: str, **fields: Any) -> str:
     return _sha256(canonical({"type": type_tag, "schema": SCHEMA, **fields}).encode())[:32]
 
 
-def recipe_hashes(recipe: Recipe) -> dict[str, str]:
+def recipe_hashes(recipe: Recipe, versions: Mapping[str, int] | None = None) -> dict[str, str]:
     """The recipe hash of each stage; each contains the one before it.
 
-    The last, `normalization`, is the hash of the whole recipe.
+    The last, `normalization`, is the hash of the whole recipe. `versions` are op versions that were
+    recorded; left out: those of this installation.
     """
     hashes: dict[str, str] = {}
     upstream: str | None = None
-    for stage, version in op_versions(recipe).items():
+    for stage, version in (versions or op_versions(recipe)).items():
         parameters = getattr(recipe, stage).model_dump()
         upstream = hash_of(stage, op_version=version, parameters=parameters, upstream=upstream)
         hashes[stage] = upstream
@@ -79,6 +80,11 @@ def op_versions(recipe: Recipe) -> dict[str, int]:
         "representation": representations.VERSIONS[recipe.representation.kind],
         "normalization": 1,
     }
+
+
+def feature_key(recipe_hash: str, manifest_hash: str, decoders: list[str]) -> str:
+    """The key of a feature set: recipe, manifest, and the decoders of lossy files."""
+    return hash_of("features", recipe=recipe_hash, manifest=manifest_hash, decoders=decoders)
 
 
 def content_hash(sha256: str, offset: float | None, duration: float | None) -> str:

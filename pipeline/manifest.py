@@ -121,7 +121,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
             stored = root.relative_to(folder) if root.is_relative_to(folder) else root
             metadata = json.dumps({"schema": 1, "root": stored.as_posix()}).encode()
             table = manifest.table.replace_schema_metadata({_METADATA_KEY: metadata})
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, write_page_checksum=True)
         elif path.suffix == ".csv":
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, SCHEMA.names)

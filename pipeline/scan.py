@@ -87,6 +87,15 @@ def scan(
     return Manifest(root, pa.Table.from_pylist(clips, SCHEMA)), skipped
 
 
+def contents(
+    root: Path, paths: Iterable[str] | None = None, progress: Progress = lambda items, total: items
+) -> dict[str, str]:
+    """The SHA-256 of audio files by path below `root`: of `paths`, or of all there are."""
+    looked = sorted(_walk(root) if paths is None else paths)
+    facts = zip(looked, _inspect(root, looked, False, progress), strict=True)
+    return {path: seen["sha256"] for path, seen in facts if seen is not None}
+
+
 class FileCache:
     """What was seen in files, by (path, size, mtime in ns, inode); a context manager.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from pipeline import audio
-from pipeline.keys import STAGES, hash_of, recipe_hashes
+from pipeline.keys import STAGES, feature_key, hash_of, recipe_hashes
 from pipeline.manifest import Manifest, ManifestError
 from pipeline.recipe import Recipe
 from pipeline.stages import Source
@@ -54,12 +54,7 @@ class Plan:
     @cached_property
     def key(self) -> str:
         """The key of the feature set: recipe, manifest, and the decoders of lossy files."""
-        return hash_of(
-            "features",
-            recipe=self.hashes["normalization"],
-            manifest=self.manifest.hash,
-            decoders=self.decoders,
-        )
+        return feature_key(self.hashes["normalization"], self.manifest.hash, self.decoders)
 
     @cached_property
     def decoders(self) -> list[str]:

@@ -218,6 +218,9 @@ def publish(
             "quarantined": len(quarantined),
             "seconds": total_seconds,
             "shard_seconds": plan.shard_seconds,
+            "shards": dict(
+                zip((shard_folder(shard).name for shard in plan.shards), n_files, strict=True)
+            ),
             "op_versions": op_versions(recipe),
             "decoders": plan.decoders,
             **_provenance(recipe),
@@ -281,7 +284,7 @@ def _write_tables(
 ) -> None:
     """Write clips.parquet, quarantine.parquet, and the arrays with one row a clip."""
     schema = pa.schema([(name, _CLIPS[name]) for name in clips])
-    pq.write_table(pa.table(clips, schema), folder / "clips.parquet")
+    pq.write_table(pa.table(clips, schema), folder / "clips.parquet", write_page_checksum=True)
     rows = [
         dict(zip(_QUARANTINE.names[-len(entry) :], entry, strict=True)) for entry in quarantined
     ]

@@ -17,13 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Before mlflow is imported: no telemetry, whole values, and no minutes of retries.
+# Before mlflow is imported: no telemetry, whole values, no minutes of retries, and no chatter.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_TRUNCATE_LONG_VALUES": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -37,12 +38,13 @@ from pipeline import artifacts
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import Manifest, write_manifest
 from pipeline.recipe import Recipe
+from pipeline.recover import NoRecordError
 
 EXPERIMENT = "basilar"
 _UNFINISHED_SECONDS = 600  # after which a run that is not finished never will be
 
 
-class TrackerError(RuntimeError):
+class TrackerError(ConnectionError):
     """The tracking server could not be used; the message names it."""
 
 
@@ -122,6 +124,34 @@ def _log_once(
     except Exception as error:
         # MLflow, its database and its transports raise what they like: whatever it is, what is to
         # be logged is on the disk, and nothing must fail for it.
+        raise TrackerError(f"{uri}: {type(error).__name__}: {error}") from error
+
+
+def fetch_run(uri: str, key: str, folder: Path) -> Path:
+    """Download what `log_run` logged of the set whose key begins with `key` into a folder.
+
+    Returns where its store was. Raises NoRecordError if no set has this key, or several have;
+    TrackerError if the tracker does not answer.
+    """
+    if not re.fullmatch("[0-9a-f]+", key):
+        raise NoRecordError(f"{key!r} is no key, nor the beginning of one")
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
+        runs = client.search_runs(
+            [experiment.experiment_id for experiment in experiments],
+            f"tags.`basilar.key` LIKE '{key}%' AND attributes.status = 'FINISHED'",
+        )
+        keys = sorted({run.data.tags["basilar.key"] for run in runs})
+        if len(keys) != 1:
+            known = f"there is: {', '.join(found[:12] for found in keys)}" if keys else "none"
+            raise NoRecordError(f"{uri}: runs of a key that begins with {key!r}: {known}")
+        for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
+            client.download_artifacts(runs[0].info.run_id, name, str(folder))
+        return Path(runs[0].data.tags["basilar.path"])
+    except NoRecordError:
+        raise
+    except Exception as error:  # as in log_run
         raise TrackerError(f"{uri}: {type(error).__name__}: {error}") from error
 
 

@@ -1,14 +1,22 @@
 """What all tests share: the corpora, a cache of their own, and small made-up audio."""
 
+import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import soundfile as sf
 from hypothesis import settings
 from numpy.typing import NDArray
+
+from pipeline.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.tasks import Build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Shared machines stall: how long an example takes says nothing about it.
@@ -55,6 +63,75 @@ def audio_folder(tmp_path: Path, noise: Callable[..., NDArray[np.float32]]) -> P
         # Not as floats: their PEAK chunk holds the time of writing, and so would the hash.
         sf.write(file, noise(2400 + 400 * seed, seed), 8000, subtype="PCM_16")
     return folder
+
+
+SMALL = {
+    "name": "small",
+    "resample": {"sample_rate": 8000},
+    "representation": {
+        **{"kind": "log_mel", "n_fft": 256, "hop_length": 64, "n_mels": 8, "top_db": 80.0}
+    },
+    "normalization": {"kind": "standard"},
+    "store": {"chunk_kib": 1, "shard_mib": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
+    """A published feature set of several shards, to read: 12 clips, two equal, and a bad one."""
+    from pipeline import engines
+    from pipeline.scan import scan
+    from pipeline.shards import Plan
+    from pipeline.tasks import Build
+
+    folder = tmp_path_factory.mktemp("built")
+    for i in range(12):
+        file = folder / "audio" / "abc"[i % 3] / f"{i:02}.wav"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(0 if i == 9 else i)
+        y = 0.1 * rng.standard_normal(2400 + 400 * (i % 9))
+        sf.write(file, y, 11025 if i == 5 else 8000, subtype="PCM_16")
+    (folder / "audio" / "broken.wav").write_bytes(b"RIFF broken")
+    manifest, _ = scan(folder / "audio", label="parent", split={"train": 0.7, "test": 0.3})
+    build = Build(folder / "root", Plan(Recipe.from_dict(SMALL), manifest, 1.0), "")
+    assert engines.run(build, workers=1, log=False).succeeded
+    return build
+
+
+@pytest.fixture
+def root(built: "Build", tmp_path: Path) -> Path:
+    """A copy of the root of `built`, to damage; what is linked in it stays linked."""
+    subprocess.run(["cp", "-a", built.root, tmp_path / "root"], check=True)
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def basilar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process: (exit code, standard output, standard error)."""
+    from pipeline import cli
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["basilar", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stopped.value.code or 0), said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def as_json(basilar: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, Any]]:
+    """Run the command with --json: (exit code, the object on standard output)."""
+
+    def run(*arguments: object) -> tuple[int, Any]:
+        code, out, _ = basilar(*arguments, "--json")
+        assert out.count("\n") == 1
+        return code, json.loads(out)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,167 @@
+"""Whether what a store says agrees: with its values, its recipe, its manifest and the catalogue.
+
+Every file is taken to be what was written (`pipeline.verify` looks at that first): what is found
+here was written wrong, or changed together with its checksum.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsp import moments
+from pipeline.artifacts import DamagedArtifactError, checksum, read_json, read_table
+from pipeline.dataset import FeatureSet, dense
+from pipeline.keys import digest, recipe_hashes, values_hash
+from pipeline.recipe import Recipe
+from pipeline.recover import Record, read_attributes
+from pipeline.statistics import MOMENTS
+
+_ROWS = 8192  # of features that are counted at once
+_CLIPS = 64  # that one thread looks at before the next
+
+Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
+
+
+class Problem(NamedTuple):
+    """Something that is not as it was published."""
+
+    file: str
+    problem: str
+
+
+def check(root: Path, record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]:
+    """Everything that a sound store's own files, and the catalogue, say about it.
+
+    `each` maps a function over batches of clips, in order.
+    """
+    yield from check_catalogue(root, record)
+    tables = list(check_tables(record, fs))
+    yield from tables
+    if not tables:
+        yield from check_values(record, fs, each)
+
+
+def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
+    """The catalogue must hold what a rebuild needs once the store is gone."""
+    folder, attributes = root / "catalogue", record.attributes
+    file = folder / "features" / f"{record.key}.json"
+    try:
+        if read_attributes(file) != attributes:
+            yield Problem(str(file), f"is not what {record.store}/zarr.json says")
+    except DamagedArtifactError as error:
+        yield Problem(str(file), str(error))
+    file = folder / "features" / f"{record.key}.parquet"
+    if not file.exists() or checksum(file) != checksum(record.clips_file):
+        yield Problem(str(file), f"is no copy of {record.clips_file}")
+    file = folder / "recipes" / f"{attributes['recipe_hash']}.json"
+    try:
+        hashes = recipe_hashes(Recipe.from_dict(read_json(file)), attributes["op_versions"])
+        if hashes != attributes["hashes"]:
+            yield Problem(str(file), "does not hash to its name")
+    except (OSError, ValueError, AttributeError) as error:
+        yield Problem(str(file), f"cannot be read: {error}")
+
+
+def check_tables(record: Record, fs: FeatureSet) -> Iterator[Problem]:
+    """Every clip of the manifest is in the store as the manifest has it, or in quarantine."""
+    clips_file, clips, manifest = str(record.clips_file), record.clips, record.manifest
+    names = ("id", "sha256", "offset", "label", "group")
+    columns: dict[str, list[Any]] = {name: manifest.column(name) for name in names}
+    columns |= {"content": manifest.contents, "split": manifest.splits}
+    quarantine = fs.path / "quarantine.parquet"
+    lost = set(read_table(quarantine).column("id").to_pylist())
+    for clip_id in sorted(lost - set(columns["id"])):
+        yield Problem(str(quarantine), f"{clip_id} is no clip of the manifest")
+    rows = [row for row in record.plan().order if columns["id"][row] not in lost]
+    if len(rows) != len(clips):
+        yield Problem(clips_file, f"has {len(clips)} clips; {len(rows)} of the manifest are usable")
+        return
+    for row, clip in zip(rows, clips, strict=True):
+        for name, column in columns.items():
+            if clip[name] != column[row]:
+                said = f"{name} is {clip[name]!r}, in the manifest {column[row]!r}"
+                yield Problem(clips_file, f"{clip['id']}: {said}")
+    for name in ("start", "n_frames"):
+        if dense(fs.path / name).tolist() != [clip[name] for clip in clips]:
+            yield Problem(str(fs.path / name), f"is not what {clips_file} says")
+    frames = sum(clip["n_frames"] for clip in clips)
+    for name, total in {"clips": len(clips), "frames": frames, "quarantined": len(lost)}.items():
+        if record.attributes[name] != total:
+            said = f"{name} is {record.attributes[name]}, and should be {total}"
+            yield Problem(str(fs.path / "zarr.json"), said)
+
+
+def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]:
+    """Hash, moments and statistics of every clip anew from its values, and the digest of all."""
+    clips, recipe = record.clips, record.recipe
+    kind, split = recipe.representation, recipe.normalization.split
+    stored = np.stack([dense(fs.path / "moments" / name) for name in MOMENTS], axis=1)
+    fitted = np.array([split in ("all", clip["split"]) for clip in clips])
+    same: dict[tuple[Any, ...], list[int]] = {}  # clips of equal content share their rows
+    for row, clip in enumerate(clips):
+        same.setdefault((clip["start"], clip["n_frames"], clip["values_sha256"]), []).append(row)
+    groups = list(same.values())
+
+    def look(batch: list[list[int]]) -> tuple[list[Problem], NDArray[np.int64]]:
+        problems = []
+        histogram = np.zeros((fs.n_bins, moments.N_CELLS), np.int64)
+        for rows in batch:
+            clip = clips[rows[0]]
+            try:
+                x = fs.read(rows[0])
+            except (DamagedArtifactError, IndexError, OSError) as error:
+                problems.append(Problem(_file_of(fs, rows[0]), f"{clip['id']}: {error}"))
+                continue
+            described = moments.moments(x, pivot=kind.pivot).tobytes()
+            if values_hash(x) != clip["values_sha256"]:
+                said = f"{clip['id']}: its values do not hash to values_sha256"
+                problems.append(Problem(_file_of(fs, rows[0]), said))
+            elif any(stored[row].tobytes() != described for row in rows):
+                said = f"those of {clip['id']} are not of its values"
+                problems.append(Problem(str(fs.path / "moments"), said))
+            if weight := int(fitted[rows].sum()):
+                for start in range(0, len(x), _ROWS):
+                    counted = moments.histogram(x[start : start + _ROWS], grid=kind.grid)
+                    histogram += weight * counted
+        return problems, histogram
+
+    batches = [groups[i : i + _CLIPS] for i in range(0, len(groups), _CLIPS)]
+    histogram = np.zeros((fs.n_bins, moments.N_CELLS), np.int64)
+    for problems, counted in each(look, batches):
+        yield from problems
+        histogram += counted
+
+    n_frames = np.array([clip["n_frames"] for clip in clips])
+    found = digest(
+        ((clip["content"], clip["values_sha256"]) for clip in clips),
+        n_frames,
+        n_bins=fs.n_bins,
+        dtype=str(fs.dtype),
+    )
+    if found != record.digest:
+        said = f"digest is {record.digest}; the values hash to {found}"
+        yield Problem(str(fs.path / "zarr.json"), said)
+    summary = moments.merge(stored[fitted], n_frames[fitted], pivot=kind.pivot)
+    normalization = recipe.normalization
+    centre, scale = moments.centre_and_scale(
+        summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid
+    )
+    expected: dict[str, NDArray[Any]] = {
+        **{name: getattr(summary, name) for name in ("mean", "std", "min", "max")},
+        **{"centre": centre, "scale": scale, "histogram": histogram, "edges": kind.grid.edges()},
+    }
+    for name, values in expected.items():
+        if dense(fs.path / "stats" / name).tobytes() != values.tobytes():
+            yield Problem(str(fs.path / "stats" / name), "is not the statistic of the values")
+    counts = {"frames": summary.count, "clips": int(fitted.sum())}
+    file = fs.path / "stats" / "zarr.json"
+    if read_json(file)["attributes"] != counts:
+        yield Problem(str(file), f"its counts are not {counts}")
+
+
+def _file_of(fs: FeatureSet, row: int) -> str:
+    """The shard file that a clip starts in."""
+    return str(fs.path / "features" / "c" / str(fs.files[row]) / "0")

@@ -1,0 +1,233 @@
+"""What a feature set was made of: its record, and its audio wherever it lies now.
+
+Every published key is recorded three times: in its store, in the root's catalogue, which survives
+the store, and in its MLflow run. A record that does not hash to its own key is not believed.
+"""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.artifacts import DamagedArtifactError, read_table
+from pipeline.keys import feature_key, recipe_hashes
+from pipeline.manifest import Manifest, read_manifest
+from pipeline.recipe import Recipe
+from pipeline.scan import Progress, contents
+from pipeline.shards import Plan
+
+
+class NoRecordError(ValueError):
+    """No key, or no single one, is recorded where it was looked for."""
+
+
+class MissingAudioError(OSError):
+    """Clips whose audio is not there any more: `missing`, or `changed` at its place."""
+
+    def __init__(self, root: Path, missing: list[str], changed: list[str]) -> None:
+        self.missing, self.changed = missing, changed
+        lines = [
+            f"{clip}: {what}"
+            for clips, what in ((changed, "its file has changed"), (missing, "no file holds it"))
+            for clip in clips
+        ]
+        more = f"\n  … and {len(lines) - 50} more" if len(lines) > 50 else ""
+        super().__init__(
+            f"{root}: the audio of {len(lines)} clips is not there; restore it, or name the folder "
+            "it is in with --audio-root\n  " + "\n  ".join(lines[:50]) + more
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is recorded of a published feature set.
+
+    `source` says where: store, catalogue or mlflow. `clips_file` is its table of clips, `store`
+    where its values are, if they are at hand.
+    """
+
+    source: str
+    attributes: dict[str, Any]
+    manifest: Manifest
+    clips_file: Path
+    store: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of the feature set."""
+        return str(self.attributes["key"])
+
+    @property
+    def digest(self) -> str:
+        """The hash of its values."""
+        return str(self.attributes["digest"])
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe it was made by."""
+        return Recipe.from_dict(self.attributes["recipe"])
+
+    @cached_property
+    def clips(self) -> list[dict[str, Any]]:
+        """Its clips in content order, as the store's table has them."""
+        try:
+            rows: list[dict[str, Any]] = read_table(self.clips_file).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise DamagedArtifactError(f"{self.clips_file} cannot be read: {error}") from None
+        return rows
+
+    def plan(self, manifest: Manifest | None = None, shard_seconds: float | None = None) -> Plan:
+        """The plan that made it, over audio that may have moved and shards that may differ."""
+        seconds = shard_seconds or self.attributes["shard_seconds"]
+        return Plan(self.recipe, manifest or self.manifest, seconds)
+
+
+def recorded_keys(root: Path) -> list[str]:
+    """Every key that was ever published under a root, sorted."""
+    stores = {path.stem for path in (root / "features").glob("[!.]*.zarr")}
+    entries = {path.stem for path in (root / "catalogue" / "features").glob("[!.]*.json")}
+    return sorted(stores | entries)
+
+
+def of_root(root: Path, key: str) -> Record:
+    """The record of a key, from its store, or from the root's catalogue without a sound store.
+
+    Raises NoRecordError, or DamagedArtifactError if neither is to be believed.
+    """
+    store = root / "features" / f"{key}.zarr"
+    catalogue = root / "catalogue" / "features"
+    problems = []
+    for source, file, clips_file in (
+        ("store", store / "zarr.json", store / "clips.parquet"),
+        ("catalogue", catalogue / f"{key}.json", catalogue / f"{key}.parquet"),
+    ):
+        if not file.exists():
+            continue
+        try:
+            attributes = read_attributes(file)
+            manifest = manifest_of(root, attributes)
+        except DamagedArtifactError as error:
+            problems.append(str(error))
+            continue
+        record = Record(source, attributes, manifest, clips_file, store if store.exists() else None)
+        wrong = [f"{file}: {problem}" for problem in inconsistencies(record, key)]
+        if not wrong:
+            return record
+        problems += wrong
+    if not problems:
+        raise NoRecordError(f"{root}: {key} is neither in features nor in the catalogue")
+    raise DamagedArtifactError("\n".join(dict.fromkeys(problems)))
+
+
+def of_run(uri: str, key: str, folder: Path) -> Record:
+    """The record in the MLflow run of a key, or of its beginning, downloaded into a folder.
+
+    Raises NoRecordError, TrackerError, or DamagedArtifactError if it is not to be believed.
+    """
+    from pipeline import tracking  # imports mlflow
+
+    store = tracking.fetch_run(uri, key, folder)
+    record = of_folder(folder, "mlflow")
+    return replace(record, store=store if (store / "zarr.json").exists() else None)
+
+
+def of_folder(folder: Path, source: str) -> Record:
+    """The record in `feature_set.json`, `manifest.parquet` and `clips.parquet` of a folder.
+
+    Raises DamagedArtifactError if it is not to be believed.
+    """
+    attributes = read_attributes(folder / "feature_set.json")
+    manifest = _read_manifest(folder / "manifest.parquet")
+    record = Record(source, attributes, manifest, folder / "clips.parquet")
+    if wrong := list(inconsistencies(record, record.key)):
+        raise DamagedArtifactError(f"the record in {source} is damaged: {'; '.join(wrong)}")
+    return record
+
+
+def read_attributes(file: Path) -> dict[str, Any]:
+    """A feature set's attributes from `zarr.json`, the catalogue or MLflow.
+
+    Raises DamagedArtifactError if the file is not what was written.
+    """
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        attributes: dict[str, Any] = found if "key" in found else found["attributes"]["basilar"]
+        Recipe.from_dict(attributes["recipe"])
+        for name in ("key", "digest", "recipe_hash", "manifest_hash", "shard_seconds", "decoders"):
+            attributes[name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise DamagedArtifactError(f"{file} cannot be read: {problem}") from None
+    return attributes
+
+
+def manifest_of(root: Path, attributes: dict[str, Any]) -> Manifest:
+    """The manifest in a root's catalogue that attributes name. Raises DamagedArtifactError."""
+    name = attributes["manifest_hash"]
+    file = root / "catalogue" / "manifests" / f"{name}.parquet"
+    manifest = _read_manifest(file)
+    if manifest.hash != name:
+        raise DamagedArtifactError(f"{file} is damaged: it hashes to {manifest.hash}")
+    return manifest
+
+
+def inconsistencies(record: Record, key: str) -> Iterator[str]:
+    """What of a record does not hash to what it says, or to `key`."""
+    attributes = record.attributes
+    manifest_hash = record.manifest.hash
+    try:
+        recipe_hash = recipe_hashes(record.recipe, attributes["op_versions"])["normalization"]
+    except (KeyError, AttributeError) as error:
+        yield f"op_versions and recipe do not fit together: {error}"
+        return
+    if recipe_hash != attributes["recipe_hash"]:
+        yield f"the recipe hashes to {recipe_hash}, not to {attributes['recipe_hash']}"
+    if manifest_hash != attributes["manifest_hash"]:
+        yield f"the manifest hashes to {manifest_hash}, not to {attributes['manifest_hash']}"
+    found = feature_key(recipe_hash, manifest_hash, attributes["decoders"])
+    if not key == attributes["key"] == found:
+        yield f"key, recipe, manifest and decoders do not fit: {key}, {attributes['key']}, {found}"
+
+
+def locate(
+    manifest: Manifest,
+    audio_root: Path | None = None,
+    *,
+    needed: Collection[str] | None = None,
+    progress: Progress = lambda items, total: items,
+) -> Manifest:
+    """The manifest with the paths that its files have now, found by content where they moved.
+
+    Looks below `audio_root`, by default the manifest's own root. `needed` are the contents that
+    must be there, by default all. Raises MissingAudioError, which names clips.
+    """
+    root = (audio_root or manifest.root).absolute()
+    paths, hashes = manifest.column("path"), manifest.column("sha256")
+    every = range(len(manifest))
+    rows = [i for i in every if needed is None or manifest.contents[i] in needed]
+    there = contents(root, {paths[i] for i in rows if (root / paths[i]).is_file()}, progress)
+    lost = [i for i in rows if there.get(paths[i]) != hashes[i]]
+    if lost:
+        found = contents(root, None, progress) if root.is_dir() else {}
+        path_of = {sha256: path for path, sha256 in found.items()}
+        ids = manifest.column("id")
+        if gone := [i for i in lost if hashes[i] not in path_of]:
+            changed = [ids[i] for i in gone if (root / paths[i]).exists()]
+            missing = [ids[i] for i in gone if not (root / paths[i]).exists()]
+            raise MissingAudioError(root, missing, changed)
+        for i in lost:
+            paths[i] = path_of[hashes[i]]
+    index = manifest.table.schema.get_field_index("path")
+    table = manifest.table.set_column(index, "path", pa.array(paths, pa.string()))
+    return replace(manifest, root=root, table=table)
+
+
+def _read_manifest(file: Path) -> Manifest:
+    try:
+        return read_manifest(file)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DamagedArtifactError(f"{file} cannot be read: {error}") from None

@@ -1,0 +1,131 @@
+"""Making the broken shards of a feature set anew, and nothing else.
+
+The set is built in a folder of its own below the root: sound artifacts are linked into it, the
+others are computed again. What is damaged is moved aside only when the new set is whole and has the
+old digest, and removed only when the new one is in its place.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline import artifacts, engines, recover
+from pipeline.recover import Record
+from pipeline.tasks import Build
+from pipeline.verify import Verified
+
+
+class RepairError(artifacts.DamagedArtifactError):
+    """A feature set that cannot be repaired; nothing was touched."""
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """The names of the shards that were computed again, how many were linked, and the digest."""
+
+    computed: list[str]
+    linked: int
+    digest: str
+
+
+def repair(
+    root: Path, verified: Verified, *, workers: int = 1, audio_root: Path | None = None
+) -> Repaired:
+    """Repair what `verify` found wrong with a feature set under a root.
+
+    Raises MissingAudioError or DamagedArtifactError if what it needs is not there, RepairError if
+    this installation computes something else.
+    """
+    root = root.absolute()
+    record = recover.of_root(root, verified.key)
+    scratch = root / f".repair-{record.key}"
+    artifacts.remove(scratch)
+    try:
+        build, computed = _prepare(root, scratch, record, verified, audio_root)
+        _build(build, record, workers)
+        for name in computed:
+            part = Path("artifacts", "representation", name)
+            _replace(scratch / part, root / part)
+        _replace(build.store, root / "features" / build.store.name)
+        for file in (scratch / "catalogue").glob("*/*"):
+            file.replace(root / file.relative_to(scratch))
+    finally:
+        artifacts.remove(scratch)
+    return Repaired(computed, len(build.plan.shards) - len(computed), record.digest)
+
+
+def _prepare(
+    root: Path, scratch: Path, record: Record, verified: Verified, audio_root: Path | None
+) -> tuple[Build, list[str]]:
+    """Link all that is sound into the scratch folder: the build, and the shards it will compute."""
+    plan = record.plan()
+    if plan.key != record.key:
+        raise RepairError(
+            f"{record.key[:12]} was made with op versions {record.attributes['op_versions']} and "
+            f"decoders {record.attributes['decoders']}; this installation has others, and would "
+            "make another key: basilar reproduce says whether the values are the same"
+        )
+    build = Build(scratch, plan, "", keep=("representation",), max_bad=1.0)
+    broken = _written_wrong(record, verified)
+    computed, needed = [], set()
+    for shard in plan.shards:
+        folder = build.shard_folder(shard)
+        if verified.artifacts.get(folder.name) and folder.name not in broken:
+            _link(root, folder, scratch)
+            continue
+        computed.append(folder.name)
+        try:
+            resampled = build.artifact("resample", shard)
+            artifacts.read_waveforms(root / resampled.relative_to(scratch))
+            _link(root, resampled, scratch)
+        except (FileNotFoundError, artifacts.DamagedArtifactError):
+            needed |= {source.content for source in shard.sources}
+    if needed:
+        located = recover.locate(record.manifest, audio_root, needed=needed)
+        build = replace(build, plan=record.plan(located))
+    return build, computed
+
+
+def _written_wrong(record: Record, verified: Verified) -> set[str]:
+    """Shards whose artifacts are what was written, but whose values are not what they say."""
+    if not verified.clips:  # what the files say was not looked at
+        return set()
+    names = [name for name, n_files in record.attributes["shards"].items() for _ in range(n_files)]
+    found = set()
+    for problem in verified.in_store():
+        part = Path(problem.file).relative_to(verified.path).parts
+        if part[:2] == ("features", "c"):
+            found.add(names[int(part[2])])
+        elif part[0] == "moments":
+            found |= set(names)
+    return found
+
+
+def _build(build: Build, record: Record, workers: int) -> None:
+    """Build the set, which must come out as it was."""
+    if not engines.run(build, workers=workers, log=False).succeeded:
+        raise RepairError(f"{record.key[:12]}: its broken shards could not be built")
+    digest = recover.read_attributes(build.store / "zarr.json")["digest"]
+    if digest != record.digest:
+        raise RepairError(
+            f"{record.key[:12]}: built anew, its digest is {digest}, not {record.digest}: this "
+            "installation computes something else; basilar reproduce says where"
+        )
+
+
+def _link(root: Path, folder: Path, scratch: Path) -> None:
+    """Link the files of an artifact of the root to where the scratch folder has it."""
+    source = root / folder.relative_to(scratch)
+    for file in source.rglob("*"):
+        if file.is_file():
+            artifacts.link(file, folder / file.relative_to(source))
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put `new` in the place of `old`, which is moved aside until it is there."""
+    aside = old.with_name(f".{old.name}.damaged")
+    artifacts.remove(aside)
+    if old.exists():
+        old.rename(aside)
+    old.parent.mkdir(parents=True, exist_ok=True)
+    new.rename(old)
+    artifacts.remove(aside)

@@ -1,0 +1,191 @@
+"""Whether a published feature set is what was published, to the bit.
+
+First every file of the store, and of the shard artifacts it is linked to, against `files.json`; if
+all are what was written, then what they say (`pipeline.consistency`); on request, some clips anew
+from their audio.
+"""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline import consistency, recover, stages
+from pipeline.artifacts import (
+    CHECKSUMS,
+    Checksum,
+    DamagedArtifactError,
+    checksum,
+    read_checksums,
+)
+from pipeline.consistency import Problem
+from pipeline.dataset import FeatureSet
+from pipeline.differences import first_stage
+from pipeline.keys import hash_of
+from pipeline.recover import Record
+from pipeline.scan import Progress
+from pipeline.transform import Transform
+
+
+@dataclass
+class Verified:
+    """What was looked at and what is wrong; `artifacts` are the shards that are there, by name."""
+
+    key: str
+    path: Path
+    clips: int = 0
+    files: int = 0
+    bytes: int = 0
+    artifacts: dict[str, bool] = field(default_factory=dict)
+    sampled: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def in_store(self) -> list[Problem]:
+        """What is wrong with the store itself."""
+        return [p for p in self.problems if Path(p.file).is_relative_to(self.path)]
+
+
+def verify(
+    root: Path,
+    key: str,
+    *,
+    sample: int = 0,
+    audio_root: Path | None = None,
+    workers: int = 1,
+    progress: Progress = lambda items, total: items,
+) -> Verified:
+    """Check a published feature set, and compute `sample` of its clips again from their audio."""
+    started = time.perf_counter()
+    out = Verified(key, root / "features" / f"{key}.zarr")
+    with ThreadPoolExecutor(workers) as pool:
+        seen: dict[tuple[int, int], Checksum] = {}
+        _check_files(out, out.path, seen, pool, progress)
+        try:
+            record = recover.of_root(root, key)
+        except DamagedArtifactError as error:
+            out.problems.append(Problem(str(root / "catalogue"), str(error)))
+        else:
+            for name in record.attributes["shards"]:
+                folder = root / "artifacts" / "representation" / name
+                if folder.exists():
+                    before = len(out.problems)
+                    _check_files(out, folder, seen, pool, progress)
+                    out.artifacts[name] = len(out.problems) == before
+            if not out.in_store():
+                _check_content(root, record, out, pool, progress)
+            if sample:
+                out.problems += _check_sample(record, sample, audio_root, out)
+    out.seconds = time.perf_counter() - started
+    return out
+
+
+def _check_files(
+    out: Verified,
+    folder: Path,
+    seen: dict[tuple[int, int], Checksum],
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> None:
+    """Compare the files below a folder with their checksums.
+
+    `seen` has what was read already, by device and inode: a linked file is read once.
+    """
+
+    def look(path: Path) -> Checksum:
+        status = path.stat()
+        identity = status.st_dev, status.st_ino
+        if identity not in seen:
+            seen[identity] = checksum(path)
+            out.bytes += status.st_size
+        return seen[identity]
+
+    def judge(name: str) -> Problem | None:
+        out.files += 1
+        try:
+            size, crc = look(folder / name)
+        except OSError as error:
+            return Problem(str(folder / name), f"cannot be read: {error}")
+        if (size, crc) == expected[name]:
+            return None
+        wrote = f"{expected[name][0]} bytes with CRC-32 {expected[name][1]:08x} were written"
+        return Problem(str(folder / name), f"{size} bytes with CRC-32 {crc:08x}; {wrote}")
+
+    try:
+        expected = read_checksums(folder)
+    except FileNotFoundError:
+        out.problems.append(Problem(str(folder / CHECKSUMS), "is missing"))
+        return
+    except (DamagedArtifactError, OSError) as error:
+        out.problems.append(Problem(str(folder / CHECKSUMS), str(error)))
+        return
+    files = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    there = {path.relative_to(folder).as_posix() for path in files} - {CHECKSUMS}
+    out.problems += [
+        Problem(str(folder / name), "is missing" if name in expected else "does not belong here")
+        for name in sorted(there ^ expected.keys())
+    ]
+    names = sorted(there & expected.keys())
+    found = progress(pool.map(judge, names), len(names))
+    out.problems += [problem for problem in found if problem is not None]
+
+
+def _check_content(
+    root: Path, record: Record, out: Verified, pool: ThreadPoolExecutor, progress: Progress
+) -> None:
+    """Check what the files of a store say, all of which are as they were written."""
+    if record.source != "store":  # the store's own record is not consistent, and was not taken
+        own = recover.read_attributes(out.path / "zarr.json")
+        problems = recover.inconsistencies(Record("store", own, record.manifest, Path()), out.key)
+        out.problems += [Problem(str(out.path / "zarr.json"), problem) for problem in problems]
+        return
+
+    def each(look: Any, batches: list[Any]) -> Iterable[Any]:
+        return progress(pool.map(look, batches), len(batches))
+
+    fs = FeatureSet.open(out.path)
+    out.clips = len(fs)
+    out.problems += consistency.check(root, record, fs, each)
+
+
+def _check_sample(
+    record: Record, sample: int, audio_root: Path | None, out: Verified
+) -> list[Problem]:
+    """Compute some clips from their audio, always the same ones, and compare each stage."""
+    by_content: dict[str, dict[str, Any]] = {}
+    for clip in record.clips:
+        by_content.setdefault(clip["content"], clip)
+    chosen = sorted(by_content, key=lambda c: hash_of("sample", key=record.key, content=c))
+    chosen = chosen[:sample]
+    try:
+        manifest = recover.locate(record.manifest, audio_root, needed=set(chosen))
+    except recover.MissingAudioError as error:
+        return [Problem(str(audio_root or record.manifest.root), str(error))]
+    transform = Transform(record.recipe)
+    sources = {s.content: s for shard in record.plan(manifest).shards for s in shard.sources}
+    problems = []
+    for content in chosen:
+        clip = by_content[content]
+        out.sampled.append(clip["id"])
+        decoded = stages.decode([sources[content]], transform, root=manifest.root)
+        made = stages.represent(stages.resample(decoded, transform), transform)
+        file = str(manifest.root / sources[content].path)
+        if made.quarantined:
+            lost = made.quarantined[0]
+            problems.append(Problem(file, f"{clip['id']}: {lost.stage}: {lost.message}"))
+            continue
+        now = {
+            **dict(zip(("decoded_crc32", "resampled_crc32"), made.checksums[0], strict=True)),
+            "values_sha256": made.values[0],
+        }
+        if stage := first_stage(clip, now):
+            said = f"{clip['id']}: computed from its audio, it differs from the stage {stage} on"
+            problems.append(Problem(file, said))
+    return problems

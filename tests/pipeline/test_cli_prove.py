@@ -1,0 +1,219 @@
+import shutil
+
+import pytest
+
+from dsp import resample
+from pipeline import engines, tracking
+from pipeline.manifest import write_manifest
+from pipeline.recipe import Recipe
+from pipeline.shards import Plan
+from pipeline.tasks import Build
+from pipeline.transform import Transform
+from tests.conftest import SMALL
+from tests.damage import flip, store_of
+
+
+def test_every_command_has_an_example(basilar):
+    for command in ("verify", "reproduce", "why", "diff"):
+        code, out, _ = basilar(command, "--help")
+        assert code == 0
+        assert f"Example: basilar {command}" in " ".join(out.split())
+
+
+def test_verify_and_repair(basilar, as_json, root, built):
+    key = built.plan.key
+    code, found = as_json("verify", key[:6], "--root", root, "--sample", 2)
+    assert (code, found["sound"], found["problems"]) == (0, True, [])
+    assert (found["key"], found["clips"], len(found["sampled"])) == (key, 12, 2)
+    code, out, _ = basilar("verify", key, "--root", root)
+    assert code == 0
+    assert f"{key} is sound; 12 clips" in out
+    file = store_of(root) / "features" / "c" / "1" / "0"
+    flip(file)
+    code, found = as_json("verify", key, "--root", root)
+    assert (code, found["sound"]) == (1, False)
+    assert found["problems"][0]["file"] == str(file)
+    code, out, _ = basilar("verify", key, "--root", root)
+    assert code == 1
+    assert f"{file}: 19460 bytes with CRC-32" in out
+    code, found = as_json("verify", key, "--root", root, "--repair", "--workers", 1)
+    assert (code, found["sound"], len(found["repaired"]["computed"])) == (0, True, 1)
+    assert as_json("verify", key, "--root", root, "--repair")[1]["repaired"] is None
+
+
+def test_a_repair_that_is_not_possible_exits_with_one(basilar, as_json, root, built, tmp_path):
+    flip(store_of(root) / "features" / "c" / "1" / "0")
+    for folder in (root / "artifacts" / "resample").iterdir():
+        flip(folder / "samples.f32")
+    arguments = ("verify", built.plan.key, "--root", root, "--repair", "--audio-root", tmp_path)
+    code, out, err = basilar(*arguments)
+    assert (code, out) == (1, "")
+    assert "no file holds it" in err
+    assert "no file holds it" in as_json(*arguments)[1]["error"]
+
+
+def test_reproduce(basilar, as_json, root, built, tmp_path, monkeypatch):
+    key, new = built.plan.key, tmp_path / "new"
+    code, found = as_json("reproduce", key[:6], "--root", root, "--into", new, "--workers", 1)
+    assert (code, found["verdict"], found["source"]) == (0, "identical", "store")
+    assert found["digest"] == found["digest_now"]
+    assert found["path"] == str(new / "features" / f"{key}.zarr")
+    code, out, _ = basilar("reproduce", key, "--root", root, "--workers", 1)
+    assert code == 0
+    assert out.startswith(f"identical: {key} from its store, 12 clips")
+    original = Transform.represent
+    monkeypatch.setattr(Transform, "represent", lambda *a: [x + 1e-4 for x in original(*a)])
+    monkeypatch.setattr(resample, "VERSION", 99)
+    code, found = as_json("reproduce", key, "--root", root, "--workers", 1)
+    assert (code, found["verdict"], found["differing_clips"]) == (3, "within_tolerance", 12)
+    assert 0 < found["largest"] < found["tolerance"]
+    code, out, _ = basilar(
+        "reproduce", key, "--root", root, "--workers", 1, "--tolerance", 1e-9, "--shard-seconds", 9
+    )
+    assert code == 1
+    assert "different: " in out
+    assert "op resample: 1 then, 99 now" in out
+    assert "versions in it differ; the digest decides" in out
+    assert "b/04.wav: from representation on: by 7.6" in out
+
+
+def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built, tmp_path):
+    audio = shutil.copytree(built.plan.manifest.root, tmp_path / "audio")
+    flip(audio / "b" / "01.wav")
+    (audio / "c" / "02.wav").unlink()
+    arguments = ("reproduce", built.plan.key, "--root", root, "--audio-root", audio)
+    code, found = as_json(*arguments)
+    assert (code, found["verdict"]) == (1, "different")
+    assert (found["missing"], found["changed"]) == (["c/02.wav"], ["b/01.wav"])
+    code, out, _ = basilar(*arguments)
+    assert code == 1
+    assert "b/01.wav: its file has changed" in out
+
+
+def test_reproduce_from_mlflow(as_json, root, built, tmp_path, tracker):
+    tracking.log_run(store_of(root), built.plan.manifest, tracker, folder=tmp_path / "mlflow")
+    shutil.rmtree(root / "features")
+    shutil.rmtree(root / "catalogue")
+    arguments = ("reproduce", built.plan.key[:9], "--tracking-uri", tracker, "--workers", 1)
+    for more in ((), ("--root", root)):
+        code, found = as_json(*arguments, *more)
+        assert (code, found["verdict"], found["source"]) == (0, "identical", "mlflow")
+    assert as_json("reproduce", "ffff", "--tracking-uri", tracker)[0] == 2
+    code, found = as_json("reproduce", "ffff", "--tracking-uri", "nonsense://x")
+    assert code == 1
+    assert "nonsense://x" in found["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "ffff", "--root", "ROOT"], "no feature set with a key that begins with 'ffff'"),
+        (["reproduce", "ffff", "--root", "ROOT"], "no feature set with a key that begins with"),
+        (["reproduce", "ffff"], "name --root, or --tracking-uri"),
+        (["reproduce", "", "--root", "ROOT", "--into", "ROOT"], "is not empty"),
+    ],
+)
+def test_wrong_use_exits_with_two_and_says_what_is_right(basilar, built, arguments, message):
+    arguments = [str(built.root) if part == "ROOT" else part for part in arguments]
+    code, out, err = basilar(*arguments)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+
+
+def test_a_damaged_record_exits_with_one(as_json, root, built):
+    shutil.rmtree(root / "features")
+    (file,) = (root / "catalogue" / "features").glob("*.json")
+    file.write_text("{")
+    code, found = as_json("reproduce", built.plan.key, "--root", root)
+    assert code == 1
+    assert f"{file} cannot be read" in found["error"]
+
+
+@pytest.fixture
+def two(root, built):
+    """A second set in the root, of another window: both keys."""
+    plan = Plan(
+        Recipe.from_dict(
+            {**SMALL, "representation": {**SMALL["representation"], "window": "hamming"}}
+        ),
+        built.plan.manifest,
+        1.0,
+    )
+    assert engines.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    return built.plan.key, plan.key
+
+
+def test_why(basilar, as_json, root, built, two, tmp_path):
+    a, b = two
+    code, found = as_json("why", a, b[:8], "--root", root)
+    assert (code, found["equal"]) == (1, False)
+    assert found["recipe"] == {"representation.window": ["hann", "hamming"]}
+    code, out, _ = basilar("why", a, "--root", root)
+    assert code == 1
+    assert out.splitlines()[0] == f"{b[:12]} → {a[:12]}"
+    assert "      └─ window: hamming → hann" in out
+    assert basilar("why", a, a, "--root", root)[:2] == (0, f"{a[:12]} and {a[:12]} are equal\n")
+    (tmp_path / "r.toml").write_text(built.plan.recipe.to_toml())
+    write_manifest(built.plan.manifest, tmp_path / "m.parquet")
+    assert as_json("why", tmp_path / "r.toml", a, "--root", root)[1]["equal"] is True
+    assert as_json("why", tmp_path / "r.toml", "--root", root)[1]["equal"] is True
+    assert as_json("why", a, tmp_path / "m.parquet", "--root", root)[0] == 0
+    for arguments, message in (
+        ((tmp_path / "r.toml", tmp_path / "m.parquet"), "have nothing in common"),
+        ((a, b), "name --root to look for a key"),
+        ((tmp_path / "r.toml",), "name what to compare with"),
+        ((a, "ffff", "--root", root), "no feature set"),
+    ):
+        code, _, err = basilar("why", *arguments)
+        assert code == 2
+        assert message in " ".join(err.split())
+
+
+def test_why_there_is_nothing_else(basilar, root, built):
+    code, _, err = basilar("why", built.plan.key, "--root", root)
+    assert code == 2
+    assert "there is no other key to compare" in " ".join(err.split())
+
+
+def test_explain(basilar, as_json, root, built, tmp_path):
+    (tmp_path / "r.toml").write_text(
+        built.plan.recipe.to_toml().replace("n_mels = 8", "n_mels = 9")
+    )
+    write_manifest(built.plan.manifest, tmp_path / "m.parquet")
+    arguments = ("build", tmp_path / "r.toml", tmp_path / "m.parquet", "--root", root)
+    arguments = (*arguments, "--shard-seconds", 1, "--explain")
+    code, found = as_json(*arguments, "--dry-run")
+    reason = "representation.n_mels: 8 → 9"
+    assert code == 0
+    assert found["explain"] == {
+        "nearest": built.plan.key,
+        "stages": {"representation": [reason], "normalization": [reason]},
+    }
+    code, out, _ = basilar(*arguments, "--dry-run")
+    assert f"  why, against {built.plan.key[:12]}:" in out
+    assert f"  representation  {reason}" in out
+    code, _, err = basilar(*arguments)
+    assert code == 2
+    assert "add --dry-run" in " ".join(err.split())
+
+
+def test_diff(basilar, as_json, root, two):
+    a, b = two
+    code, found = as_json("diff", a[:8], b, "--root", root)
+    assert (code, found["equal"], found["clips"]) == (1, False, 11)
+    assert len(found["mean"]) == len(found["largest"]) == 8
+    assert max(found["largest"]) > max(found["mean"]) > 0
+    code, out, _ = basilar("diff", a, b, "--root", root)
+    assert code == 1
+    assert f"largest difference {max(found['largest']):.6g}, in {found['worst']}" in out
+    assert basilar("diff", a, a, "--root", root)[:2] == (0, "equal\n")
+
+
+def test_diff_refuses_sets_of_other_bins(basilar, root, built):
+    plan = Plan(
+        Recipe.from_dict({**SMALL, "representation": {"kind": "waveform"}}), built.plan.manifest
+    )
+    assert engines.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    code, _, err = basilar("diff", built.plan.key, plan.key, "--root", root)
+    assert code == 2
+    assert "has 8 bins and" in " ".join(err.split())

@@ -1,0 +1,163 @@
+import json
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import recover
+from pipeline.artifacts import DamagedArtifactError
+from pipeline.recover import MissingAudioError, NoRecordError, locate, of_folder, of_root
+from tests.damage import edit_json, edit_table, flip, store_of
+
+
+def test_a_store_is_its_own_record(built):
+    key = built.plan.key
+    assert recover.recorded_keys(built.root) == [key]
+    record = of_root(built.root, key)
+    assert (record.source, record.key, record.store) == ("store", key, built.store)
+    assert record.recipe == built.plan.recipe
+    assert record.manifest.hash == built.plan.manifest.hash
+    assert len(record.clips) == 12
+    assert record.plan().shards == built.plan.shards
+    assert len(record.plan(shard_seconds=600).shards) == 1
+
+
+def test_the_catalogue_outlives_the_store(root, built):
+    shutil.rmtree(root / "features")
+    record = of_root(root, built.plan.key)
+    assert (record.source, record.key, record.store) == ("catalogue", built.plan.key, None)
+    assert record.recipe == built.plan.recipe
+    assert len(record.clips) == 12
+    assert recover.recorded_keys(root) == [built.plan.key]
+
+
+def test_a_store_that_does_not_say_what_it_is_gives_way_to_the_catalogue(root, built):
+    file = store_of(root) / "zarr.json"
+    recipe = {"representation": {"kind": "mel"}}
+    edit_json(file, lambda v: v["attributes"]["basilar"].update(recipe=recipe))
+    assert of_root(root, built.plan.key).source == "catalogue"
+    file.write_text("{")
+    record = of_root(root, built.plan.key)
+    assert (record.source, record.store) == ("catalogue", store_of(root))
+
+
+def catalogue(root, name):
+    (file,) = (root / "catalogue").glob(name)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda v: v["recipe"]["representation"].update(n_mels=9), "the recipe hashes to"),
+        (lambda v: v["op_versions"].update(resample=9), "the recipe hashes to"),
+        (lambda v: v.pop("op_versions"), "op_versions and recipe do not fit"),
+        (lambda v: v["op_versions"].pop("decode"), "the recipe hashes to"),
+        (lambda v: v.update(key="0" * 32), "key, recipe, manifest and decoders do not fit"),
+        (lambda v: v.update(decoders=["x 1"]), "key, recipe, manifest and decoders do not fit"),
+        (lambda v: v.update(manifest_hash="0" * 32), r"0{32}\.parquet cannot be read"),
+        (lambda v: v.pop("digest"), "it has no 'digest'"),
+        (lambda v: v["recipe"].pop("representation"), "representation is missing"),
+        (lambda v: v["recipe"]["representation"].update(n_mels=0), "n_mels = 0 is refused"),
+    ],
+)
+def test_a_record_that_does_not_hash_to_its_key_is_refused(root, built, change, problem):
+    shutil.rmtree(root / "features")
+    edit_json(catalogue(root, "features/*.json"), change)
+    with pytest.raises(DamagedArtifactError, match=problem):
+        of_root(root, built.plan.key)
+
+
+@pytest.mark.parametrize("column", ["id", "label", "split", "group", "sha256", "offset"])
+def test_a_changed_manifest_is_refused(root, built, column):
+    file = catalogue(root, "manifests/*.parquet")
+    edit_table(file, column, 2, 0.5 if column == "offset" else "0" * 64)
+    with pytest.raises(DamagedArtifactError, match=r"manifests/.*\.parquet is damaged: it hashes"):
+        of_root(root, built.plan.key)
+
+
+@pytest.mark.parametrize("column", ["path", "decoder", "n_samples", "sha256"])
+def test_a_bit_flipped_in_a_column_of_the_manifest_is_found(root, built, column):
+    """Also in those that no hash depends on."""
+    file = catalogue(root, "manifests/*.parquet")
+    chunks = pq.ParquetFile(file).metadata.row_group(0)
+    (chunk,) = [c for i in range(16) if (c := chunks.column(i)).path_in_schema == column]
+    flip(file, (chunk.data_page_offset + chunk.total_compressed_size / 2) / file.stat().st_size)
+    with pytest.raises(DamagedArtifactError, match=r"manifests/.*\.parquet cannot be read"):
+        of_root(root, built.plan.key)
+
+
+def test_a_key_that_was_never_published_is_not_there(root):
+    with pytest.raises(NoRecordError, match="0000 is neither in features nor in the catalogue"):
+        of_root(root, "0000")
+
+
+def test_a_table_of_clips_that_cannot_be_read_is_named(root, built):
+    record = of_root(root, built.plan.key)
+    record.clips_file.write_bytes(b"no table")
+    with pytest.raises(DamagedArtifactError, match=r"clips\.parquet cannot be read"):
+        assert record.clips
+
+
+def test_a_folder_of_a_run_is_a_record(root, built, tmp_path):
+    shutil.copy(catalogue(root, "features/*.json"), tmp_path / "feature_set.json")
+    shutil.copy(catalogue(root, "features/*.parquet"), tmp_path / "clips.parquet")
+    shutil.copy(catalogue(root, "manifests/*.parquet"), tmp_path / "manifest.parquet")
+    record = of_folder(tmp_path, "mlflow")
+    assert (record.source, record.key, record.store) == ("mlflow", built.plan.key, None)
+    edit_json(tmp_path / "feature_set.json", lambda v: v.update(key="0" * 32))
+    with pytest.raises(DamagedArtifactError, match="the record in mlflow is damaged"):
+        of_folder(tmp_path, "mlflow")
+
+
+@pytest.fixture
+def audio(built, tmp_path):
+    return shutil.copytree(built.plan.manifest.root, tmp_path / "audio")
+
+
+def test_audio_is_found_where_it_is(built, audio):
+    manifest = built.plan.manifest
+    assert locate(manifest) == manifest
+    moved = locate(manifest, audio)
+    assert moved.root == audio
+    assert moved.table.equals(manifest.table)
+
+
+def test_audio_is_found_by_content_under_other_names(built, audio):
+    (audio / "a" / "00.wav").rename(audio / "first.wav")
+    (audio / "b" / "01.wav").rename(audio / "a" / "00.wav")
+    (audio / "b").rename(audio / "deep")
+    moved = locate(built.plan.manifest, audio)
+    paths = dict(zip(moved.column("id"), moved.column("path"), strict=True))
+    assert paths["a/00.wav"] in ("first.wav", "a/09.wav")  # which are equal
+    assert paths["b/01.wav"] == "a/00.wav"
+    assert paths["b/04.wav"] == "deep/04.wav"
+    assert paths["c/02.wav"] == "c/02.wav"
+    assert moved.hash == built.plan.manifest.hash
+
+
+def test_missing_and_changed_audio_is_named_by_clip(built, audio):
+    (audio / "c" / "02.wav").unlink()
+    flip(audio / "a" / "03.wav")
+    with pytest.raises(MissingAudioError) as raised:
+        locate(built.plan.manifest, audio)
+    assert (raised.value.missing, raised.value.changed) == (["c/02.wav"], ["a/03.wav"])
+    assert "a/03.wav: its file has changed" in str(raised.value)
+    assert "c/02.wav: no file holds it" in str(raised.value)
+    needed = set(built.plan.manifest.contents)
+    ids = dict(zip(built.plan.manifest.column("id"), built.plan.manifest.contents, strict=True))
+    assert locate(built.plan.manifest, audio, needed=needed - {ids["c/02.wav"], ids["a/03.wav"]})
+
+
+def test_a_folder_of_audio_that_is_gone_names_every_clip_up_to_fifty(built, tmp_path):
+    with pytest.raises(MissingAudioError, match="the audio of 13 clips is not there") as raised:
+        locate(built.plan.manifest, tmp_path / "gone")
+    assert len(raised.value.missing) == 13
+    many = MissingAudioError(tmp_path, [f"{i}" for i in range(60)], [])
+    assert str(many).endswith("… and 10 more")
+
+
+def test_attributes_are_the_same_from_store_and_catalogue(built):
+    from_store = recover.read_attributes(built.store / "zarr.json")
+    entry = built.root / "catalogue" / "features" / f"{built.plan.key}.json"
+    assert recover.read_attributes(entry) == from_store == json.loads(entry.read_text())
