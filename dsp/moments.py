@@ -12,7 +12,7 @@ Conventions
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,6 +176,19 @@ def quantile(counts: NDArray[np.int64], q: float, *, grid: Grid) -> NDArray[np.f
     before = upto[rows, cell] - here
     share = np.where(here > 0, (target - before) / np.maximum(here, 1), 0.0)
     return np.asarray(edges[cell] + share * (edges[cell + 1] - edges[cell]), np.float64)
+
+
+def normalize(
+    x: NDArray[Any], centre: NDArray[np.float32], scale: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """`(x - centre) / scale` per bin: float32, of the shape of `x` (…, bins).
+
+    >>> normalize(np.array([[1.0, 2.0]], np.float16), np.float32([1, 1]), np.float32([2, 2]))
+    array([[0. , 0.5]], dtype=float32)
+    """
+    centred = np.asarray(x, np.float32) - centre
+    normalized: NDArray[np.float32] = np.divide(centred, scale, out=centred)
+    return normalized
 
 
 def centre_and_scale(

@@ -4,12 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.bundle import Bundle
     from pipeline.dataset import FeatureSet
     from pipeline.loader import Loader
     from pipeline.transform import Transform
 
-__all__ = ["FeatureSet", "Loader", "Transform"]
-_MODULES = {"FeatureSet": "dataset", "Loader": "loader", "Transform": "transform"}
+__all__ = ["Bundle", "FeatureSet", "Loader", "Transform"]
+_MODULES = {
+    "Bundle": "bundle",
+    "FeatureSet": "dataset",
+    "Loader": "loader",
+    "Transform": "transform",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
     ROOT/catalogue/recipes/HASH.json      every recipe that was ever built
     ROOT/catalogue/manifests/HASH.parquet every manifest
     ROOT/catalogue/features/KEY.*         what was published: attributes (JSON), clips (Parquet)
+    ROOT/catalogue/canaries/HASH.json     what each recipe made of the canary at its first build
     ROOT/artifacts/STAGE/KEY              what one stage made of one shard
     ROOT/features/KEY.zarr                published feature sets
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
@@ -25,7 +26,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -128,6 +128,8 @@ def read_table(path: Path) -> "pa.Table":
 
 def write_waveforms(folder: Path, waveforms: Waveforms, *, durable: bool) -> None:
     """Commit waveforms as a folder: `samples.f32`, one clip after the other, and `index.json`."""
+    import google_crc32c  # a bundle has no need of it
+
     with replacing(folder, durable=durable) as temporary:
         temporary.mkdir()
         checksum = google_crc32c.Checksum()
@@ -156,6 +158,8 @@ def read_waveforms(folder: Path) -> Waveforms:
     Raises FileNotFoundError, or DamagedArtifactError if anything is not as it was written: what is
     temporary is not fsynced, and a power cut may leave any part of it empty.
     """
+    import google_crc32c
+
     if not folder.exists():
         raise FileNotFoundError(f"{folder} is not there")
     try:

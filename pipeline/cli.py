@@ -13,7 +13,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+import pipeline.cli_deploy
 from pipeline import artifacts
+from pipeline.bundle import BundleError
+from pipeline.canary import CanaryError
 from pipeline.console import (
     Json,
     Root,
@@ -133,6 +136,9 @@ def build(
     tracking_uri: Annotated[
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: under the root.")
     ] = "",
+    register: Annotated[
+        str, typer.Option(help="Register its bundle as a model in MLflow: NAME or NAME@ALIAS.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option(help="Print what would be done.")] = False,
     explain: Annotated[
         bool, typer.Option(help="With --dry-run: and why it is not cached.")
@@ -149,9 +155,9 @@ def build(
     plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
     try:
         tracker = tracking_uri or embedded_tracking_uri(root)
+        planned = Build(root.absolute(), plan, tracker, _keep(keep), max_bad, register)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    planned = Build(root.absolute(), plan, tracker, _keep(keep), max_bad)
     if explain and not dry_run:
         raise UsageError("--explain says why a planned build is not cached; add --dry-run")
     if dry_run:
@@ -361,7 +367,7 @@ def main() -> NoReturn:
         app(standalone_mode=True)
     except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
         _fail(error, 2)
-    except (OSError, artifacts.DamagedArtifactError) as error:
+    except (OSError, artifacts.DamagedArtifactError, BundleError, CanaryError) as error:
         _fail(error, 1)
     sys.exit(0)
 

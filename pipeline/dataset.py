@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dsp import moments
 from pipeline.reader import Access, Rows
 
 if TYPE_CHECKING:
@@ -254,9 +255,7 @@ class FeatureSet:
         """
         if not self._normalizes:
             return x
-        centred = np.asarray(x, np.float32) - self._centre
-        normalized: NDArray[np.float32] = np.divide(centred, self._scale, out=centred)
-        return normalized
+        return moments.normalize(x, self._centre, self._scale)
 
     def seconds(self, frames: ArrayLike) -> NDArray[np.float64]:
         """The time in seconds, from the start of its clip, that each frame is centred on."""
@@ -273,7 +272,6 @@ class FeatureSet:
         They come from the moments that the store keeps; no feature is read. `pooled("mean", "std")`
         is what a classifier of scikit-learn takes. Values are not normalized.
         """
-        from dsp import moments
         from pipeline.recipe import Recipe
 
         kept = [dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]

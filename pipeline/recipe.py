@@ -10,7 +10,6 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
 from dsp.resample import Method, Quality
@@ -115,6 +114,8 @@ class Recipe(Section):
 
     def to_toml(self) -> str:
         """The resolved recipe as TOML; reading it back gives an equal recipe."""
+        import tomli_w  # a bundle has no need of it
+
         return tomli_w.dumps(self.resolved())
 
 

@@ -47,6 +47,7 @@ class ShardTables:
     quarantined: list[Quarantined]
     moments: NDArray[np.float64]
     seconds: dict[str, float]
+    canary: list[str]  # warnings of the guard where it was computed
     folder: Path
     key: str
 
@@ -67,6 +68,7 @@ def read_shard(folder: Path) -> ShardTables:
         quarantined=[Quarantined(**{n: row[n] for n in Quarantined._fields}) for row in rows],
         moments=np.stack(per_name, axis=1),
         seconds=attributes["seconds"],
+        canary=attributes.get("canary", []),
         folder=folder,
         key=attributes["key"],
     )

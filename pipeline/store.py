@@ -95,8 +95,18 @@ def place(n_frames: Sequence[int], *, shard_rows: int) -> tuple[list[int], int]:
     return starts, -(-row // shard_rows)
 
 
-def write_shard(folder: Path, represented: Represented, *, recipe: Recipe, shard: Shard) -> None:
-    """Commit the features of one shard as a small feature set."""
+def write_shard(
+    folder: Path,
+    represented: Represented,
+    *,
+    recipe: Recipe,
+    shard: Shard,
+    canary: Sequence[str] = (),
+) -> None:
+    """Commit the features of one shard as a small feature set.
+
+    `canary` are the guard's warnings about the process that computed them.
+    """
     kind = recipe.representation
     dtype, n_bins = kind.stored_dtype(), kind.columns()
     geometry = Geometry.of(recipe.store, n_bins=n_bins, itemsize=dtype.itemsize)
@@ -121,6 +131,7 @@ def write_shard(folder: Path, represented: Represented, *, recipe: Recipe, shard
             "kind": "shard",
             "key": shard.keys["representation"],
             "seconds": represented.seconds,
+            "canary": list(canary),
             **_provenance(recipe),
         }
         zarr.create_group(temporary, attributes={"basilar": attributes})
@@ -217,6 +228,7 @@ def publish(
             "frames": sum(clips["n_frames"]),
             "quarantined": len(quarantined),
             "seconds": total_seconds,
+            "canary": sorted({warning for shard in shards for warning in shard.canary}),
             "shard_seconds": plan.shard_seconds,
             "shards": dict(
                 zip((shard_folder(shard).name for shard in plan.shards), n_files, strict=True)

@@ -9,6 +9,7 @@ A rerun that computes nothing should take no time, so Zarr and MLflow are import
 
 import json
 import logging
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, stages
+from pipeline import artifacts, canary, stages
 from pipeline.artifacts import Waveforms
 from pipeline.keys import STAGES, canonical, hash_of
 from pipeline.manifest import read_manifest, write_manifest
@@ -57,13 +58,28 @@ class Build:
     tracking_uri: str
     keep: tuple[str, ...] = KEEP
     max_bad: float = MAX_BAD
+    register_as: str = ""  # NAME or NAME@ALIAS of a model in MLflow's registry
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"([^/:.%\"'@]+(@[A-Za-z][\w-]*)?)?", self.register_as):
+            raise ValueError(
+                f"register: {self.register_as!r}: write NAME or NAME@ALIAS; the name may not hold "
+                "/ : . % or quotes"
+            )
         if not set(self.keep) <= set(STAGES):
             raise ValueError(f"keep: {', '.join(self.keep)}: allowed are {', '.join(STAGES)}")
 
+    def guard(self) -> list[str]:
+        """Check that this process computes what it should: the warnings. Raises CanaryError."""
+        decoders = set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
+        return canary.guard(self.plan.recipe, decoders=decoders, catalogue=self.root / "catalogue")
+
     def register(self) -> str:
-        """Enter recipe and manifest into the root's catalogue and return the build as text."""
+        """Enter recipe and manifest into the root's catalogue and return the build as text.
+
+        Every build begins here. Raises CanaryError, before anything is written.
+        """
+        self.guard()
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
         if not file.exists():
@@ -82,6 +98,7 @@ class Build:
                 "keep": list(self.keep),
                 "max_bad": self.max_bad,
                 "tracking_uri": self.tracking_uri,
+                "register_as": self.register_as,
             }
         )
 
@@ -117,7 +134,14 @@ def build_of(text: str) -> Build:
     manifest = replace(manifest, root=Path(fields["audio_root"]))
     recipe = Recipe.from_dict(fields["recipe"])
     plan = Plan(recipe, manifest, fields["shard_seconds"])
-    return Build(root, plan, fields["tracking_uri"], tuple(fields["keep"]), fields["max_bad"])
+    return Build(
+        root,
+        plan,
+        fields["tracking_uri"],
+        tuple(fields["keep"]),
+        fields["max_bad"],
+        fields["register_as"],
+    )
 
 
 def _manifest_file(root: Path, manifest_hash: str) -> Path:
@@ -168,6 +192,12 @@ class _ShardTask(_Task):
     def path(self) -> Path:
         return self.the_build.artifact(self.stage, self.the_shard)
 
+    @property
+    def transform(self) -> Transform:
+        """What the stages compute with, in a process that was found to compute what it should."""
+        self.the_build.guard()
+        return Transform(self.the_build.plan.recipe)
+
     def kept(self, stage: str) -> bool:
         """Whether a stage's artifacts outlive the next stage."""
         return stage in self.the_build.keep
@@ -185,12 +215,9 @@ class Decode(_ShardTask):
 
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
-        plan = self.the_build.plan
+        root = self.the_build.plan.manifest.root
         return _read_or(
-            self.path(),
-            lambda: stages.decode(
-                self.the_shard.sources, Transform(plan.recipe), root=plan.manifest.root
-            ),
+            self.path(), lambda: stages.decode(self.the_shard.sources, self.transform, root=root)
         )
 
 
@@ -212,8 +239,9 @@ class Resample(_ShardTask):
 
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
-        transform = Transform(self.the_build.plan.recipe)
-        return _read_or(self.path(), lambda: stages.resample(self.requires().made(), transform))
+        return _read_or(
+            self.path(), lambda: stages.resample(self.requires().made(), self.transform)
+        )
 
 
 class Represent(_ShardTask):
@@ -231,8 +259,14 @@ class Represent(_ShardTask):
             from pipeline import store
 
             recipe = self.the_build.plan.recipe
-            represented = stages.represent(self.requires().made(), Transform(recipe))
-            store.write_shard(self.path(), represented, recipe=recipe, shard=self.the_shard)
+            represented = stages.represent(self.requires().made(), self.transform)
+            store.write_shard(
+                self.path(),
+                represented,
+                recipe=recipe,
+                shard=self.the_shard,
+                canary=self.the_build.guard(),
+            )
         if not self.kept("resample"):
             artifacts.remove(self.requires().path())
 
@@ -363,10 +397,21 @@ class LogRun(_Task):
         try:
             folder = build.root / "mlflow"
             manifest = build.plan.manifest
-            run_id = tracking.log_run(build.store, manifest, build.tracking_uri, folder=folder)
+            run_id = tracking.log_run(
+                build.store,
+                manifest,
+                build.tracking_uri,
+                folder=folder,
+                register_as=build.register_as,
+            )
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
-        marker = {"run_id": run_id, "uri": build.tracking_uri, "attempt": _attempt["id"]}
+        marker = {
+            "run_id": run_id,
+            "uri": build.tracking_uri,
+            "attempt": _attempt["id"],
+            "registered_as": build.register_as,
+        }
         artifacts.write_json(self.path(), marker)
 
 
@@ -398,14 +443,16 @@ def run_file(build: Build) -> Path:
 def logged_run(build: Build) -> str | None:
     """The id of the MLflow run of a build's feature set; None if it was not logged.
 
-    A run in the root's own tracker is gone with the tracker's database.
+    A run in the root's own tracker is gone with the tracker's database, and one whose model is to
+    be registered under another name is not done.
     """
     marker, database = run_file(build), build.root / "mlflow" / "mlflow.db"
     embedded = build.tracking_uri == embedded_tracking_uri(build.root)
     if not marker.exists() or (embedded and not database.exists()):
         return None
-    run_id: str | None = artifacts.read_json(marker)["run_id"]
-    return run_id
+    known = artifacts.read_json(marker)
+    run_id: str | None = known["run_id"]
+    return run_id if build.register_as in ("", known.get("registered_as")) else None
 
 
 def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> None:

@@ -1,10 +1,11 @@
-"""MLflow: one run a feature set, with its recipe, data set, statistics and hashes; one a training.
+"""MLflow: one run a feature set, with recipe, data set, statistics and bundle; one a training.
 
-The only module that imports mlflow. A run is looked for by its tag before it is made, so that
-nothing has two. A tracker that does not answer costs seconds: retries are bounded, and
-TrackerError is raised.
+Only this module, and `pipeline.served`, which MLflow runs, import mlflow. A run is looked for by
+its tag before it is made, so that nothing has two. A tracker that does not answer costs seconds:
+retries are bounded, and TrackerError is raised.
 """
 
+import base64
 import contextlib
 import json
 import logging
@@ -12,8 +13,10 @@ import os
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +32,35 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow import pyfunc
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 
 from pipeline import artifacts
+from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import Manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.recover import NoRecordError
 
 EXPERIMENT = "basilar"
+_NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")
+Step = Callable[[MlflowClient, str], None]  # something done with a run, by its id
 _UNFINISHED_SECONDS = 600  # after which a run that is not finished never will be
 
 
@@ -48,18 +68,23 @@ class TrackerError(ConnectionError):
     """The tracking server could not be used; the message names it."""
 
 
-def log_run(store: Path, manifest: Manifest, uri: str, *, folder: Path) -> str:
+def log_run(
+    store: Path, manifest: Manifest, uri: str, *, folder: Path, register_as: str = ""
+) -> str:
     """Log a published feature set to the tracker at `uri` and return its run id.
 
-    Recipe and manifest are logged whole: the set can be rebuilt from its run alone. `folder` holds
-    the lock, and the artifacts of a tracker that is itself in that folder. Raises TrackerError if
-    the tracker does not answer or refuses.
+    Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
+    logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
+    holds the lock, and the artifacts of a tracker that is itself in that folder. Raises
+    TrackerError if the tracker does not answer or refuses.
     """
     fs = FeatureSet.open(store)
     recipe = Recipe.from_dict(fs.recipe)
     name = f"{recipe.name or 'feature set'} {fs.key[:12]}"
     fill = partial(_fill, fs=fs, recipe=recipe, manifest=manifest)
-    return _log_once(uri, folder, name=name, tag=RunTag("basilar.key", fs.key), fill=fill)
+    then = partial(_register, register_as=register_as) if register_as else None
+    tag = RunTag("basilar.key", fs.key)
+    return _log_once(uri, folder, name=name, tag=tag, fill=fill, then=then)
 
 
 def log_training(
@@ -98,11 +123,11 @@ def log_training(
 
 
 def _log_once(
-    uri: str, folder: Path, *, name: str, tag: RunTag, fill: Callable[[MlflowClient, str], None]
+    uri: str, folder: Path, *, name: str, tag: RunTag, fill: Step, then: Step | None = None
 ) -> str:
     """The id of the finished run that has `tag`, or of a new one, which `fill` fills and tags.
 
-    Raises TrackerError.
+    `then` is done in either case. Raises TrackerError.
     """
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a word about tables it creates
     embedded = str(folder) in uri
@@ -110,15 +135,12 @@ def _log_once(
     try:
         # Two first users of one SQLite database corrupt it, and two loggers would log twice.
         with FileLock(folder / ".lock"):
-            client = MlflowClient(tracking_uri=uri)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment = _experiment(client, (folder / "artifacts") if embedded else None)
-            for run in client.search_runs([experiment], f"tags.`{tag.key}` = '{tag.value}'"):
-                if run.info.status == "FINISHED":
-                    return str(run.info.run_id)
-                if time.time() - run.info.start_time / 1000 < _UNFINISHED_SECONDS:
-                    raise TrackerError(f"{uri}: run {run.info.run_id} is being logged by another")
-                client.delete_run(run.info.run_id)  # its logging was cut off half-way
-            return _log(client, experiment, name, fill)
+            run_id = _finished(client, experiment, tag) or _log(client, experiment, name, fill)
+            if then is not None:
+                then(client, run_id)
+            return run_id
     except TrackerError:
         raise
     except Exception as error:
@@ -155,6 +177,17 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
         raise TrackerError(f"{uri}: {type(error).__name__}: {error}") from error
 
 
+def _finished(client: MlflowClient, experiment: str, tag: RunTag) -> str | None:
+    """The id of the run that has `tag`, if it is there; one that was cut off is deleted."""
+    for run in client.search_runs([experiment], f"tags.`{tag.key}` = '{tag.value}'"):
+        if run.info.status == "FINISHED":
+            return str(run.info.run_id)
+        if time.time() - run.info.start_time / 1000 < _UNFINISHED_SECONDS:
+            raise TrackerError(f"run {run.info.run_id} is being logged by another process")
+        client.delete_run(run.info.run_id)
+    return None
+
+
 def _experiment(client: MlflowClient, location: Path | None) -> str:
     """The experiment's id; `location` is where the root's own tracker keeps its artifacts."""
     where = None if location is None else location.absolute().as_uri()
@@ -167,9 +200,7 @@ def _experiment(client: MlflowClient, location: Path | None) -> str:
     return str(client.create_experiment(EXPERIMENT, artifact_location=where))
 
 
-def _log(
-    client: MlflowClient, experiment: str, name: str, fill: Callable[[MlflowClient, str], None]
-) -> str:
+def _log(client: MlflowClient, experiment: str, name: str, fill: Step) -> str:
     """Fill a new run; if that fails half-way, the run is deleted."""
     run_id = str(client.create_run(experiment, run_name=name).info.run_id)
     try:
@@ -204,6 +235,7 @@ def _fill(
         fs.quarantine.to_csv(folder / "quarantine.csv", index=False)
         client.log_artifacts(run_id, str(folder))
     client.log_table(run_id, per_bin_table(fs), artifact_file="statistics_per_bin.json")
+    _log_model(client, run_id, fs, manifest)
 
 
 def _log_input(client: MlflowClient, run_id: str, fs: FeatureSet, *, context: str) -> None:
@@ -222,6 +254,74 @@ def _log_input(client: MlflowClient, run_id: str, fs: FeatureSet, *, context: st
 def metric_name(name: str) -> str:
     """A name as MLflow takes it for a metric: other signs become `_`."""
     return re.sub("[^A-Za-z0-9_.-]", "_", name)
+
+
+def _log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Manifest) -> None:
+    """Log the bundle of a feature set as a pyfunc model from code: no pickle."""
+    logged = client.create_logged_model(
+        client.get_run(run_id).info.experiment_id,
+        name="bundle",
+        source_run_id=run_id,
+        tags={"basilar.key": fs.key, "basilar.digest": fs.digest},
+    )
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_bundle(folder / "bundle", fs, manifest=manifest, clips=0)
+            save_model(folder / "model", folder / "bundle", fs, Model(model_id=logged.model_id))
+            client.log_model_artifacts(logged.model_id, str(folder / "model"))
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.finalize_logged_model(logged.model_id, "READY")
+    except BaseException:
+        client.delete_logged_model(logged.model_id)
+        raise
+
+
+def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model) -> None:
+    """Write a bundle as an MLflow model: `pipeline/served.py`, what it takes and what it needs."""
+    types: dict[str, Any] = {
+        "audio": DataType.string,
+        "samples": AnyType(),
+        "sample_rate": DataType.long,
+    }
+    inputs = Schema([ColSpec(kind, name, required=False) for name, kind in types.items()])
+    complex_parts = (2,) if fs.dtype.kind == "c" else ()
+    output = TensorSpec(np.dtype(np.float32), (-1, -1, fs.n_bins, *complex_parts))
+    example = base64.b64encode((bundle / "golden" / "canary.flac").read_bytes()).decode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own, about its types and pandas
+        pyfunc.save_model(
+            folder,
+            mlflow_model=model,
+            python_model=str(Path(__file__).with_name("served.py")),
+            artifacts={"bundle": str(bundle)},
+            signature=ModelSignature(inputs=inputs, outputs=Schema([output])),
+            input_example=pd.DataFrame({"audio": [example]}),
+            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
+            metadata={"basilar.key": fs.key, "basilar.digest": fs.digest},
+        )
+
+
+def _register(client: MlflowClient, run_id: str, *, register_as: str) -> None:
+    """Register the model of a run under a name, once, and let the alias point to it."""
+    name, _, alias = register_as.partition("@")
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or not outputs.model_outputs:
+        raise TrackerError(f"run {run_id} has no model: it was logged by an earlier version")
+    model_id = outputs.model_outputs[0].model_id
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    location = client.get_logged_model(model_id).artifact_location
+    known = client.search_model_versions(f"name = '{name}'")
+    registered = next((version for version in known if version.source == location), None)
+    registered = registered or client.create_model_version(
+        name, location, run_id=run_id, model_id=model_id
+    )
+    if alias:
+        client.set_registered_model_alias(name, alias, registered.version)
 
 
 def parameters(recipe: Recipe) -> dict[str, str]:

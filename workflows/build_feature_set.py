@@ -42,6 +42,9 @@ class BuildFeatureSet(luigi.WrapperTask):
         significant=False,
         description="MLflow; left out: under the root",
     )
+    register_as = luigi.Parameter(
+        default="", significant=False, description="a model in MLflow: NAME or NAME@ALIAS"
+    )
 
     @cached_property
     def planned(self) -> Build:
@@ -52,7 +55,7 @@ class BuildFeatureSet(luigi.WrapperTask):
         plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)
         keep = tuple(name for name in self.keep.split(",") if name)
         tracker = self.tracking_uri or embedded_tracking_uri(Path(self.root))
-        return Build(Path(self.root), plan, tracker, keep, self.max_bad)
+        return Build(Path(self.root), plan, tracker, keep, self.max_bad, self.register_as)
 
     @cached_property
     def _log_run(self) -> luigi.Task:

@@ -191,6 +191,8 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
         (["show", "ff", "--root", "."], "no feature set with a key that begins with 'ff'"),
         (["ls", "--root", "r"], "r: no such folder"),
         (["recipe", "missing.toml"], "error: missing.toml: no such file"),
+        (["build", LOG_MEL, "audio", "--root", "r", "--register", "a/b"], "write NAME or NAME@"),
+        (["check-bundle", "."], "no bundle here; basilar bundle KEY makes one"),
         (["nonsense"], "No such command"),
     ],
 )
@@ -214,7 +216,7 @@ def test_a_prefix_must_name_one_set(basilar, as_json, audio_folder, tmp_path, no
 
 
 def test_every_command_has_an_example(basilar):
-    for command in ("scan", "recipe", "build", "ls", "show"):
+    for command in ("scan", "recipe", "build", "ls", "show", "bundle", "check-bundle"):
         code, out, _ = basilar(command, "--help")
         assert code == 0
         assert f"Example: basilar {command}" in " ".join(out.split())

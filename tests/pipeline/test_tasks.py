@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -174,6 +175,31 @@ def test_two_layouts_of_one_set_are_different_tasks(planned, tmp_path):
 def test_only_stages_can_be_kept(planned):
     with pytest.raises(ValueError, match="keep: resmple: allowed are decode, resample, represent"):
         Build(planned.root, planned.plan, "", ("resmple",))
+
+
+def test_a_model_that_is_to_be_registered_is_part_of_no_key(planned):
+    named = replace(planned, register_as="birds@champion")
+    text = named.register()
+    assert build_of(text).register_as == "birds@champion"
+    assert named.plan.key == planned.plan.key
+    assert LogRun.of(text).task_id == LogRun.of(planned.register()).task_id
+
+
+def test_a_run_without_the_model_that_is_asked_for_is_not_done(planned):
+    run = LogRun.of(replace(planned, register_as="birds").register())
+    run.requires().path().mkdir(parents=True)
+    run.path().parent.mkdir(parents=True)
+    marker = {"run_id": "r", "attempt": "x", "registered_as": ""}
+    for registered_as, done in (("", False), ("parrots", False), ("birds", True)):
+        run.path().write_text(json.dumps({**marker, "registered_as": registered_as}))
+        assert run.complete() is done
+        assert LogRun.of(planned.register()).complete()
+
+
+@pytest.mark.parametrize("name", ["a/b", "birds@", "@champion", "a@b@c", "models:/x", "it's"])
+def test_names_that_no_model_can_have(planned, name):
+    with pytest.raises(ValueError, match=r"register: .* write NAME or NAME@ALIAS"):
+        replace(planned, register_as=name)
 
 
 def test_another_tracker_wants_a_run_of_its_own(planned):

@@ -1,14 +1,18 @@
 import json
+from importlib.metadata import version
 from pathlib import Path
 
+import mlflow
 import pytest
+from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from pipeline import FeatureSet, tracking
+from pipeline import Bundle, FeatureSet, tracking
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.tasks import embedded_tracking_uri
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
 
+SERVED = Path(tracking.__file__).with_name("served.py")
 EMPTY = Manifest(Path(), SCHEMA.empty_table())
 
 
@@ -63,6 +67,64 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
     content = json.loads(Path(table).read_text())
     assert content["columns"] == ["bin", "mean", "std", "min", "max"]
     assert len(content["data"]) == 40
+
+
+def model_of(client, run):
+    (output,) = client.get_run(run.info.run_id).outputs.model_outputs
+    return client.get_logged_model(output.model_id)
+
+
+def test_its_bundle_is_logged_as_a_model_without_pickle(logged, tmp_path):
+    fs, client, run = logged
+    model = model_of(client, run)
+    assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
+    assert model.tags["basilar.key"] == fs.key
+    folder = Path(model.artifact_location.removeprefix("file://"))
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"MLmodel", "served.py", "artifacts/bundle/bundle.json"} <= names
+    assert not {name for name in names if name.endswith((".pkl", ".pickle", ".pyc"))}
+    assert (folder / "served.py").read_bytes() == SERVED.read_bytes()
+    assert Bundle.load(folder / "artifacts" / "bundle").key == fs.key
+    described = Model.load(folder)
+    assert described.metadata == {"basilar.key": fs.key, "basilar.digest": fs.digest}
+    assert described.signature.outputs.inputs[0].shape == (-1, -1, 40)
+    assert {column.name for column in described.signature.inputs.inputs} == {
+        *("audio", "samples", "sample_rate"),
+    }
+    needs = (folder / "requirements.txt").read_text().split()
+    assert f"soxr=={version('soxr')}" in needs
+    assert client.search_registered_models() == []
+    assert mlflow.active_run() is None
+    assert str(tmp_path) not in mlflow.get_tracking_uri()
+    assert not Path("mlruns").exists()
+
+
+def test_a_model_is_registered_when_asked_and_once(logged, tmp_path):
+    fs, client, run = logged
+    uri, folder = embedded_tracking_uri(tmp_path / "root"), tmp_path / "root" / "mlflow"
+    for register_as in ("birds", "birds@champion", "birds@champion"):
+        again = tracking.log_run(fs.path, EMPTY, uri, folder=folder, register_as=register_as)
+        assert again == run.info.run_id
+    (registered,) = client.search_model_versions("name = 'birds'")
+    assert registered.source == model_of(client, run).artifact_location
+    assert registered.run_id == run.info.run_id
+    assert client.get_model_version_by_alias("birds", "champion").version == registered.version
+
+
+def test_a_model_that_cannot_be_logged_leaves_nothing(logged, tmp_path, monkeypatch):
+    fs, client, run = logged
+    client.delete_run(run.info.run_id)
+    before = len(client.search_logged_models([run.info.experiment_id]))
+
+    def fail(*_):
+        raise RuntimeError("half-way")
+
+    monkeypatch.setattr(tracking, "save_model", fail)
+    uri = embedded_tracking_uri(tmp_path / "root")
+    with pytest.raises(tracking.TrackerError, match="RuntimeError: half-way"):
+        tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
+    assert client.search_runs([run.info.experiment_id]) == []
+    assert len(client.search_logged_models([run.info.experiment_id])) == before
 
 
 def test_a_feature_set_is_logged_once(logged, tmp_path):

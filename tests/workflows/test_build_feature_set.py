@@ -139,9 +139,11 @@ def test_the_environment_names_the_tracker(manifest, tmp_path, tracker):
             "BuildFeatureSet",
         ),
         *("--recipe", RECIPE, "--manifest", manifest, "--root", tmp_path / "root"),
-        "--local-scheduler",
+        *("--local-scheduler", "--register-as", "workflow@latest-one"),
         env=environment,
     )
     assert done.returncode == 0
     (marker,) = (tmp_path / "root" / "runs").glob("*.json")
-    assert json.loads(marker.read_text())["uri"] == tracker
+    known = json.loads(marker.read_text())
+    assert (known["uri"], known["registered_as"]) == (tracker, "workflow@latest-one")
+    assert known["run_id"]

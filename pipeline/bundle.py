@@ -1,0 +1,285 @@
+"""A bundle: the transform of a feature set for deployment, and the proof that it still computes it.
+
+    DIR/
+      bundle.json      key, digest, recipe, labels, versions, and the SHA-256 of every other file
+      centre.npy, scale.npy   what normalization subtracts and divides by: float32 (bins,)
+      golden/          audio in, features out: NAME.npy or NAME.flac, and NAME.features.npy
+      README.md
+
+A folder of data: no pickle, no code. `pipeline.bundling` makes one; this module reads it, and needs
+no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `python -m pipeline.bundle DIR`
+checks one.
+"""
+
+import hashlib
+import json
+import sys
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from dsp.moments import normalize
+from pipeline import audio, canary
+from pipeline.keys import op_versions
+from pipeline.kinds import Section
+from pipeline.recipe import Recipe, RecipeError
+from pipeline.transform import Stream, Transform
+
+INDEX = "bundle.json"
+_MAX_INDEX = 1 << 24  # bytes
+
+Name = Annotated[str, Field(pattern=r"^(golden/)?\w[\w.-]*$", max_length=100)]
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; the message names the file and what is wrong."""
+
+
+class File(Section):
+    """What a file of the bundle must be."""
+
+    bytes: Annotated[int, Field(ge=0, le=1 << 30)]
+    sha256: str
+
+
+class Vector(Section):
+    """A golden vector: audio in, features out."""
+
+    name: str
+    audio: Name
+    sample_rate: Annotated[int, Field(ge=1, le=10_000_000)] | None
+    """Hz of float32 audio; None for an encoded file."""
+    features: Name
+
+
+class Index(Section):
+    """The content of `bundle.json`, but for the checksum of itself."""
+
+    schema_version: Literal[1] = 1
+    key: str
+    digest: str
+    recipe: dict[str, Any]
+    recipe_hash: str
+    op_versions: dict[str, int]
+    labels: list[str]
+    versions: dict[str, str]
+    canary: list[str]
+    vectors: Annotated[list[Vector], Field(min_length=1, max_length=1000)]
+    files: dict[Name, File]
+
+
+class Golden(NamedTuple):
+    """What became of a golden vector; `difference` is the largest, None if it is not a number."""
+
+    name: str
+    identical: bool
+    difference: float | None
+
+    def __str__(self) -> str:
+        found = "identical" if self.identical else f"MOVED, by up to {self.difference}"
+        return f"  {self.name:30} {found}"
+
+
+class Bundle:
+    """Computes the features of a feature set as training reads them: normalized float32.
+
+    Open one with `Bundle.load(folder)`.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.index = _read_index(self.folder)
+        try:
+            self.recipe = Recipe.from_dict(self.index.recipe, source=f"{self.folder / INDEX}")
+        except RecipeError as error:
+            raise BundleError(str(error)) from None
+        self._transform = Transform(self.recipe)
+        files = self.index.files
+        used = {"centre.npy", "scale.npy"}
+        used |= {name for vector in self.index.vectors for name in (vector.audio, vector.features)}
+        if unknown := ", ".join(sorted(used - files.keys())):
+            raise BundleError(f"{self.folder / INDEX}: it has no checksum of {unknown}")
+        damaged = [name for name, file in files.items() if not _intact(self.folder, name, file)]
+        if damaged:
+            raise BundleError(
+                f"{self.folder}: damaged or missing: {', '.join(damaged)}; make it anew"
+            )
+        self._centre, self._scale = (self._array(name) for name in ("centre.npy", "scale.npy"))
+        columns = self.recipe.representation.columns()
+        if not self._centre.shape == self._scale.shape == (columns,):
+            raise BundleError(f"{self.folder}: centre.npy and scale.npy must hold {columns} values")
+
+    @classmethod
+    def load(cls, folder: str | PathLike[str]) -> "Bundle":
+        """Open a bundle that is whole, in an installation that computes what it was made with.
+
+        Every checksum is compared; the canary of each stage is computed, and one golden vector.
+        Raises FileNotFoundError, BundleError (damaged, or of other op versions) or CanaryError.
+        """
+        bundle = cls(folder)
+        index, now = bundle.index, op_versions(bundle.recipe)
+        if now != index.op_versions:
+            raise BundleError(
+                f"{bundle.folder}: made with the op versions {index.op_versions}; here they are "
+                f"{now}. Install basilar {index.versions.get('basilar')}"
+            )
+        canary.guard(bundle.recipe)
+        vector = index.vectors[0]
+        tolerance = canary.tolerance_of(f"representation {bundle.recipe.representation.kind}")
+        canary.compared(
+            f"{bundle.folder}: {vector.name}",
+            canary.Canary.of(bundle._compute(vector)),
+            canary.Canary.of(bundle._array(vector.features), tolerance),
+            versions=index.versions,
+            since="the bundle was made",
+            advice="install those versions, or find what was patched (python -m pipeline.canary)",
+        )
+        return bundle
+
+    @property
+    def key(self) -> str:
+        """The key of the feature set."""
+        return self.index.key
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of all labels of the feature set, sorted."""
+        return list(self.index.labels)
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate that features are computed at, Hz."""
+        return self._transform.sample_rate
+
+    def transform(self, y: NDArray[np.float32], *, sample_rate: int) -> NDArray[Any]:
+        """Features (frames, bins) of a signal at `sample_rate` Hz, normalized, float32.
+
+        `y` is float32 (samples,), or (samples, channels), of which the recipe's channel is taken.
+        Without normalization, values come in the stored dtype. Raises ValueError for less than a
+        frame.
+        """
+        return self._normalized(self._transform.apply(y, sample_rate=sample_rate))
+
+    def transform_file(
+        self, path: str | PathLike[str], *, offset: float = 0.0, duration: float | None = None
+    ) -> NDArray[Any]:
+        """Features (frames, bins) of an audio file, or of an excerpt of it in seconds.
+
+        Raises AudioError if it cannot be decoded, OSError if it cannot be read, CanaryError if its
+        decoder gives other samples than it should.
+        """
+        decoder = audio.sniff(Path(path))
+        canary.guard(self.recipe, decoders=[decoder] if decoder else [])
+        return self._normalized(self._transform.apply_file(path, offset=offset, duration=duration))
+
+    def stream(self, sample_rate: int) -> Stream:
+        """Features of a signal that arrives in pieces, one channel at `sample_rate` Hz.
+
+        Raises ValueError for a recipe whose values depend on a whole clip.
+        """
+        return _NormalizedStream(self, sample_rate)
+
+    def check(self) -> list[Golden]:
+        """Compute every golden vector and compare it with the one in the bundle."""
+        return [
+            _compared(vector.name, self._compute(vector), self._array(vector.features))
+            for vector in self.index.vectors
+        ]
+
+    def _compute(self, vector: Vector) -> NDArray[Any]:
+        if vector.sample_rate is None:
+            return self.transform_file(self.folder / vector.audio)
+        return self.transform(self._array(vector.audio), sample_rate=vector.sample_rate)
+
+    def _normalized(self, x: NDArray[Any]) -> NDArray[Any]:
+        none = self.recipe.normalization.kind == "none"
+        return x if none else normalize(x, self._centre, self._scale)
+
+    def _array(self, name: str) -> NDArray[Any]:
+        """An array of the bundle; mapped, so that its header can claim no more than there is."""
+        file = self.folder / name
+        try:
+            found = np.array(np.load(file, mmap_mode="r", allow_pickle=False))
+        except (ValueError, EOFError, OSError) as error:
+            raise BundleError(f"{file}: not an array: {error}") from None
+        if found.dtype.kind not in "fc" or found.ndim not in (1, 2):
+            raise BundleError(f"{file}: {found.dtype} {found.shape} is neither signal nor features")
+        return found
+
+
+class _NormalizedStream(Stream):
+    def __init__(self, bundle: Bundle, sample_rate: int) -> None:
+        super().__init__(bundle._transform, sample_rate)
+        self._bundle = bundle
+
+    def _features(self, samples: NDArray[np.float32]) -> NDArray[Any]:
+        return self._bundle._normalized(super()._features(samples))
+
+
+def encoded(index: dict[str, Any]) -> bytes:
+    """The one way to write `bundle.json`: any other byte shows."""
+    return (json.dumps(index, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _read_index(folder: Path) -> Index:
+    file = folder / INDEX
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder}: no bundle here; basilar bundle KEY makes one")
+    with file.open("rb") as opened:
+        data = opened.read(_MAX_INDEX + 1)
+    try:
+        index = json.loads(data) if len(data) <= _MAX_INDEX else {}
+        as_written = encoded(index) == data
+        said = index.pop("sha256")
+        if not as_written or said != hashlib.sha256(encoded(index)).hexdigest():
+            raise ValueError("its checksum does not match")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(f"{file}: damaged ({error}); make the bundle anew") from None
+    try:
+        return Index.model_validate(index)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{file}: {where}: {first['msg']}") from None
+
+
+def _intact(folder: Path, name: str, expected: File) -> bool:
+    """Whether a file lies in the folder, not behind a link out of it, and is as it was written."""
+    path = folder / name
+    inside = path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    if not inside or path.stat().st_size != expected.bytes:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
+
+
+def _compared(name: str, now: NDArray[Any], then: NDArray[Any]) -> Golden:
+    if now.shape != then.shape:
+        return Golden(name, False, None)
+    same = now.dtype == then.dtype and now.tobytes() == then.tobytes()
+    with np.errstate(invalid="ignore"):  # infinities
+        largest = float(np.abs(now.astype(np.complex128) - then).max())
+    return Golden(name, same, largest if np.isfinite(largest) else None)
+
+
+def main(arguments: list[str]) -> int:
+    """Check the bundle in a folder: 0 if nothing moved."""
+    if len(arguments) != 1:
+        print("usage: python -m pipeline.bundle DIR", file=sys.stderr)
+        return 2
+    try:
+        bundle = Bundle.load(arguments[0])
+        found = bundle.check()
+    except (BundleError, canary.CanaryError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{bundle.folder}: the bundle of {bundle.key}", *found, sep="\n")
+    return int(not all(golden.identical for golden in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,299 @@
+"""The canary: a fixed signal, and what each stage made of it when its version was released.
+
+`canaries.json` holds, for every kind of representation with its defaults, every resample method and
+six small encoded files: the op version, the SHA-256 of all values, and some values to measure a
+difference by. Before a cache or a bundle is trusted, `guard` computes those of the stages in use:
+
+* the same bits: nothing is said;
+* within the entry's tolerance, a share of the range of its values: a warning, which is recorded;
+* beyond: CanaryError. An installation that computes something else writes nothing.
+
+What only other parameters than the defaults reach is guarded by what a recipe itself made of the
+canary, which a root keeps from its first build on (`ROOT/catalogue/canaries/HASH.json`).
+
+`python -m pipeline.canary` compares everything; `--write` records it anew, for raised versions.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsp import representations, resample
+from pipeline import artifacts, audio
+from pipeline.keys import recipe_hashes
+from pipeline.kinds import Framed
+from pipeline.recipe import Recipe
+from pipeline.transform import Transform
+
+FILE = Path(__file__).with_name("canaries.json")
+SAMPLE_RATE = 22050  # Hz, of the signal
+FILES: dict[audio.Decoder, tuple[str, ...]] = {
+    "soundfile": ("wav", "flac", "mp3", "ogg"),
+    "ffmpeg": ("m4a", "opus"),
+}
+CONDITIONED = {  # frames as Kaldi conditions them, which no default does
+    **{"kind": "log_mel", "n_fft": 512, "win_length": 400, "hop_length": 160, "align": "left"},
+    **{"remove_dc": True, "preemphasis": 0.97},
+}
+_LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
+_N_VALUES = 256
+_N_GROUPS = 257  # prime, so that a group has values of all bins and frames
+_TOLERANCE = 1e-4  # of the range of values
+_TOLERANCES = {
+    **dict.fromkeys(("decode wav", "decode flac", "representation waveform"), 0.0),
+    **dict.fromkeys((f"decode {codec}" for codec in ("mp3", "ogg", "m4a", "opus")), 1e-3),
+    "representation spectral": 2e-3,  # its roll-off moves by whole bins
+}
+
+
+class CanaryError(RuntimeError):
+    """A stage that does not compute what it should; the message names it and the difference."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What a stage made of the canary.
+
+    `values` are float32 (513,): 256 values spread over all, and the means of 257 groups of every
+    257th value, so that a change of any value shows. `tolerance` is a share of their range.
+    """
+
+    sha256: str
+    values: NDArray[np.float32]
+    tolerance: float
+
+    @classmethod
+    def of(cls, made: NDArray[Any], tolerance: float = 0.0) -> "Canary":
+        """The canary of any array of floats or complex numbers."""
+        plain = np.ascontiguousarray(made)
+        parts = plain.view(np.float32) if plain.dtype.kind == "c" else plain
+        flat = parts.reshape(-1).astype(np.float64)
+        spread = flat[np.linspace(0, flat.size - 1, _N_VALUES).round().astype(np.int64)]
+        group = np.arange(flat.size) % _N_GROUPS
+        counts = np.bincount(group, minlength=_N_GROUPS)
+        means = np.bincount(group, flat, _N_GROUPS) / np.maximum(counts, 1)
+        values = np.concatenate([spread, means]).astype(np.float32)
+        return cls(hashlib.sha256(plain.tobytes()).hexdigest(), values, tolerance)
+
+    def difference(self, then: "Canary") -> float:
+        """The largest difference from `then`, as a share of the range of its values."""
+        with np.errstate(invalid="ignore"):
+            largest = np.abs(self.values.astype(np.float64) - then.values).max()
+        return float(largest / (np.ptp(then.values) or 1.0)) if np.isfinite(largest) else np.inf
+
+    def to_json(self) -> dict[str, Any]:
+        """As an entry of a JSON file."""
+        values = base64.b64encode(self.values.astype("<f4").tobytes()).decode()
+        return {"tolerance": self.tolerance, "sha256": self.sha256, "values": values}
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "Canary":
+        """From an entry of a JSON file."""
+        values = np.frombuffer(base64.b64decode(entry["values"]), "<f4")
+        return cls(entry["sha256"], values, entry["tolerance"])
+
+
+def signal(n_samples: int = SAMPLE_RATE) -> NDArray[np.float32]:
+    """A rising saw, noise and silence, from integers alone: float32 (n_samples,), below 0.64.
+
+    No sine, no random generator: nothing that a library could compute otherwise.
+
+    >>> hashlib.sha256(signal().tobytes()).hexdigest()[:12]
+    '9c04134cf4b7'
+    """
+    n = np.arange(n_samples, dtype=np.int64)
+    saw = (n * n // 441) % 2048 - 1024
+    noise = (n * 1103515245 + 12345) // 65536 % 2048 - 1024
+    y = (saw * 4 + noise) * (n % SAMPLE_RATE < 20000)
+    return (y / 8192).astype(np.float32)
+
+
+def n_samples(recipe: Recipe) -> int:
+    """How much of the signal a recipe needs: a second at its rate, or more for a frame."""
+    count = recipe.resample.sample_rate
+    while not recipe.representation.n_frames(count):
+        count *= 2
+    return count
+
+
+def guard(
+    recipe: Recipe, *, decoders: Iterable[audio.Decoder] = (), catalogue: Path | None = None
+) -> list[str]:
+    """Check the stages that a recipe uses, once a process; return the warnings there are.
+
+    With `catalogue`, the folder of a root, also what this very recipe makes of the canary: it is
+    kept there the first time and compared from then on. Raises CanaryError.
+
+    >>> guard(Recipe.from_dict({"representation": {"kind": "log_mel"}}))
+    []
+    """
+    stages = [f"decode {codec}" for decoder in sorted(set(decoders)) for codec in FILES[decoder]]
+    kind = recipe.representation
+    stages += [f"resample {recipe.resample.method}", f"representation {kind.kind}"]
+    if isinstance(kind, Framed) and (kind.remove_dc or kind.preemphasis):
+        stages += ["representation conditioned"]
+    found = [_check_packaged(name) for name in stages]
+    if catalogue is not None:
+        file = catalogue / "canaries" / f"{recipe_hashes(recipe)['normalization']}.json"
+        found += _check_kept(recipe, file)
+    return [warning for warning in found if warning]
+
+
+@cache
+def _packaged() -> Any:
+    return artifacts.read_json(FILE)
+
+
+@cache
+def _check_packaged(name: str) -> str:
+    return compared(
+        name,
+        Canary.of(_compute(name)),
+        Canary.from_json(_packaged()["canaries"][name]),
+        versions=_packaged()["versions"],
+        since="it was released",
+        advice="install those versions, or find what was patched (python -m pipeline.canary)",
+    )
+
+
+@cache
+def _check_kept(recipe: Recipe, file: Path) -> list[str]:
+    made = _of_recipe(recipe)
+    if not file.exists():
+        entries = {name: canary.to_json() for name, canary in made.items()}
+        artifacts.write_json(file, {"versions": library_versions(), "canaries": entries})
+        return []
+    then = artifacts.read_json(file)
+    return [
+        compared(
+            name,
+            canary,
+            Canary.from_json(then["canaries"][name]),
+            versions=then["versions"],
+            since=f"the first build of this recipe here ({file})",
+            advice="install those versions, or build in another root",
+        )
+        for name, canary in made.items()
+    ]
+
+
+def compared(
+    name: str, now: Canary, then: Canary, *, versions: dict[str, str], since: str, advice: str
+) -> str:
+    """Compare what `name` makes `now` and made `then`: no text, or a warning, which is also logged.
+
+    `versions` are those of the libraries then, and `since` says when that was. Raises CanaryError
+    for a difference beyond the tolerance of `then`.
+    """
+    if now.sha256 == then.sha256:
+        return ""
+    difference = now.difference(then)
+    libraries = ", ".join(
+        f"{name} {here}" + ("" if here == versions.get(name) else f" (then {versions.get(name)})")
+        for name, here in library_versions().items()
+    )
+    text = f"{name}: it computes other numbers than when {since}. They differ by {difference:.1e} "
+    text += f"of their range, {then.tolerance:.0e} is allowed; {libraries}"
+    if difference > then.tolerance:
+        raise CanaryError(f"{text}. Nothing was computed: {advice}")
+    logging.getLogger("basilar").warning("%s", text)
+    return text
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that values depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def _compute(name: str) -> NDArray[Any]:
+    """What a stage makes of the canary, by defaults: `decode flac`, `resample soxr`, …"""
+    stage, op = name.split()
+    if stage == "decode":
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / op
+            file.write_bytes(base64.b64decode(_packaged()["audio"][op]))
+            return _transform().decode(file)[0]
+    if stage == "resample":
+        transform = _transform(resample={"sample_rate": 16000, "method": op})
+        return transform.resample(signal(), source_rate=SAMPLE_RATE)
+    table = CONDITIONED if op == "conditioned" else {"kind": op}
+    return _transform(representation=table).represent([signal()])[0]
+
+
+def _transform(**sections: dict[str, Any]) -> Transform:
+    return Transform.from_recipe({"representation": {"kind": "waveform"}, **sections})
+
+
+def _of_recipe(recipe: Recipe) -> dict[str, Canary]:
+    """What a recipe makes of the canary: from 3/2 or 3 times its rate, and at its rate."""
+    transform, rate = Transform(recipe), recipe.resample.sample_rate
+    y = signal(n_samples(recipe))
+    resampled = transform.resample(y, source_rate=3 * rate if rate % 2 else 3 * rate // 2)
+    kind = f"representation {recipe.representation.kind}"
+    return {
+        f"resample {recipe.resample.method}": Canary.of(resampled, _TOLERANCE),
+        kind: Canary.of(transform.represent([y])[0], tolerance_of(kind)),
+    }
+
+
+def tolerance_of(name: str) -> float:
+    """How far a canary may be off, as a share of the range of its values."""
+    return _TOLERANCES.get(name, _TOLERANCE)
+
+
+def names() -> Iterator[tuple[str, int]]:
+    """Every canary there is, with the version of what it guards."""
+    yield from ((f"decode {codec}", audio.VERSION) for codec in sum(FILES.values(), ()))
+    for method in get_args(resample.Method):
+        yield f"resample {method}", resample.VERSION
+    for kind, kind_version in representations.VERSIONS.items():
+        yield f"representation {kind}", kind_version
+    yield "representation conditioned", representations.VERSIONS["log_mel"]
+
+
+def made() -> dict[str, dict[str, Any]]:
+    """By name, what this installation makes of the canary, as entries of `canaries.json`."""
+    return {
+        name: {"version": op_version, **Canary.of(_compute(name), tolerance_of(name)).to_json()}
+        for name, op_version in names()
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Compare every canary, or `--write` them; 0 unless one is beyond its tolerance."""
+    if arguments not in ([], ["--write"]):
+        print("usage: python -m pipeline.canary [--write]", file=sys.stderr)
+        return 2
+    if arguments:
+        content = {
+            "versions": library_versions(),
+            "audio": _packaged()["audio"],
+            "canaries": made(),
+        }
+        FILE.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        return 0
+    failed = False
+    for name, _ in names():
+        try:
+            print(f"{name:30} {_check_packaged(name) or 'identical'}")
+        except CanaryError as error:
+            failed = True
+            print(f"{name:30} FAILED {error}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
