@@ -6,6 +6,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline import FeatureSet, tracking
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
+from pipeline.recover import NoRecordError
 from pipeline.tasks import embedded_tracking_uri
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
 
@@ -153,3 +154,18 @@ def test_a_moved_root_writes_where_it_is_now(logged, tmp_path):
     )
     assert (moved / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
     assert not (tmp_path / "root").exists()
+
+
+def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, tmp_path):
+    fs, client, run = logged
+    uri = embedded_tracking_uri(tmp_path / "root")
+    folder = tmp_path / "run"
+    assert tracking.fetch_run(uri, fs.key[:5], folder) == fs.path
+    assert json.loads((folder / "feature_set.json").read_text()) == fs.attributes
+    assert read_manifest(folder / "manifest.parquet").hash == fs.attributes["manifest_hash"]
+    assert (folder / "clips.parquet").read_bytes() == (fs.path / "clips.parquet").read_bytes()
+    other = client.create_run(run.info.experiment_id, tags={"basilar.key": fs.key[:5] + "x"})
+    tracking.fetch_run(uri, fs.key[:5], folder)  # what is not finished is not there
+    client.set_terminated(other.info.run_id, "FINISHED")
+    with pytest.raises(NoRecordError, match=f"begins with '{fs.key[:5]}': there is: {fs.key[:5]}"):
+        tracking.fetch_run(uri, fs.key[:5], folder)
