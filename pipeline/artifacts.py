@@ -89,7 +89,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 if not path.is_dir():  # another writer committed the same folder first
                     raise
         if durable:
-            _fsync_folder(path.parent)
+            fsync_folder(path.parent)
     finally:
         remove(temporary)
 
@@ -248,10 +248,11 @@ def _fsync(path: Path) -> None:
         return
     for entry in path.iterdir():
         _fsync(entry)
-    _fsync_folder(path)
+    fsync_folder(path)
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Put what was renamed in a folder on the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-import pipeline.cli_deploy
 from pipeline import artifacts
 from pipeline.bundle import BundleError
 from pipeline.canary import CanaryError
@@ -358,7 +357,7 @@ def options(
 
 
 # Last, since help lists commands as they register.
-import pipeline.cli_prove  # noqa: E402, F401
+from pipeline import cli_deploy, cli_prove  # noqa: E402, F401
 
 
 def main() -> NoReturn:

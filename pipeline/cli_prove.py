@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Key = Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")]
 AudioRoot = Annotated[Path | None, typer.Option(help="Where the audio is now, if it moved.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
 CPUS = os.cpu_count() or 1
 SHOWN = 50  # clips that are named at most
 
@@ -99,7 +99,8 @@ def reproduce(
     ] = "",
     audio_root: AudioRoot = None,
     into: Annotated[
-        Path | None, typer.Option(help="Empty folder to build in; left out: a temporary one.")
+        Path | None,
+        typer.Option(help="Empty folder to build in and keep; left out: a temporary one."),
     ] = None,
     workers: Workers = CPUS,
     shard_seconds: Annotated[
@@ -205,6 +206,7 @@ def why(
     Example: basilar why 3f2a params/log_mel.toml --root features
     """
     from pipeline import why as module
+    from pipeline.differences import IncomparableError
     from pipeline.recover import of_root
 
     def is_file(name: str) -> bool:
@@ -221,7 +223,7 @@ def why(
     if b is not None:
         try:
             found = module.why(one, side(b))
-        except module.IncomparableError as error:
+        except IncomparableError as error:
             raise UsageError(str(error)) from None
     else:
         if root is None:

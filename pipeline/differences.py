@@ -15,7 +15,7 @@ _ROWS = 8192  # of a clip that are compared at once
 
 
 class IncomparableError(ValueError):
-    """Two feature sets whose values have no place in common."""
+    """Two things that have nothing in common to be compared."""
 
 
 @dataclass(frozen=True)

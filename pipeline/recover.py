@@ -76,7 +76,7 @@ class Record:
         """Its clips in content order, as the store's table has them."""
         try:
             rows: list[dict[str, Any]] = read_table(self.clips_file).to_pylist()
-        except (pa.ArrowException, OSError) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise DamagedArtifactError(f"{self.clips_file} cannot be read: {error}") from None
         return rows
 
@@ -202,17 +202,19 @@ def locate(
 ) -> Manifest:
     """The manifest with the paths that its files have now, found by content where they moved.
 
-    Looks below `audio_root`, by default the manifest's own root. `needed` are the contents that
-    must be there, by default all. Raises MissingAudioError, which names clips.
+    Looks below `audio_root`, by default the manifest's own root, and reads each file, whatever is
+    remembered of it. `needed` are the contents that must be there, by default all. Raises
+    MissingAudioError, which names clips.
     """
     root = (audio_root or manifest.root).absolute()
     paths, hashes = manifest.column("path"), manifest.column("sha256")
     every = range(len(manifest))
     rows = [i for i in every if needed is None or manifest.contents[i] in needed]
-    there = contents(root, {paths[i] for i in rows if (root / paths[i]).is_file()}, progress)
+    at_place = {paths[i] for i in rows if (root / paths[i]).is_file()}
+    there = contents(root, at_place, rehash=True, progress=progress)
     lost = [i for i in rows if there.get(paths[i]) != hashes[i]]
     if lost:
-        found = contents(root, None, progress) if root.is_dir() else {}
+        found = contents(root, progress=progress) if root.is_dir() else {}
         path_of = {sha256: path for path, sha256 in found.items()}
         ids = manifest.column("id")
         if gone := [i for i in lost if hashes[i] not in path_of]:

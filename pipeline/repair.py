@@ -89,7 +89,11 @@ def _written_wrong(record: Record, verified: Verified) -> set[str]:
     """Shards whose artifacts are what was written, but whose values are not what they say."""
     if not verified.clips:  # what the files say was not looked at
         return set()
-    names = [name for name, n_files in record.attributes["shards"].items() for _ in range(n_files)]
+    names = [
+        name
+        for name, n_files in record.attributes.get("shards", {}).items()
+        for _ in range(n_files)
+    ]
     found = set()
     for problem in verified.in_store():
         part = Path(problem.file).relative_to(verified.path).parts
@@ -128,4 +132,5 @@ def _replace(new: Path, old: Path) -> None:
         old.rename(aside)
     old.parent.mkdir(parents=True, exist_ok=True)
     new.rename(old)
+    artifacts.fsync_folder(old.parent)
     artifacts.remove(aside)

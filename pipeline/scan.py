@@ -88,11 +88,15 @@ def scan(
 
 
 def contents(
-    root: Path, paths: Iterable[str] | None = None, progress: Progress = lambda items, total: items
+    root: Path,
+    paths: Iterable[str] | None = None,
+    *,
+    rehash: bool = False,
+    progress: Progress = lambda items, total: items,
 ) -> dict[str, str]:
     """The SHA-256 of audio files by path below `root`: of `paths`, or of all there are."""
     looked = sorted(_walk(root) if paths is None else paths)
-    facts = zip(looked, _inspect(root, looked, False, progress), strict=True)
+    facts = zip(looked, _inspect(root, looked, rehash, progress), strict=True)
     return {path: seen["sha256"] for path, seen in facts if seen is not None}
 
 

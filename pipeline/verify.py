@@ -24,7 +24,7 @@ from pipeline.consistency import Problem
 from pipeline.dataset import FeatureSet
 from pipeline.differences import first_stage
 from pipeline.keys import hash_of
-from pipeline.recover import Record
+from pipeline.recover import NoRecordError, Record
 from pipeline.scan import Progress
 from pipeline.transform import Transform
 
@@ -70,10 +70,10 @@ def verify(
         _check_files(out, out.path, seen, pool, progress)
         try:
             record = recover.of_root(root, key)
-        except DamagedArtifactError as error:
+        except (DamagedArtifactError, NoRecordError) as error:
             out.problems.append(Problem(str(root / "catalogue"), str(error)))
         else:
-            for name in record.attributes["shards"]:
+            for name in record.attributes.get("shards", {}):
                 folder = root / "artifacts" / "representation" / name
                 if folder.exists():
                     before = len(out.problems)
@@ -142,9 +142,13 @@ def _check_content(
 ) -> None:
     """Check what the files of a store say, all of which are as they were written."""
     if record.source != "store":  # the store's own record is not consistent, and was not taken
-        own = recover.read_attributes(out.path / "zarr.json")
-        problems = recover.inconsistencies(Record("store", own, record.manifest, Path()), out.key)
-        out.problems += [Problem(str(out.path / "zarr.json"), problem) for problem in problems]
+        file = out.path / "zarr.json"
+        try:
+            own = Record("store", recover.read_attributes(file), record.manifest, Path())
+            problems = list(recover.inconsistencies(own, out.key))
+        except DamagedArtifactError as error:
+            problems = [str(error)]
+        out.problems += [Problem(str(file), problem) for problem in problems]
         return
 
     def each(look: Any, batches: list[Any]) -> Iterable[Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import recover
 from pipeline.artifacts import DamagedArtifactError
+from pipeline.differences import IncomparableError
 from pipeline.keys import STAGES, op_versions
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.recipe import Recipe
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 Pair = tuple[Any, Any]
 SHOWN = 20  # clips that are named in each group
 _SAID = ("relabelled", "other_split", "other_group")
-
-
-class IncomparableError(ValueError):
-    """A recipe and a manifest: they have no field in common."""
 
 
 @dataclass(frozen=True)

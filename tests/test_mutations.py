@@ -1,5 +1,6 @@
 """Change one thing anywhere, and the right command says so, names it, and does not exit with 0."""
 
+import os
 import shutil
 
 import numpy as np
@@ -189,6 +190,26 @@ def test_one_sample_of_one_file(as_json, built, key, audio, tmp_path, clip_id):
     code, found = as_json("why", key, tmp_path / "m.parquet", "--root", built.root)
     assert code == 1
     assert [clip["id"] for clip in found["clips"]["changed"]["clips"]] == [clip_id]
+
+
+def test_one_sample_of_a_file_whose_size_and_date_are_restored(as_json, built, key, audio):
+    file = audio / "b" / "04.wav"
+    for each in audio.rglob("*.wav"):
+        os.utime(each, (1e9, 1e9))
+    scan(audio)  # what is remembered of the files must not hide it
+    changed = file.with_name("changed.wav")
+    shutil.copy(file, changed)
+    change_sample(changed)
+    with file.open("r+b") as opened:
+        opened.write(changed.read_bytes())
+    os.utime(file, (1e9, 1e9))
+    changed.unlink()
+    options = ("--root", built.root, "--audio-root", audio, "--workers", 1)
+    code, found = as_json("reproduce", key, *options)
+    assert (code, found["verdict"], found["changed"]) == (1, "different", ["b/04.wav"])
+    code, found = as_json("verify", key, *options, "--sample", 99)
+    assert code == 1
+    assert "b/04.wav: its file has changed" in found["problems"][0]["problem"]
 
 
 def test_one_file_less(as_json, built, key, audio):

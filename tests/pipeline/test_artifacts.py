@@ -2,10 +2,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import artifacts
 from pipeline.artifacts import DamagedArtifactError, Quarantined, Waveforms, replacing
+from tests.damage import flip
 
 
 def left_over(folder):
@@ -174,3 +177,12 @@ def test_linking_replaces_and_copies_where_it_must(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     artifacts.link(tmp_path / "a", tmp_path / "inner" / "c")
     assert (tmp_path / "inner" / "c").read_bytes() == b"new"
+
+
+def test_a_bit_flipped_in_a_table_is_found_when_it_is_read(tmp_path):
+    table = pa.table({"number": np.random.default_rng(0).integers(0, 2**60, 1000)})
+    pq.write_table(table, tmp_path / "t.parquet", write_page_checksum=True)
+    assert artifacts.read_table(tmp_path / "t.parquet").equals(table)
+    flip(tmp_path / "t.parquet", 0.4)
+    with pytest.raises(OSError, match="CRC"):
+        artifacts.read_table(tmp_path / "t.parquet")

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pipeline import console
-from pipeline.console import UsageError, find_store
+from pipeline.console import UsageError, find_key, find_store
 
 
 @pytest.fixture
@@ -16,6 +16,17 @@ def root(tmp_path):
 
 def test_a_store_is_found_by_the_beginning_of_its_key(root):
     assert find_store(root, "3f2a").name.startswith("3f2a")
+
+
+def test_a_key_is_found_in_features_and_in_the_catalogue(root):
+    (root / "catalogue" / "features").mkdir(parents=True)
+    (root / "catalogue" / "features" / f"5a{'0' * 30}.json").touch()
+    assert find_key(root, "5a") == "5a" + "0" * 30
+    assert find_key(root, "3f2b") == "3f2b" + "0" * 28
+    with pytest.raises(UsageError, match=r"no feature set.*there is: 3f2a00000000, 3f2b0000"):
+        find_store(root, "5a")
+    with pytest.raises(UsageError, match="several feature sets"):
+        find_key(root, "")
 
 
 @pytest.mark.parametrize(("key", "problem"), [("3f2", "several feature sets"), ("4", "no feature")])

@@ -92,6 +92,14 @@ def test_a_rerun_computes_nothing_and_logs_no_second_run(build, audio_folder):
     assert first.mlflow_run_id == again.mlflow_run_id is not None
 
 
+def test_a_build_may_end_with_the_feature_set_and_without_mlflow(tmp_path, audio_folder):
+    planned = Build(tmp_path / "root", Plan(small(), scan(audio_folder)[0]), "")
+    outcome = engines.run(planned, workers=1, log=False)
+    assert outcome.succeeded
+    assert outcome.mlflow_run_id is None
+    assert {path.name for path in planned.root.iterdir()} == {"artifacts", "catalogue", "features"}
+
+
 def test_only_what_is_kept_stays(build, audio_folder):
     manifest, _ = scan(audio_folder)
     for keep, left in (

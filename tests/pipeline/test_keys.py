@@ -134,6 +134,20 @@ def test_upstream_hashes_are_inside_downstream_ones(monkeypatch):
     ]
 
 
+def test_hashes_of_versions_that_were_recorded(monkeypatch):
+    recipe = Recipe.from_dict({"representation": {"kind": "log_mel"}})
+    then, versions = keys.recipe_hashes(recipe), keys.op_versions(recipe)
+    monkeypatch.setattr(keys.audio, "VERSION", 99)
+    assert keys.recipe_hashes(recipe) != then
+    assert keys.recipe_hashes(recipe, versions) == then
+
+
+def test_a_feature_key_covers_recipe_manifest_and_decoders():
+    found = {keys.feature_key("r", "m", [])}
+    found |= {keys.feature_key("x", "m", []), keys.feature_key("r", "x", [])}
+    assert len(found | {keys.feature_key("r", "m", ["libsndfile 1.2.2"])}) == 4
+
+
 def test_content_of_a_whole_file_is_the_files():
     assert content_hash(FILE, None, None) == FILE
     excerpts = {content_hash(FILE, *e) for e in ((0.0, None), (None, 1.0), (0.0, 1.0), (1.0, 1.0))}

@@ -11,7 +11,7 @@ import soundfile as sf
 from pipeline import audio
 from pipeline import scan as scan_module
 from pipeline.manifest import ManifestError, read_manifest, write_manifest
-from pipeline.scan import FileCache, scan
+from pipeline.scan import FileCache, contents, scan
 
 
 def rows(manifest):
@@ -352,3 +352,21 @@ def test_reading_a_manifest_refuses_what_is_not_one(audio_folder, tmp_path):
         read_manifest(file)
     with pytest.raises(ManifestError, match=r"the suffix must be \.parquet, \.csv or \.jsonl"):
         write_manifest(manifest, audio_folder / "m.txt")
+
+
+def test_contents_of_some_files_or_of_all(audio_folder):
+    (audio_folder / "notes.txt").write_text("x")
+    manifest, _ = scan(audio_folder)
+    every = dict(zip(manifest.column("path"), manifest.column("sha256"), strict=True))
+    assert contents(audio_folder) == every
+    assert contents(audio_folder, ["b/01.wav", "notes.txt"]) == {"b/01.wav": every["b/01.wav"]}
+
+
+def test_contents_are_looked_at_again_only_if_asked_to(audio_folder, looks):
+    settle(audio_folder)
+    scan(audio_folder)
+    looks.clear()
+    contents(audio_folder)
+    assert looks == []
+    contents(audio_folder, rehash=True)
+    assert len(looks) == 12

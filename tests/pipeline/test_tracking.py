@@ -9,6 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline import Bundle, FeatureSet, tracking
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
+from pipeline.recover import NoRecordError
 from pipeline.tasks import embedded_tracking_uri
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
 
@@ -252,3 +253,18 @@ def test_a_tracker_that_refuses_a_training_is_named(logged, tmp_path):
     fs, _, _ = logged
     with pytest.raises(tracking.TrackerError, match="nonsense://x"):
         log_training(fs, "nonsense://x", tmp_path / "mlflow")
+
+
+def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, tmp_path):
+    fs, client, run = logged
+    uri = embedded_tracking_uri(tmp_path / "root")
+    folder = tmp_path / "run"
+    assert tracking.fetch_run(uri, fs.key[:5], folder) == fs.path
+    assert json.loads((folder / "feature_set.json").read_text()) == fs.attributes
+    assert read_manifest(folder / "manifest.parquet").hash == fs.attributes["manifest_hash"]
+    assert (folder / "clips.parquet").read_bytes() == (fs.path / "clips.parquet").read_bytes()
+    other = client.create_run(run.info.experiment_id, tags={"basilar.key": fs.key[:5] + "x"})
+    tracking.fetch_run(uri, fs.key[:5], folder)  # what is not finished is not there
+    client.set_terminated(other.info.run_id, "FINISHED")
+    with pytest.raises(NoRecordError, match=f"begins with '{fs.key[:5]}': there is: {fs.key[:5]}"):
+        tracking.fetch_run(uri, fs.key[:5], folder)

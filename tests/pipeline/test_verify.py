@@ -99,6 +99,22 @@ def test_without_a_record_the_files_are_still_checked(root):
     assert problems == [str(store_of(root) / "features" / "c" / "0" / "0"), str(root / "catalogue")]
 
 
+def test_a_store_without_any_record_of_it(root):
+    (store_of(root) / "zarr.json").unlink()
+    (root / "catalogue").rename(root / "gone")
+    (at_store, at_catalogue) = check(root).problems
+    assert at_store == (str(store_of(root) / "zarr.json"), "is missing")
+    assert "is neither in features nor in the catalogue" in at_catalogue.problem
+
+
+def test_a_store_that_says_nothing_though_its_checksums_fit(root):
+    edit_json(store_of(root) / "zarr.json", lambda v: v["attributes"]["basilar"].clear())
+    seal(store_of(root))
+    (problem,) = check(root).problems
+    assert problem.file == str(store_of(root) / "zarr.json")
+    assert "cannot be read" in problem.problem
+
+
 def test_a_sample_is_computed_from_audio(root, built, tmp_path):
     found = check(root, sample=5)
     assert found.sound
