@@ -191,6 +191,46 @@ def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Re
 
 
 @app.command()
+def parity(
+    key: Key,
+    root: Root,
+    clips: Annotated[int, typer.Option(min=1, help="Clips to compare, spread evenly.")] = 5,
+    audio_root: AudioRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Compare all ways from audio to features with what is stored; exit 1 if a bit differs.
+
+    The pipeline, its stream in random pieces, the bundle in a process without what it can do
+    without, its MLflow model, and that model served.
+
+    Example: basilar parity 3f2a --root features
+    """
+    from pipeline.parity import parity as compare
+    from pipeline.recover import MissingAudioError
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="basilar-") as folder:
+            record = _record(key, root, "", Path(folder))
+            ways = compare(record, n_clips=clips, audio_root=audio_root)
+    except (MissingAudioError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    equal = all(way.identical or way.cannot for way in ways)
+    result = {"key": record.key, "verdict": "identical" if equal else "different"}
+    lines = [
+        f"  {way.name:14} {way.note or ('identical' if way.identical else way.difference)}"
+        for way in ways
+    ]
+    print_result(
+        {**result, "ways": [way._asdict() for way in ways]},
+        as_json,
+        f"{record.key}: largest difference from what is stored, normalized",
+        *lines,
+    )
+    if not equal:
+        raise typer.Exit(1)
+
+
+@app.command()
 def why(
     a: Annotated[str, typer.Argument(help="Key, recipe (.toml) or manifest (.parquet).")],
     b: Annotated[

@@ -277,7 +277,7 @@ def _log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Mani
         raise
 
 
-def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model) -> None:
+def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None = None) -> None:
     """Write a bundle as an MLflow model: `pipeline/served.py`, what it takes and what it needs."""
     types: dict[str, Any] = {
         "audio": DataType.string,
@@ -292,7 +292,7 @@ def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model) -> None
         warnings.simplefilter("ignore")  # MLflow's own, about its types and pandas
         pyfunc.save_model(
             folder,
-            mlflow_model=model,
+            mlflow_model=model or Model(),
             python_model=str(Path(__file__).with_name("served.py")),
             artifacts={"bundle": str(bundle)},
             signature=ModelSignature(inputs=inputs, outputs=Schema([output])),
@@ -300,6 +300,16 @@ def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model) -> None
             pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
             metadata={"basilar.key": fs.key, "basilar.digest": fs.digest},
         )
+
+
+def predict(model: Path, rows: list[dict[str, Any]]) -> list[np.ndarray[Any, Any]]:
+    """What a saved model answers to rows, in this process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: list[np.ndarray[Any, Any]] = pyfunc.load_model(str(model)).predict(
+            pd.DataFrame(rows)
+        )
+    return found
 
 
 def _register(client: MlflowClient, run_id: str, *, register_as: str) -> None:
