@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet, audio, recover, tracking
+from pipeline import FeatureSet, audio, recover, stages, tracking
 from pipeline.keys import values_hash
 from pipeline.recover import MissingAudioError, NoRecordError
 from pipeline.reproduce import RebuildError, changes, reproduce
@@ -157,7 +157,7 @@ def test_clips_of_another_length_are_named(record, monkeypatch):
 
 
 def test_a_build_that_fails_is_no_verdict(record, monkeypatch):
-    monkeypatch.setattr(Transform, "represent", lambda *_: 1 / 0)
+    monkeypatch.setattr(stages, "represent", lambda *_: 1 / 0)
     with pytest.raises(RebuildError, match="could not be built again"):
         reproduce(record)
 

@@ -60,7 +60,7 @@ def test_what_no_hash_depends_on_is_kept_apart():
     assert found.unhashed == {
         "name": ("small", "other"),
         "store.codec": ("none", "compact"),
-        "store.chunk_kib": (1, 128),
+        "store.chunk_kib": (1, 32),
         "store.shard_mib": (1, 32),
     }
     assert found.count == 4
