@@ -10,6 +10,7 @@ Python's own objects are made for some rows at a time.
 """
 
 import csv
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -74,17 +74,11 @@ class Manifest:
     def words(self) -> NDArray[np.uint64]:
         """The content hash of each clip as numbers, the first digits first: uint64 (clips, 4)."""
         digests = np.empty((len(self), 4), ">u8")
-        is_excerpt = pc.or_(
-            self.table.column("offset").is_valid(), self.table.column("duration").is_valid()
-        )
         names = ("sha256", "offset", "duration")
         for start in range(0, len(self), _ROWS):
             rows = self.table.slice(start, _ROWS)
-            hashes = rows.column("sha256")
-            if pc.any(is_excerpt.slice(start, _ROWS)).as_py():
-                columns = (rows.column(name).to_pylist() for name in names)
-                hashes = pa.array([content_hash(*clip) for clip in zip(*columns, strict=True)])
-            text = "".join(hashes.to_pylist())
+            columns = (rows.column(name).to_pylist() for name in names)
+            text = "".join(itertools.starmap(content_hash, zip(*columns, strict=True)))
             try:
                 digests[start : start + _ROWS] = np.frombuffer(bytes.fromhex(text), ">u8").reshape(
                     rows.num_rows, 4
@@ -102,7 +96,7 @@ class Manifest:
         order = np.argsort(first, kind="stable")
         for start, end in _runs(first[order[1:]] == first[order[:-1]]):  # as good as always equal
             rows = order[start:end]
-            ids = self.table.column("id").take(rows).to_pylist()
+            ids = taken(self.table, ["id"], rows)["id"].to_pylist()
             ranks = list(zip(self.contents_of(rows), ids, strict=True))
             order[start:end] = rows[sorted(range(len(ranks)), key=ranks.__getitem__)]
         return order
@@ -126,14 +120,14 @@ class Manifest:
     def seconds(self) -> NDArray[np.float64]:
         """The length of each clip in seconds, as far as headers tell; 0 if they do not."""
 
-        def numbers(name: str, missing: float) -> NDArray[np.float64]:
-            column = pc.fill_null(self.table.column(name).cast(pa.float64()), missing)
-            return np.asarray(column.to_numpy(), np.float64)
-
-        n_samples, rate = numbers("n_samples", 0.0), numbers("sample_rate", 0.0)
+        columns = ("n_samples", "sample_rate", "offset", "duration")
+        n_samples, rate, offset, duration = (
+            np.array(self.column(name), np.float64) for name in columns
+        )
         whole = np.divide(n_samples, rate, out=np.zeros(len(self)), where=rate > 0)
-        rest = np.maximum(whole - numbers("offset", 0.0), 0.0)
-        return np.minimum(rest, numbers("duration", np.inf))
+        rest = np.maximum(whole - np.nan_to_num(offset), 0.0)
+        lengths: NDArray[np.float64] = np.fmin(rest, duration)
+        return lengths
 
     @cached_property
     def hash(self) -> str:
@@ -142,12 +136,19 @@ class Manifest:
         def clips() -> Iterator[tuple[str, str, str | None, str, str | None]]:
             for start in range(0, len(self), _ROWS):
                 rows = self.order[start : start + _ROWS]
-                table = self.table.select(["id", "label", "split", "group"]).take(rows)
+                table = taken(self.table, ["id", "label", "split", "group"], rows)
                 ids, labels, splits, groups = (column.to_pylist() for column in table.columns)
                 splits = [split or "train" for split in splits]
                 yield from zip(self.contents_of(rows), ids, labels, splits, groups, strict=True)
 
         return manifest_hash(clips())
+
+
+def taken(table: pa.Table, names: list[str], rows: NDArray[np.int64]) -> pa.Table:
+    """Some rows of some columns of a table."""
+    # Handed an array, pyarrow would import pandas, which takes as long as a cached build.
+    buffer = pa.py_buffer(np.ascontiguousarray(rows, np.int64))
+    return table.select(names).take(pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer]))
 
 
 def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
+from pipeline.manifest import taken
 from pipeline.shards import Plan
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
@@ -80,7 +81,7 @@ def quarantined(plan: Plan, shards: Sequence[ShardTables]) -> Iterator[tuple[str
     """The clips of a plan that could not be used, by id, in content order."""
     for planned, shard in zip(plan.shards, shards, strict=True):
         if lost := {entry.content: entry for entry in shard.quarantined}:
-            ids = plan.manifest.table["id"].take(planned.rows).to_pylist()
+            ids = taken(plan.manifest.table, ["id"], planned.rows)["id"].to_pylist()
             for clip_id, content in zip(ids, plan.manifest.contents_of(planned.rows), strict=True):
                 if content in lost:
                     yield clip_id, lost[content]
