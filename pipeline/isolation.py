@@ -76,8 +76,11 @@ def isolated(
     try:
         running += [_Child(work, items, left) for left in indices]
         while running:
-            child = _first_ready(running, timeout)
-            results, failure = child.receive(timeout)
+            child, ready = _next(running, timeout)
+            if ready:
+                results, failure = child.receive()
+            else:
+                results, failure = [], Lost("timeout", f"decoding took longer than {timeout:g} s")
             for index, message in results:
                 if "error" in message:
                     raise _rebuilt(message, known)
@@ -129,13 +132,8 @@ class _Child:
             os.close(write)
         self.since = time.monotonic()
 
-    def receive(self, timeout: float) -> tuple[list[tuple[int, Any]], Lost | None]:
-        """The results that have come, and how the child ended if it did.
-
-        To be called when there is something to read, or when the item has taken too long.
-        """
-        if not _readable([self], 0):
-            return [], Lost("timeout", f"decoding took longer than {timeout:g} s")
+    def receive(self) -> tuple[list[tuple[int, Any]], Lost | None]:
+        """The results that have come, by index, and how the child ended if it did."""
         more = os.read(self.pipe, 1 << 16)
         *lines, self._said = (self._said + more).split(b"\n")
         results = [(self.left.popleft(), json.loads(line)) for line in lines]
@@ -168,19 +166,18 @@ class _Child:
         return status
 
 
-def _readable(children: list[_Child], seconds: float) -> set[int]:
-    """The pipes among those of children that have something to read, or were closed."""
+def _next(children: list[_Child], timeout: float) -> tuple[_Child, bool]:
+    """The next child to look after, and whether it has said something; else its time is up."""
     poll = select.poll()
     for child in children:
         poll.register(child.pipe, select.POLLIN)
-    return {pipe for pipe, _ in poll.poll(max(0.0, seconds) * 1000)}
-
-
-def _first_ready(children: list[_Child], timeout: float) -> _Child:
-    """Wait for the first child that has said something, or has had its time."""
     oldest = min(children, key=lambda child: child.since)
-    ready = _readable(children, oldest.since + timeout - time.monotonic())
-    return next((child for child in children if child.pipe in ready), oldest)
+    wait = max(0.0, oldest.since + timeout - time.monotonic())
+    ready = {pipe for pipe, _ in poll.poll(wait * 1000)}
+    for child in children:
+        if child.pipe in ready:
+            return child, True
+    return oldest, False
 
 
 def _serve(
