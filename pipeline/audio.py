@@ -186,6 +186,8 @@ def decode(
             raise AudioError("unsupported", message)
         start = round(offset * reader.rate)
         count = None if duration is None else round(duration * reader.rate)
+        if count == 0:
+            raise AudioError("empty", f"{duration} s at {reader.rate} Hz is less than one sample")
         mono, n = np.empty(0, np.float32), 0
         for block in _excerpt(reader, start, count, _BLOCK, limits):
             if n + len(block) > len(mono):  # twice the room: less copying than joining blocks
@@ -358,8 +360,10 @@ class _SoundFile:
             raise AudioError("corrupt", f"{where}: {self._explain(error)}") from error
 
     def skip_to(self, start: int) -> None:
-        # Exact only where each sample has its place, and in FLAC. Others decode from the beginning.
-        if start and not self.lossy:
+        # Exact only where each sample has its place, and in FLAC. Others decode from the beginning,
+        # and so does FLAC behind an ID3 tag, in which libsndfile seeks to wrong places.
+        tagged = self.found.format == "flac" and self.found.start
+        if start and not self.lossy and not tagged:
             with self._going_on():
                 self.position = self._file.seek(min(start, self._frames))
 
@@ -378,17 +382,8 @@ class _SoundFile:
 class _Nameless(io.FileIO):
     """An open file for FFmpeg: no name to take hints or protocols from.
 
-    It keeps the `failure` of a read, which FFmpeg may take for the end of the file.
+    PyAV raises what a read raises, also where FFmpeg takes it for the end of the file.
     """
-
-    failure: OSError | None = None
-
-    def read(self, count: int | None = -1) -> bytes:
-        try:
-            return super().read(count) or b""
-        except OSError as error:
-            self.failure = error
-            raise
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
@@ -396,7 +391,6 @@ class _Nameless(io.FileIO):
         except OSError as error:
             if error.errno == errno.EINVAL:  # a place that damaged bytes led to: theirs
                 return -1
-            self.failure = error
             raise
 
 
@@ -445,11 +439,7 @@ class _FFmpeg:
                             size = packed.samples * self.channels
                             flat = np.frombuffer(packed.planes[0], np.float32, size)
                             yield flat.reshape(-1, self.channels)
-            if nameless.failure:
-                raise nameless.failure
         except av.FFmpegError as error:
-            if nameless.failure:
-                raise nameless.failure from error
             unknown = isinstance(error, av.error.PatchWelcomeError)
             reason: Reason = "unsupported" if unknown else "corrupt"
             message = f"FFmpeg cannot go on after sample {self._decoded}: {error.strerror}"
