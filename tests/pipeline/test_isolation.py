@@ -78,7 +78,7 @@ def test_a_death_costs_one_item(death, children):
     assert found == {0: "a", 1: "b", 2: lost, 3: "c", 4: lost, 5: "d"}
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     items=st.lists(st.sampled_from(["a", "b", "kill", "exit"]), max_size=8),
     children=st.integers(1, 3),
@@ -214,7 +214,7 @@ def test_forking_beside_threads_warns_nobody_and_keeps_no_pipe_open():
     threads = [threading.Thread(target=stop.wait)]
 
     def busy():
-        for _ in range(20):
+        for _ in range(8):
             assert list(isolated(work, ["a", "exit"], timeout=20)) == [
                 (0, "a"),
                 (1, Lost("crashed", DEATHS["exit"][1])),
