@@ -51,8 +51,8 @@ class Quarantined(NamedTuple):
 class Waveforms:
     """The decoded or resampled clips of one shard, in content order.
 
-    `signals` are float32 (samples,), each at its `sample_rates` Hz; as they are decoded or read back
-    they are read-only, mapped from memory that the decoding process shared or from a file. `sources` keeps the
+    `signals` are float32 (samples,), each at its `sample_rates` Hz; decoded or read back they are
+    read-only, mapped from what the decoding process shared or from a file. `sources` keeps the
     (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of each clip's
     samples after each stage so far, `seconds` the time each stage took.
     """

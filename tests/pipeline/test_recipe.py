@@ -116,7 +116,7 @@ REFUSED = [
     ({"decode": {"max_seconds": 0}, "representation": MEL}, "decode.max_seconds = 0 is refused"),
     (
         {"decode": {"max_channels": 65}, "representation": MEL},
-        "decode.max_channels = 65 is refused",
+        "max_channels = 65 is refused",
     ),
     ({"decode": {"max_mib": 0.5}, "representation": MEL}, "decode.max_mib = 0.5 is refused"),
     ({"resample": {"sample_rate": 0}, "representation": MEL}, "sample_rate = 0 is refused"),
