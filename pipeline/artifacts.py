@@ -39,7 +39,7 @@ _READ_AT_ONCE = 1 << 20  # bytes
 
 
 class Quarantined(NamedTuple):
-    """A content that could not be used."""
+    """A content that could not be used: at which stage, why in a word of `Reason`, and in words."""
 
     content: str
     stage: str
@@ -51,7 +51,8 @@ class Quarantined(NamedTuple):
 class Waveforms:
     """The decoded or resampled clips of one shard, in content order.
 
-    `signals` are float32 (samples,), each at its `sample_rates` Hz. `sources` keeps the
+    `signals` are float32 (samples,), each at its `sample_rates` Hz; decoded or read back they are
+    read-only, mapped from what the decoding process shared or from a file. `sources` keeps the
     (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of each clip's
     samples after each stage so far, `seconds` the time each stage took.
     """

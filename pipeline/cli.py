@@ -132,6 +132,9 @@ def build(
         str, typer.Option(help="Stages whose artifacts are kept.")
     ] = "resample,representation",
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad clips.")] = 0.01,
+    clip_timeout: Annotated[
+        float, typer.Option(min=0.001, help="To decode a clip, s; it is tried twice.")
+    ] = 600.0,
     tracking_uri: Annotated[
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: under the root.")
     ] = "",
@@ -154,7 +157,9 @@ def build(
     plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
     try:
         tracker = tracking_uri or embedded_tracking_uri(root)
-        planned = Build(root.absolute(), plan, tracker, _keep(keep), max_bad, register)
+        planned = Build(
+            root.absolute(), plan, tracker, _keep(keep), max_bad, register, clip_timeout
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     if explain and not dry_run:

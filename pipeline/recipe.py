@@ -25,6 +25,12 @@ class Decode(Section):
 
     channels: Literal["mean", "first"] | Annotated[int, Field(ge=0, lt=64)] = "mean"
     """`mean` of all channels, the `first`, or an index from 0."""
+    max_seconds: Annotated[float, Field(gt=0, le=604_800)] = 43_200.0
+    """A longer clip is quarantined, s."""
+    max_channels: Annotated[int, Field(ge=1, le=64)] = 64
+    """A file of more is quarantined."""
+    max_mib: Annotated[int, Field(ge=1, le=1_048_576)] = 16_384
+    """A clip of more is quarantined: MiB of float32 samples of all channels."""
 
 
 class Resample(Section):

@@ -1,8 +1,8 @@
 """From a folder of audio, or a table of clips, to a manifest.
 
-Files are found by content, not by name alone, hashed and probed in parallel. What was once looked
-at is remembered by (path, size, mtime, inode), so a second scan opens no file; `rehash` looks
-again.
+Files are found by content, not by name alone, hashed and probed in parallel, in child processes: a
+file that kills one, or takes too long, is listed with that as its problem. What was once looked at
+is remembered by (path, size, mtime, inode), so a second scan opens no file; `rehash` looks again.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +26,9 @@ import pyarrow as pa
 
 from pipeline import audio
 from pipeline.artifacts import read_table
+from pipeline.isolation import Lost, isolated
 from pipeline.manifest import SCHEMA, Manifest, ManifestError, recorded_root, refuse_escape
+from pipeline.retry import retrying
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -100,6 +102,12 @@ def contents(
     return {path: seen["sha256"] for path, seen in facts if seen is not None}
 
 
+def hash_file(file: Path) -> str:
+    """The SHA-256 of a file's content, read in full. Raises OSError if it cannot be read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 class FileCache:
     """What was seen in files, by (path, size, mtime in ns, inode); a context manager.
 
@@ -146,7 +154,7 @@ class FileCache:
     def sha256(self, file: Path) -> str:
         """The SHA-256 of a file's content now. Raises OSError if it cannot be read."""
         seen = self.get(file)
-        return str(seen["sha256"]) if seen and seen["sha256"] else _sha256(file)
+        return str(seen["sha256"]) if seen and seen["sha256"] else hash_file(file)
 
     def _open(self, database: Path | str) -> None:
         # Each statement is its own transaction, so that no scan locks out another for long.
@@ -216,37 +224,52 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
 
 def _inspect(
     root: Path, paths: list[str], rehash: bool, progress: Progress
-) -> Iterator[dict[str, Any] | None]:
+) -> list[dict[str, Any] | None]:
     """What is in each file, in order: the manifest's facts, or None if it is not audio."""
-    with FileCache() as cache, ThreadPoolExecutor() as pool:
+    with FileCache() as cache:
         # The status is taken before looking: a file that changes meanwhile is looked at again.
-        jobs = [
-            (root / path, (root / path).stat(), None if rehash else cache.get(root / path))
-            for path in paths
-        ]
-        looks = pool.map(lambda job: job[2] or _look(job[0]), jobs)
-        for (file, status, cached), seen in zip(jobs, progress(looks, len(jobs)), strict=True):
-            if cached is None:
-                cache.put(file, status, seen)
-            yield None if seen["sha256"] is None else seen
+        files = [(root / path, (root / path).stat()) for path in paths]
+        seen: list[Any] = [None if rehash else cache.get(file) for file, _ in files]
+        new = [i for i, facts in enumerate(seen) if facts is None]
+        looks = isolated(_look_at, [files[i][0] for i in new], children=os.cpu_count() or 1)
+        for n, facts in progress(looks, len(new)):
+            file, status = files[new[n]]
+            if isinstance(facts, Lost):  # not remembered: another machine may read it
+                sha256 = retrying(partial(hash_file, file))
+                facts = _unusable(sha256, f"{facts.reason}: {facts.message}")
+            else:
+                cache.put(file, status, facts)
+            seen[new[n]] = facts
+    return [None if facts["sha256"] is None else facts for facts in seen]
+
+
+def _look_at(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        yield retrying(partial(_look, file))
 
 
 def _look(file: Path) -> dict[str, Any]:
     """Hash and probe one file; without a SHA-256 if neither content nor name says audio."""
     if audio.sniff(file) is None and file.suffix.lower() not in AUDIO_SUFFIXES:
         return {"sha256": None}
-    sha256 = _sha256(file)
+    sha256 = hash_file(file)
     try:
         return {"sha256": sha256, **asdict(audio.probe(file)), "problem": None}
     except audio.AudioError as error:
-        nothing = {"sample_rate": 0, "channels": 0, "n_samples": 0, "lossy": False}
-        texts = {"format": "", "codec": "", "decoder": "", "problem": error.message}
-        return {"sha256": sha256, **nothing, **texts}
+        return _unusable(sha256, error.message)
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _unusable(sha256: str, problem: str) -> dict[str, Any]:
+    """The facts of a file that cannot be decoded."""
+    nothing = {"sample_rate": 0, "channels": 0, "n_samples": 0, "lossy": False}
+    return {
+        "sha256": sha256,
+        **nothing,
+        "format": "",
+        "codec": "",
+        "decoder": "",
+        "problem": problem,
+    }
 
 
 def _clip(
