@@ -15,6 +15,7 @@ survive a power cut is fsynced before the rename, and its folder after it. Two w
 artifact write equal bytes; the later one discards its copy.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -74,7 +75,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends without an error.
 
     The block makes a file, replacing what was there, or a folder, which is discarded if `path`
-    exists by then.
+    exists by then. An OSError of the block or of the file system names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
@@ -90,6 +91,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                     raise
         if durable:
             fsync_folder(path.parent)
+    except OSError as error:
+        # NumPy tells of a full disk without its number, and most writers without the file's name.
+        number = error.errno or (errno.ENOSPC if str(error).endswith(" written") else 0)
+        if number in (errno.ENOSPC, errno.EDQUOT) or (number and not error.filename):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
     finally:
         remove(temporary)
 
