@@ -5,6 +5,7 @@ be had, tests are skipped by name.
 """
 
 import errno
+import importlib
 import os
 import shutil
 import socket
@@ -66,8 +67,11 @@ def nobody() -> Iterator:
     if os.geteuid():
         pytest.skip("only root can become another user")
 
+    for module in ("engines", "scan", "store", "statistics", "tracking"):
+        importlib.import_module(f"pipeline.{module}")  # which that user may not be able to read
     yield lambda: os.seteuid(NOBODY)
     os.seteuid(0)
+    importlib.invalidate_caches()
 
 
 @pytest.fixture
