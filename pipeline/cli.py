@@ -218,11 +218,16 @@ def ls(root: Root, as_json: Json = False) -> None:
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
-    sets = [attributes_of(path) for path in sorted((root / "features").glob("[!.]*.zarr"))]
+    sets, damaged = [], []
+    for path in sorted((root / "features").glob("[!.]*.zarr")):
+        try:
+            sets.append(attributes_of(path))
+        except artifacts.DamagedArtifactError as error:
+            damaged.append(str(error))
     rows = [
         {
             "key": a["key"],
-            "name": a["recipe"]["name"],
+            "name": str(a["recipe"].get("name", "")),
             "kind": a["recipe"]["representation"]["kind"],
             **{name: a[name] for name in ("clips", "frames", "quarantined", "digest")},
         }
@@ -233,8 +238,11 @@ def ls(root: Root, as_json: Json = False) -> None:
         f"{row['frames']:>10} frames  digest {row['digest'][:12]}"
         for row in rows
     ]
+    lines += [f"damaged: {problem}" for problem in damaged]
     print_result(
-        {"root": str(root), "feature_sets": rows}, as_json, *(lines or ["no feature sets"])
+        {"root": str(root), "feature_sets": rows, "damaged": damaged},
+        as_json,
+        *(lines or ["no feature sets"]),
     )
 
 
@@ -368,7 +376,9 @@ def main() -> NoReturn:
         app(standalone_mode=True)
     except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
         _fail(error, 2)
-    except (OSError, artifacts.DamagedArtifactError, BundleError, CanaryError) as error:
+    except (OSError, artifacts.DamagedArtifactError, artifacts.ForeignStoreError) as error:
+        _fail(error, 1)
+    except (BundleError, CanaryError) as error:
         _fail(error, 1)
     sys.exit(0)
 

@@ -58,8 +58,14 @@ def _find(root: Path, key: str, keys: list[str]) -> str:
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
-    """A store's attributes, without opening it through Zarr."""
-    attributes: dict[str, Any] = artifacts.read_json(path / "zarr.json")["attributes"]["basilar"]
+    """A store's attributes, without opening it through Zarr. Raises DamagedArtifactError."""
+    from pipeline.recover import read_attributes
+
+    attributes = read_attributes(path / "zarr.json")
+    if attributes["key"] != path.stem:
+        raise artifacts.DamagedArtifactError(
+            f"{path}: it is the feature set {attributes['key']}, under another name"
+        )
     return attributes
 
 
@@ -132,4 +138,4 @@ def explained(error: BaseException) -> str:
         errno.EDQUOT: FULL,
     }
     problem = known.get(error.errno or 0, str(error.strerror))
-    return f"{os.fsdecode(error.filename)}: {problem}"
+    return f"{printable(os.fsdecode(error.filename))}: {problem}"

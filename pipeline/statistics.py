@@ -18,6 +18,7 @@ from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
+from pipeline.reader import open_zarr
 from pipeline.shards import Plan
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
@@ -59,8 +60,8 @@ class ShardTables:
 
 def read_shard(folder: Path) -> ShardTables:
     """Read the tables of a shard's artifact."""
-    group = zarr.open_group(folder, mode="r")
-    per_name = [np.asarray(group[f"moments/{name}"]) for name in MOMENTS]
+    group = zarr.open_group(folder, mode="r", zarr_format=3)
+    per_name = [np.asarray(open_zarr(folder / "moments" / name)) for name in MOMENTS]
     attributes: Any = group.attrs["basilar"]
     rows = read_table(folder / "quarantine.parquet").to_pylist()
     return ShardTables(
@@ -116,7 +117,7 @@ def _shard_histogram(
     if kept.exists():
         loaded: NDArray[np.int64] = np.load(kept, allow_pickle=False)
         return loaded
-    features: Any = zarr.open_group(shard.folder, mode="r")["features"]
+    features = open_zarr(shard.folder / "features")
     weight_of_row = np.zeros(shard.end_row, np.int64)
     for start, n_frames, weight in zip(
         shard.clips["start"], shard.clips["n_frames"], weights, strict=True
