@@ -143,8 +143,8 @@ def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:
         if name not in found and name in _OPTIONAL:
             continue
         if name not in found or not right(found[name]):
-            said = repr(found[name])[:60] if name in found else "missing"
-            raise DamagedArtifactError(f"{file} cannot be read: {name} is {said}")
+            said = f"{name} is {repr(found[name])[:60]}" if name in found else f"it has no {name!r}"
+            raise DamagedArtifactError(f"{file} cannot be read: {said}")
     return found
 
 
@@ -180,7 +180,7 @@ def _is_recipe(value: Any) -> bool:
 
 
 def _is_shard(value: Any) -> bool:
-    return _is_text(value) and re.fullmatch(r"[0-9a-f]{32}\.[0-9a-f]{8}", value) is not None
+    return _is_text(value) and re.fullmatch(r"[0-9a-z][0-9a-z.]*", value) is not None
 
 
 _OPTIONAL = {"canary", "hashes", "seconds", "shards", "machine", "cpu"}
@@ -190,7 +190,7 @@ _ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
     "recipe": _is_recipe,
     "portable": lambda value: isinstance(value, bool),
     "versions": _is_table(_is_text, _is_text),
-    "op_versions": _is_table(_is_text, _is_count),
+    "op_versions": lambda value: isinstance(value, dict),
     "decoders": _is_list_of_texts,
     "shard_seconds": lambda value: _is_seconds(value) and value > 0,
     "canary": _is_list_of_texts,

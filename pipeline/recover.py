@@ -156,8 +156,8 @@ def read_attributes(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text("utf-8"))
         attributes = found if "key" in found else found["attributes"]["basilar"]
-        attributes = checked_attributes(attributes, file)
         Recipe.from_dict(attributes["recipe"])
+        attributes = checked_attributes(attributes, file)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"it has no {error}" if isinstance(error, KeyError) else error
         raise DamagedArtifactError(f"{file} cannot be read: {problem}") from None

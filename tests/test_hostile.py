@@ -1,10 +1,14 @@
 """Hostile input: what comes from elsewhere runs no code, writes nowhere else and is refused."""
 
+import ast
 import json
 import os
+import pickle
+import resource
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +18,16 @@ import pytest
 import soundfile as sf
 import tomli_w
 
+from pipeline import FeatureSet
+from pipeline.artifacts import DamagedArtifactError, ForeignStoreError
 from pipeline.manifest import ManifestError, read_manifest, write_manifest
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, RecipeError
 from pipeline.scan import scan
 from pipeline.stages import Source
 from pipeline.stages import decode as decode_stage
 from pipeline.transform import Transform
 from tests.conftest import REPOSITORY, SMALL
+from tests.damage import edit_json, store_of
 
 EVIL = "<script>alert(1)</script>\x1b[31m\x07\r\n  forged line\u202e[red][link=file:///]x[/]../../é"
 ESCAPES = ["../x.wav", "a/../../x.wav", "/etc/hosts", "//etc/hosts", "./../x.wav", "a\0.wav"]
@@ -71,8 +78,10 @@ def test_paths_that_leave_the_root_are_refused_everywhere(audio, tmp_path, path)
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("sha256", "../../x"), ("sha256", None), ("id", None), ("sample_rate", -1)]
-    + [("n_samples", None), ("offset", float("nan")), ("duration", -1.0), ("id", "a/03.wav")],
+    [
+        *(("sha256", "../../x"), ("sha256", None), ("id", None), ("id", "a/03.wav")),
+        *(("sample_rate", -1), ("n_samples", None), ("offset", float("nan")), ("duration", -1.0)),
+    ],
 )
 def test_a_manifest_that_no_scan_made(audio, tmp_path, column, value):
     good = read_manifest(tmp_path / "good.parquet")
@@ -157,7 +166,7 @@ def test_text_that_cannot_be_kept(audio_folder, text):
             scan(table)
 
 
-@pytest.mark.parametrize(("name", "subtype"), [("FLAC", "PCM_16"), ("OGG", "OPUS")])
+@pytest.mark.parametrize(("name", "subtype"), [("FLAC", "PCM_16")])
 def test_hours_of_silence_in_little_space_hit_the_limit_in_bounded_memory(tmp_path, name, subtype):
     file = tmp_path / "bomb"
     with sf.SoundFile(file, "w", 48000, 2, format=name, subtype=subtype) as opened:
@@ -184,3 +193,184 @@ def test_hours_of_silence_in_little_space_hit_the_limit_in_bounded_memory(tmp_pa
     reason, kib = done.stdout.split()
     assert reason == "too_long"
     assert int(kib) < 60_000
+
+
+def tables():
+    """Recipes that ask for more than a machine has, and what refuses them."""
+    for value in (2**40, -1, float("nan"), float("inf"), "512", True, 10**4000):
+        yield {"kind": "mel", "n_fft": value}, "n_fft"
+    yield {"kind": "mel", "hop_length": -1}, "hop_length"
+    yield {"kind": "mel", "n_mels": 10**6}, "n_mels"
+    yield {"kind": "mel", "n_fft": 512, "win_length": 513}, "win_length"
+    yield {"kind": "mel", "fmin": 8000.0, "fmax": 100.0}, "fmin"
+    yield {"kind": "mel", "fmin": 100.0, "fmax": 100.0000001}, "fmin"
+    yield {"kind": "mel", "n_fft": 131_072, "n_mels": 4096}, "weights"
+    yield {"kind": "stft", "n_fft": 131_072, "hop_length": 1}, "values"
+    yield {"kind": "spectral", "n_fft": 131_072, "hop_length": 1}, "values"
+    yield {"kind": "mfcc", "n_fft": 16, "n_mels": 4096, "hop_length": 1}, "values"
+    yield {"kind": "chroma", "n_fft": 131_072, "n_chroma": 1024}, "weights"
+    yield {"kind": "log_mel", "top_db": float("nan")}, "top_db"
+    yield {"kind": "cqt", "n_bins": 4096, "bins_per_octave": 1}, "highest band"
+    yield {"kind": "cqt", "bins_per_octave": 10**9}, "bins_per_octave"
+    yield {"kind": "cqt", "fmin": 0.001}, "a filter of"
+    yield {"kind": "cqt", "n_bins": 4096, "bins_per_octave": 1200, "fmin": 500.0,
+           "gamma": 5000.0, "hop_length": 509}, "representation"  # fmt: skip
+    yield {"kind": "chroma_cqt", "bins_per_octave": 13}, "multiple of n_chroma"
+
+
+@pytest.mark.parametrize(("kind", "message"), list(tables()), ids=lambda x: str(x)[:60])
+def test_recipes_that_ask_for_too_much_are_refused_at_once(kind, message, tmp_path):
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RecipeError, match=message) as refused:
+        Recipe.from_dict({"representation": kind}, source="my.toml")
+    assert str(refused.value).startswith("my.toml: ")
+    assert len(str(refused.value)) < 1000
+    assert time.perf_counter() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 2**21,
+        "a = " + "[" * 100_000,
+        "a." * 5000 + "b = 1\n[representation]\nkind = 'mel'",
+        "n = " + "9" * 100_000,
+        "[store]\nchunk_kib = 1125899906842624\n[representation]\nkind = 'mel'",
+        "[store]\nchunk_kib = 1\nshard_mib = 4096\n[representation]\nkind = 'mel'",
+        "name = '" + "x" * 1000 + "'\n[representation]\nkind = 'mel'",
+        "\n".join(f"k{i} = 1" for i in range(10_000)) + "\n[representation]\nkind = 'mel'",
+    ],
+    ids=range(8),
+)
+def test_files_that_are_no_recipes(text, basilar):
+    Path("r.toml").write_text(text)
+    code, _, err = basilar("recipe", "r.toml")
+    assert code == 2
+    assert "r.toml: " in err
+    assert len(err) < 10_000
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "x\x1b", -1, 2**70, 1e308, "../../../x", "gone"])
+def test_attributes_that_are_anything(root, basilar, value):
+    store = store_of(root)
+    file = store / "zarr.json"
+    whole = json.loads(file.read_text())
+    for name in whole["attributes"]["basilar"]:
+        forged = json.loads(json.dumps(whole))
+        forged["attributes"]["basilar"][name] = value
+        if value == "gone":
+            del forged["attributes"]["basilar"][name]
+        file.unlink()
+        file.write_text(json.dumps(forged))
+        for command in (["ls"], ["show", store.stem]):
+            code, out, err = basilar(*command, "--root", root)
+            assert code in (0, 1)
+            assert "\x1b" not in out + err
+        try:
+            fs = FeatureSet.open(store)
+            assert fs.normalize(fs[0]).size
+        except (DamagedArtifactError, ForeignStoreError):
+            pass
+
+
+def _object_codec(store):
+    shutil.rmtree(store / "features")
+    (store / "features" / "0.0").parent.mkdir()
+    (store / "features" / "0.0").write_bytes(pickle.dumps(1))
+    metadata = {"zarr_format": 2, "shape": [1, 1], "chunks": [1, 1], "dtype": "|O", "order": "C"}
+    metadata |= {"compressor": None, "fill_value": None, "filters": [{"id": "pickle"}]}
+    (store / "features" / ".zarray").write_text(json.dumps(metadata))
+
+
+def _edits(file, **values):
+    return lambda store: edit_json(store / file, lambda found: found.update(values))
+
+
+FORGED = {
+    "pickle in zarr 2": _object_codec,
+    "unknown codec": _edits("features/zarr.json", codecs=[{"name": "numcodecs.pickle"}]),
+    "objects": _edits("features/zarr.json", data_type="object"),
+    "huge shape": _edits("features/zarr.json", shape=[2**45, 8]),
+    "wide shape": _edits("features/zarr.json", shape=[2048, 2**45]),
+    "huge table": _edits("n_frames/zarr.json", shape=[2**45]),
+    "no shape": _edits("n_frames/zarr.json", shape=None),
+    "deep": lambda store: (store / "zarr.json").write_text("[" * 10**6),
+    "frames": lambda store: _fill(store / "n_frames", 2**40),
+    "starts": lambda store: _fill(store / "start", -5),
+    "pipe": lambda store: _pipe(store / "features" / "c" / "0" / "0"),
+}
+
+
+def _fill(folder, value):
+    file = folder / "c" / "0"
+    values = np.full(file.stat().st_size // 8, value, "<i8")
+    file.unlink()
+    file.write_bytes(values.tobytes())
+
+
+def _pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.filterwarnings("ignore:.*is read through zarr-python")
+@pytest.mark.parametrize("name", FORGED)
+def test_forged_stores_are_refused(root, name, monkeypatch):
+    store = store_of(root)
+    FORGED[name](store)
+    monkeypatch.setattr(pickle, "loads", lambda *_: pytest.fail("unpickled"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises((DamagedArtifactError, FileNotFoundError)):
+        FeatureSet.open(store)[0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+
+
+def test_links_out_of_a_store_and_names_that_lead_out_are_problems(root, basilar, tmp_path):
+    store = store_of(root)
+    (store / "clips.parquet").rename(tmp_path / "clips.parquet")
+    (store / "clips.parquet").symlink_to(tmp_path / "clips.parquet")
+    edit_json(store / "files.json", lambda found: found["files"].update({"../../x": [1, 1]}))
+    code, out, _ = basilar("verify", store.stem, "--root", root)
+    assert code == 1
+    assert "files.json is damaged" in out
+
+
+def test_nothing_runs_or_unpickles_what_it_reads():
+    """By name: in no module, not even inside a function."""
+    modules = {"pickle", "dill", "joblib", "cloudpickle", "marshal", "shelve", "yaml"}
+    for package in ("dsp", "pipeline", "workflows"):
+        for file in (REPOSITORY / package).glob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+                aliases = (a for a in getattr(node, "names", []) if isinstance(a, ast.alias))
+                names = [getattr(node, "module", None), *(alias.name for alias in aliases)]
+                assert not {str(n).split(".")[0] for n in names} & modules, file
+                if isinstance(node, ast.Call):
+                    assert getattr(node.func, "id", "") not in ("eval", "exec"), file
+                    given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                    assert given.get("shell", "False") == "False", file
+                    if ast.unparse(node.func) == "np.load":
+                        assert given.get("allow_pickle") == "False", file
+
+
+def test_no_pickle_is_loaded_from_scan_to_reproduction(audio_folder, basilar, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("something is unpickled")
+
+    class Refused(pickle.Unpickler):
+        def __init__(self, *_, **__):
+            refuse()
+
+    for name in ("load", "loads"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(pickle, "Unpickler", Refused)
+    Path("r.toml").write_text(tomli_w.dumps(SMALL))
+    assert basilar("scan", audio_folder, "-o", "m.parquet")[0] == 0
+    options = ("--root", "root", "--workers", 1)
+    assert basilar("build", "r.toml", "m.parquet", *options)[0] == 0
+    key = store_of(Path("root")).stem
+    assert FeatureSet.open(store_of(Path("root"))).pooled("mean").size
+    assert basilar("bundle", key, "--root", "root", "-o", "bundle")[0] == 0
+    assert basilar("check-bundle", "bundle")[0] == 0
+    assert basilar("verify", key, *options)[0] == 0
+    assert basilar("reproduce", key, *options)[0] == 0
