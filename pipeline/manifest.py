@@ -12,8 +12,10 @@ Python's own objects are made for some rows at a time.
 import csv
 import itertools
 import json
+import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -160,22 +162,39 @@ def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def read_manifest(path: Path) -> Manifest:
     """Read a Parquet manifest. Raises ManifestError if it is not one, OSError without a file."""
-    try:
-        table = read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
+    table = read_parquet(path)
     root = recorded_root(path, table)
-    if root is None or not set(SCHEMA.names) <= set(table.column_names):
+    try:
+        table = None if root is None else table.select(SCHEMA.names).cast(SCHEMA)
+    except (KeyError, pa.ArrowException):
+        table = None
+    if root is None or table is None:
         raise ManifestError(f"{path}: not a manifest; make one with: basilar scan DIR -o {path}")
     for clip in table.column("path").to_pylist():
         refuse_escape(root, clip, path, follow=False)
-    return Manifest(root, table.select(SCHEMA.names).cast(SCHEMA))
+    _refuse_rows(table, path)
+    return Manifest(root, table)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """A Parquet table from anywhere. Raises ManifestError if it is none, OSError without a file."""
+    try:
+        return read_table(path)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
+    except OSError as error:  # Parquet's own, of damaged pages, have no number
+        if error.errno is not None:
+            raise
+        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
 
 
 def recorded_root(path: Path, table: pa.Table) -> Path | None:
     """The root that a Parquet manifest at `path` records, absolute; None if it records none."""
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
-    return None if metadata is None else path.absolute().parent / json.loads(metadata)["root"]
+    try:
+        return None if metadata is None else path.absolute().parent / json.loads(metadata)["root"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise ManifestError(f"{path}: its record of the root is damaged; scan again") from None
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -207,13 +226,13 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
     """
     if not isinstance(path, str) or not path:
         raise ManifestError(f"{source}: a row has no path")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
+    if not is_text(path) or "\0" in path:
         raise ManifestError(
             f"{source}: the name {path!r} is not UTF-8; rename the file to include it"
-        ) from None
-    inside = not path.startswith("/") and ".." not in path.split("/")
+        )
+    # Elsewhere, backslashes separate and drives begin a path: what leads out there is refused, too.
+    parts = path.replace("\\", "/").split("/")
+    inside = parts[0] and not re.match("[A-Za-z]:[/\\\\]", path) and ".." not in parts
     if inside and follow:
         inside = Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root))
     if not inside:
@@ -222,3 +241,34 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
             "or take a root that holds all of it"
         )
     return path
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_rows(table: pa.Table, path: Path) -> None:
+    """Raise ManifestError for a row that no scan could have made."""
+    sha256 = re.compile("[0-9a-f]{64}")
+    counts, texts = ("sample_rate", "channels", "n_samples"), ("id", "format", "codec", "decoder")
+    possible: dict[str, Callable[[Any], bool]] = {
+        "sha256": lambda value: isinstance(value, str) and sha256.fullmatch(value) is not None,
+        **dict.fromkeys(counts, lambda count: count is not None and count >= 0),
+        **dict.fromkeys((*texts, "lossy"), lambda value: value is not None),
+        "offset": lambda seconds: seconds is None or 0 <= seconds < math.inf,
+        "duration": lambda seconds: seconds is None or 0 < seconds < math.inf,
+    }
+    for name, right in possible.items():
+        for row, value in enumerate(table[name].to_pylist()):
+            if not right(value):
+                raise ManifestError(
+                    f"{path}: row {row}: {name} = {value!r} is not possible; scan again"
+                )
+    ids = table["id"].to_pylist()
+    if len(set(ids)) < len(ids):
+        raise ManifestError(f"{path}: an id is given twice; ids must be unique")

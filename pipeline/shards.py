@@ -6,7 +6,7 @@ after a content when the next 64 bits of its hash, as a fraction, are below dura
 near them alone, and adding, removing or changing a clip touches one or two shards.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -180,6 +180,24 @@ def outstanding(plan: Plan, *, published: bool, exists: Callable[[str, Shard], b
                 break
             pending[stage].append(shard)
     return Work(published, pending)
+
+
+def disk_bytes(plan: Plan, work: Work, keep: Collection[str]) -> dict[str, int]:
+    """About how many bytes each stage of outstanding work leaves on the disk."""
+    kind = plan.recipe.representation
+    rate = plan.recipe.resample.sample_rate
+    a_second = {
+        "decode": 4 * 44_100 if "decode" in keep else 0,
+        "resample": 4 * rate if "resample" in keep else 0,
+        "representation": kind.n_frames(rate * 1000)
+        * kind.columns()
+        * kind.stored_dtype().itemsize
+        / 1000,
+    }
+    return {
+        stage: round(a_second[stage] * sum(shard.seconds for shard in shards))
+        for stage, shards in work.pending.items()
+    }
 
 
 def shard_borders(

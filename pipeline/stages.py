@@ -72,6 +72,11 @@ def decode(
 
     Raises OSError for a file that cannot be read, ChangedAudioError for one whose content changed.
     """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"the audio root {root} is not there; mount it, or name where the audio is now with "
+            "--audio-root"
+        )
     started = time.perf_counter()
     out = Waveforms()
     places = []
@@ -146,7 +151,11 @@ def resample(waveforms: Waveforms, transform: Transform) -> Waveforms:
         waveforms.checksums,
         strict=True,
     ):
-        resampled = transform.resample(y, source_rate=rate)
+        try:
+            resampled = transform.resample(y, source_rate=rate)
+        except ValueError as error:  # between rates that the method does not know how to
+            out.quarantined.append(Quarantined(content, "resample", "unsupported", str(error)))
+            continue
         if resampled.size == 0:
             message = f"{y.size} samples at {rate} Hz leave none at {transform.sample_rate} Hz"
             out.quarantined.append(Quarantined(content, "resample", "empty", message))

@@ -143,7 +143,7 @@ def test_audio_that_moved(basilar, as_json, audio_folder, tmp_path):
     audio_folder.rename(tmp_path / "moved")
     code, _, err = basilar("build", LOG_MEL, "m.parquet", "--root", "root", "--workers", 1)
     assert code == 1
-    assert "No such file" in err
+    assert "is not there; mount it, or name where the audio is now with --audio-root" in err
     code, built = as_json("build", LOG_MEL, "m.parquet", "--root", "root", "--audio-root", "moved")
     assert code == 0
     assert built["clips"] == 12

@@ -48,7 +48,7 @@ representations = st.fixed_dictionaries(
     {"kind": st.sampled_from(sorted(k for k, v in KINDS.items() if issubclass(v, Framed)))},
     optional={
         "n_fft": st.integers(16, 8192),
-        "hop_length": st.integers(1, 4096),
+        "hop_length": st.integers(256, 4096),
         "window": st.sampled_from(["hann", "hamming", "blackman", "rectangular"]),
         "periodic": st.booleans(),
         "center": st.booleans(),
