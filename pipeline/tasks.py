@@ -227,7 +227,9 @@ class Decode(_ShardTask):
         root, timeout = build.plan.manifest.root, build.clip_timeout
         return _read_or(
             self.path(),
-            lambda: stages.decode(sources, self.transform, root=root, timeout=timeout),
+            lambda: stages.decode(
+                sources, self.transform, root=root, folder=self.path().parent, timeout=timeout
+            ),
         )
 
 
@@ -250,7 +252,10 @@ class Resample(_ShardTask):
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
         return _read_or(
-            self.path(), lambda: stages.resample(self.requires().made(), self.transform)
+            self.path(),
+            lambda: stages.resample(
+                self.requires().made(), self.transform, folder=self.path().parent
+            ),
         )
 
 
@@ -269,7 +274,9 @@ class Represent(_ShardTask):
             from pipeline import store
 
             recipe = self.the_build.plan.recipe
-            represented = stages.represent(self.requires().made(), self.transform)
+            represented = stages.represent(
+                self.requires().made(), self.transform, folder=self.path().parent
+            )
             store.write_shard(
                 self.path(),
                 represented,

@@ -371,7 +371,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     build, audio_folder, monkeypatch, workers
 ):
     manifest, _ = scan(audio_folder)
-    original = audio.decode
+    original = audio.decode_blocks
 
     def decode(path, **options):
         for name, (act, *_) in DEADLY.items():
@@ -380,7 +380,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
                 act()
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "decode", decode)
+    monkeypatch.setattr(audio, "decode_blocks", decode)
     options = {"max_bad": 0.5, "shard_seconds": 2.0, "workers": workers}
     outcome, planned = build(small(), manifest, clip_timeout=2.0, **options)
     assert outcome.succeeded

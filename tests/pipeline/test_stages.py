@@ -165,7 +165,7 @@ def test_an_empty_shard(noise):
 
 def deadly(monkeypatch, name, act):
     """Let the decoder do something to the process when it reads the file of a name."""
-    original = audio.decode
+    original = audio.decode_blocks
 
     def decode(path, **options):
         if path.name == name:
@@ -173,7 +173,7 @@ def deadly(monkeypatch, name, act):
             act(path)
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "decode", decode)
+    monkeypatch.setattr(audio, "decode_blocks", decode)
 
 
 def content_of(folder, path):
