@@ -124,7 +124,11 @@ class ResampleStream:
 
     def push(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take the next samples (samples,) and return those that are ready."""
-        return y if self._stream is None else self._stream.resample_chunk(y, last=False)
+        if self._stream is None:
+            return y
+        # soxr takes no subclass of an array, such as one that is mapped.
+        ready: NDArray[np.float32] = self._stream.resample_chunk(np.asarray(y), last=False)
+        return ready
 
     def finish(self) -> NDArray[np.float32]:
         """End the signal and return the rest."""

@@ -652,7 +652,7 @@ class CqtMagnitude(ConstantQ):
     dtype: StoredFloat = "float32"
 
     def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
-        return list(cqt_magnitude(signals, self.parameters, sample_rate=sample_rate))
+        return list(cqt_magnitude(signals, self.parameters, sample_rate=sample_rate, empty=empty))
 
 
 class LogCqt(ConstantQ, Logarithmic):

@@ -205,11 +205,11 @@ def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypa
     manifest, _ = scan(audio_folder)
     original, calls = stages.represent, []
 
-    def fail_once(*arguments):
+    def fail_once(*arguments, **options):
         calls.append(1)
         if len(calls) == 2:
             raise RuntimeError("power cut")
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(stages, "represent", fail_once)
     outcome, _ = build(small(), manifest, shard_seconds=2.0)
