@@ -9,14 +9,22 @@
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
+    ROOT/.lock                            who is at work (`pipeline.locks`)
 
-Existence means complete: everything is written to a temporary sibling and renamed. What must
-survive a power cut is fsynced before the rename, and its folder after it. Two writers of one
-artifact write equal bytes; the later one discards its copy.
+Existence means complete: everything is written to a temporary sibling and renamed, so a killed
+process leaves nothing but temporaries, which the next build sweeps. Two writers of one artifact
+write equal values; the later one discards its copy.
+
+After a power cut, whatever was not fsynced may be there, or not, or in part, in any order. So what
+is durable is fsynced first, files and the folders that name them, linked ones too; then comes the
+rename, then the fsync of the parent, and of the parents it has made. A durable folder is removed by
+a rename and an fsync of the parent, before any of its files goes. The rest is temporary, and known
+by a checksum over all that it holds.
 """
 
 import json
 import os
+import re
 import shutil
 import uuid
 import zlib
@@ -36,6 +44,8 @@ CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32
 _CHECKED_AT_ONCE = 1 << 22  # samples
 _READ_AT_ONCE = 1 << 20  # bytes
+_ASIDE = ".damaged"
+_LEFT = re.compile(rf"\.([0-9a-f]{{32}}\.tmp(\.\w+)?|.+{re.escape(_ASIDE)})")
 
 
 class Quarantined(NamedTuple):
@@ -76,7 +86,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     The block makes a file, replacing what was there, or a folder, which is discarded if `path`
     exists by then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
@@ -91,20 +101,52 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             fsync_folder(path.parent)
     finally:
-        remove(temporary)
+        remove(temporary, durable=False)
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there; a folder disappears at once."""
+def remove(path: Path, *, durable: bool = True) -> None:
+    """Remove a file or a folder, if it is there; a folder disappears at once.
+
+    Without `durable` a power cut may bring back parts of a folder, which must be known by their
+    name or checksum.
+    """
     if path.is_dir():
         grave = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             path.rename(grave)
         except FileNotFoundError:
             return
+        if durable:
+            fsync_folder(path.parent)
         shutil.rmtree(grave, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def leftovers(root: Path) -> Iterator[Path]:
+    """What killed processes left under a root: temporaries, and what repairs moved aside."""
+    yield from root.glob(".repair-*")
+    for folder in ("artifacts/*", "catalogue/*", "features", "runs", "results"):
+        found = (path for path in root.glob(f"{folder}/.*") if _LEFT.fullmatch(path.name))
+        yield from found
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed processes left under a root. Nothing else may be at work there.
+
+    A store that a repair moved aside and did not replace goes back to its place.
+    """
+    for path in list(leftovers(root)):
+        place = path.with_name(path.name[1:].removesuffix(_ASIDE))
+        if path.name.endswith(_ASIDE) and not place.exists():
+            path.rename(place)
+        else:
+            remove(path, durable=False)
+
+
+def aside(path: Path) -> Path:
+    """Where a repair moves a damaged folder until another is in its place."""
+    return path.with_name(f".{path.name}{_ASIDE}")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -235,6 +277,14 @@ def link(source: Path, target: Path) -> None:
 
 def _crc_of(files: dict[str, Checksum]) -> int:
     return zlib.crc32(json.dumps(files, sort_keys=True).encode())
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in, and put their entries on the disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
 
 
 def _fsync(path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import luigi
 
+from pipeline import locks
 from pipeline.keys import STAGES
 from pipeline.tasks import Build, LogRun, Publish, logged_run, new_attempt
 
@@ -38,7 +39,8 @@ def run(build: Build, *, workers: int, log: bool = True) -> Outcome:
     new_attempt()
     pending = build.work().pending
     last = LogRun if log else Publish
-    succeeded = run_luigi(last.of(build.register()), workers=workers)
+    with locks.session(build.root):
+        succeeded = run_luigi(last.of(build.register()), workers=workers)
     left = build.work().pending
     computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
     return Outcome(

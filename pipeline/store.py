@@ -245,7 +245,8 @@ def publish(
             warnings.filterwarnings("ignore", "Object at .* is not recognized as a component")
             zarr.consolidate_metadata(temporary)
         write_checksums(temporary, known=checksums)
-        link(temporary / "clips.parquet", catalogue / f"{plan.key}.parquet")
+        with replacing(catalogue / f"{plan.key}.parquet") as entry:
+            link(temporary / "clips.parquet", entry)
         write_json(catalogue / f"{plan.key}.json", attributes)
 
 

@@ -1,12 +1,14 @@
 """The Luigi DAG: Decode → Resample → Represent for each shard, FitNormalization → Publish → LogRun.
 
 A task is identified by its root and the key of what it makes; how it gets there (`build`, `shard`)
-is left out of its identity. Every `run()` starts by looking whether its output exists, since Luigi
-does not, reads, calls the stage and commits. Artifacts of stages outside `keep` are removed once
-the next stage is committed; Luigi does not look upstream of a complete task, so reruns stay cached.
+is left out of its identity. Every `run()` takes the lock of its output and looks whether another
+build has made it meanwhile, which Luigi does not, reads, calls the stage and commits. Artifacts of
+stages outside `keep` are removed once the next stage is committed; Luigi does not look upstream of
+a complete task, so reruns stay cached.
 A rerun that computes nothing should take no time, so Zarr and MLflow are imported by `run()` alone.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, canary, stages
+from pipeline import artifacts, canary, locks, stages
 from pipeline.artifacts import Waveforms
 from pipeline.keys import STAGES, canonical, hash_of
 from pipeline.manifest import read_manifest, write_manifest
@@ -77,9 +79,14 @@ class Build:
     def register(self) -> str:
         """Enter recipe and manifest into the root's catalogue and return the build as text.
 
-        Every build begins here. Raises CanaryError, before anything is written.
+        Every build begins here, and is at work in the root until the process ends, or
+        `locks.session` does. What killed builds left is removed if no other is at work. Raises
+        CanaryError, before anything is written.
         """
         self.guard()
+        with contextlib.suppress(locks.BusyError), locks.alone(self.root):
+            artifacts.sweep(self.root)
+        locks.enter(self.root)
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
         if not file.exists():
@@ -170,6 +177,22 @@ class _Task(luigi.Task):
         """The target whose existence means the task is complete."""
         return luigi.LocalTarget(str(self.path()))
 
+    def run(self) -> None:
+        """Make the output, unless another process has made it by the time its lock is had."""
+        root = Path(self.root)
+        locks.enter(root)
+        with locks.sole(root, str(self.path().relative_to(root))):
+            if not self.made_already():
+                self.make()
+
+    def made_already(self) -> bool:
+        """Whether there is nothing to make."""
+        return self.path().exists()
+
+    def make(self) -> None:
+        """Make the output and commit it."""
+        raise NotImplementedError
+
 
 class _ShardTask(_Task):
     """A task that makes one stage of one shard."""
@@ -198,6 +221,24 @@ class _ShardTask(_Task):
         self.the_build.guard()
         return Transform(self.the_build.plan.recipe)
 
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        """Builds at work at once take shards in different orders, and so share their work."""
+        key = self.the_shard.keys["decode"]
+        return int(hash_of("order", attempt=_attempt["id"], shard=key)[:6], 16)
+
+    def run(self) -> None:
+        """Make the output, then remove what it was made from if that is not kept."""
+        super().run()
+        for stage in STAGES[: STAGES.index(self.stage)][-1:]:
+            if not self.kept(stage):
+                artifacts.remove(self.the_build.artifact(stage, self.the_shard), durable=False)
+
+    def made_already(self) -> bool:
+        """Whether the output is there, or what another build has made of it and removed it."""
+        build, later = self.the_build, STAGES[STAGES.index(self.stage) :]
+        return any(build.artifact(stage, self.the_shard).exists() for stage in later)
+
     def kept(self, stage: str) -> bool:
         """Whether a stage's artifacts outlive the next stage."""
         return stage in self.the_build.keep
@@ -208,10 +249,9 @@ class Decode(_ShardTask):
 
     stage = "decode"
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Decode the clips of the shard."""
-        if not self.path().exists():
-            artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("decode"))
+        artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("decode"))
 
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
@@ -230,12 +270,9 @@ class Resample(_ShardTask):
         """The decoded shard."""
         return Decode.of(self.build, self.the_shard)
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Resample the clips of the shard."""
-        if not self.path().exists():
-            artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("resample"))
-        if not self.kept("decode"):
-            artifacts.remove(self.requires().path())
+        artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("resample"))
 
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
@@ -253,22 +290,18 @@ class Represent(_ShardTask):
         """The resampled shard."""
         return Resample.of(self.build, self.the_shard)
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Compute the representation of the clips of the shard."""
-        if not self.path().exists():
-            from pipeline import store
+        from pipeline import store
 
-            recipe = self.the_build.plan.recipe
-            represented = stages.represent(self.requires().made(), self.transform)
-            store.write_shard(
-                self.path(),
-                represented,
-                recipe=recipe,
-                shard=self.the_shard,
-                canary=self.the_build.guard(),
-            )
-        if not self.kept("resample"):
-            artifacts.remove(self.requires().path())
+        represented = stages.represent(self.requires().made(), self.transform)
+        store.write_shard(
+            self.path(),
+            represented,
+            recipe=self.the_build.plan.recipe,
+            shard=self.the_shard,
+            canary=self.the_build.guard(),
+        )
 
 
 def _read_or(path: Path, compute: Callable[[], Waveforms]) -> Waveforms:
@@ -282,7 +315,7 @@ def _read_or(path: Path, compute: Callable[[], Waveforms]) -> Waveforms:
     except FileNotFoundError:
         return compute()
     except artifacts.DamagedArtifactError:
-        artifacts.remove(path)
+        artifacts.remove(path, durable=False)
         return compute()
 
 
@@ -307,10 +340,8 @@ class FitNormalization(_Task):
         build = self.the_build
         return build.root / "artifacts" / "statistics" / f"{build.plan.fit_key()}.npz"
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Merge what the shards say of the fit split."""
-        if self.path().exists():
-            return
         from pipeline import statistics
 
         build = self.the_build
@@ -339,13 +370,14 @@ class Publish(_Task):
     def path(self) -> Path:
         return self.the_build.store
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Link the shards into one store."""
-        if self.path().exists():
-            return
         from pipeline import statistics, store
 
         build = self.the_build
+        for shard in build.plan.shards:  # what a killed build made and could not remove
+            for stage in {"decode", "resample"} - set(build.keep):
+                artifacts.remove(build.artifact(stage, shard), durable=False)
         refuse_too_many_bad(
             build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
         )
@@ -386,11 +418,13 @@ class LogRun(_Task):
     def path(self) -> Path:
         return run_file(self.the_build)
 
-    def run(self) -> None:
+    def made_already(self) -> bool:
+        """Whether the run is logged."""
+        return logged_run(self.the_build) is not None
+
+    def make(self) -> None:
         """Log the feature set, or leave it to the next build if the tracker does not answer."""
         build = self.the_build
-        if logged_run(build) is not None:
-            return
         from pipeline import tracking  # imports mlflow, which no other task needs
 
         run_id = None
