@@ -8,7 +8,7 @@ are lost, in any folder, and contents that were not fsynced are lost.
 import os
 import shutil
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +66,10 @@ class Recorder:
                 if status.st_ino in live:
                     self.sure[status.st_ino] = live[status.st_ino]
                 else:
-                    path = Path(os.readlink(f"/proc/self/fd/{arguments[0]}"))
+                    path = Path(f"/proc/self/fd/{arguments[0]}").resolve()
                     self.contents[status.st_ino] = path.read_bytes()
             if name == "mkdir":  # whatever had this inode before is gone
-                self.sure[os.stat(arguments[0]).st_ino] = {}
+                self.sure[Path(arguments[0]).stat().st_ino] = {}
             said = f"{name} {' '.join(map(str, arguments))}"
             self.moments.append(Moment(said, live, dict(self.sure), dict(self.contents)))
             return made
@@ -195,7 +195,7 @@ def test_a_published_store_and_its_entry_are_whole_or_not_there(built, top, monk
         hold(recorder, catalogue / f"{built.plan.key}.{suffix}", None)
     # Who finds an entry finds its table, and who finds a store finds its entry.
     order = [published, *(catalogue / f"{built.plan.key}.{s}" for s in ("json", "parquet"))]
-    for later, sooner in zip(order, order[1:], strict=False):
+    for later, sooner in pairwise(order):
         pairs = zip(recorder.disks(later), recorder.disks(sooner), strict=True)
         assert all(two is not None for (_, one), (_, two) in pairs if one is not None)
 
