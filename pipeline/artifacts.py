@@ -45,7 +45,7 @@ Checksum = tuple[int, int]  # bytes, CRC-32
 _CHECKED_AT_ONCE = 1 << 22  # samples
 _READ_AT_ONCE = 1 << 20  # bytes
 _ASIDE = ".damaged"
-_LEFT = re.compile(rf"\.([0-9a-f]{{32}}\.tmp(\.\w+)?|.+{re.escape(_ASIDE)})")
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp(\.\w+)?")
 
 
 class Quarantined(NamedTuple):
@@ -124,29 +124,40 @@ def remove(path: Path, *, durable: bool = True) -> None:
 
 
 def leftovers(root: Path) -> Iterator[Path]:
-    """What killed processes left under a root: temporaries, and what repairs moved aside."""
+    """What killed processes left under a root: temporaries, and what repairs have replaced."""
     yield from root.glob(".repair-*")
-    for folder in ("artifacts/*", "catalogue/*", "features", "runs", "results"):
-        found = (path for path in root.glob(f"{folder}/.*") if _LEFT.fullmatch(path.name))
-        yield from found
+    for path in _hidden(root):
+        if _TEMPORARY.fullmatch(path.name) or (path.name.endswith(_ASIDE) and _of(path).exists()):
+            yield path
 
 
 def sweep(root: Path) -> None:
-    """Remove what killed processes left under a root. Nothing else may be at work there.
-
-    A store that a repair moved aside and did not replace goes back to its place.
-    """
+    """Remove what killed processes left under a root. Nothing else may be at work there."""
+    put_back(root)
     for path in list(leftovers(root)):
-        place = path.with_name(path.name[1:].removesuffix(_ASIDE))
-        if path.name.endswith(_ASIDE) and not place.exists():
-            path.rename(place)
-        else:
-            remove(path, durable=False)
+        remove(path, durable=False)
+
+
+def put_back(root: Path) -> None:
+    """Put what repairs moved aside and could not replace where it was."""
+    for path in list(_hidden(root)):
+        if path.name.endswith(_ASIDE) and not _of(path).exists():
+            path.rename(_of(path))
 
 
 def aside(path: Path) -> Path:
     """Where a repair moves a damaged folder until another is in its place."""
     return path.with_name(f".{path.name}{_ASIDE}")
+
+
+def _of(path: Path) -> Path:
+    """Where what was moved aside comes from."""
+    return path.with_name(path.name[1:].removesuffix(_ASIDE))
+
+
+def _hidden(root: Path) -> Iterator[Path]:
+    for folder in ("artifacts/*", "catalogue/*", "features", "runs", "results"):
+        yield from root.glob(f"{folder}/.*")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -357,7 +357,7 @@ def options(
 
 
 # Last, since help lists commands as they register.
-from pipeline import cli_deploy, cli_prove  # noqa: E402, F401
+from pipeline import cli_deploy, cli_keep, cli_prove  # noqa: E402, F401
 
 
 def main() -> NoReturn:
