@@ -105,10 +105,10 @@ def _needed(record: Record) -> Iterator[str]:
     plan = record.plan()
     yield f"statistics/{plan.fit_key()}.npz"
     usable = {clip["content"] for clip in record.clips}
-    times = Counter(plan.manifest.contents[row] for row in plan.fit_rows())
     for shard in plan.shards:
         for stage in STAGES[:2]:
             yield f"{stage}/{shard.keys[stage]}"
+        times = Counter(plan.manifest.contents_of(shard.rows[plan.is_fitted[shard.rows]]))
         contents = [source.content for source in shard.sources if source.content in usable]
         weights = [times[content] for content in contents]
         yield f"histogram/{statistics.histogram_name(shard.keys['representation'], weights)}"

@@ -4,18 +4,25 @@ A manifest is a Parquet table sorted by id, with the folder that its paths start
 its metadata. CSV and JSON Lines are exported by suffix, and imported by `pipeline.scan`. A file
 that looks like audio but cannot be read stays in the manifest with its `problem`: the build
 quarantines it, so that nothing is lost without a word.
+
+A million clips are 200 MB in memory as a table; what plans need of each is kept as numbers, and
+Python's own objects are made for some rows at a time.
 """
 
 import csv
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.artifacts import read_table, replacing
 from pipeline.keys import content_hash, manifest_hash
@@ -41,6 +48,7 @@ SCHEMA = pa.schema(
     ]
 )
 _METADATA_KEY = b"basilar"
+_ROWS = 65536  # that are looked at at once
 
 
 class ManifestError(ValueError):
@@ -63,10 +71,51 @@ class Manifest:
         return values
 
     @cached_property
+    def words(self) -> NDArray[np.uint64]:
+        """The content hash of each clip as numbers, the first digits first: uint64 (clips, 4)."""
+        digests = np.empty((len(self), 4), ">u8")
+        is_excerpt = pc.or_(
+            self.table.column("offset").is_valid(), self.table.column("duration").is_valid()
+        )
+        names = ("sha256", "offset", "duration")
+        for start in range(0, len(self), _ROWS):
+            rows = self.table.slice(start, _ROWS)
+            hashes = rows.column("sha256")
+            if pc.any(is_excerpt.slice(start, _ROWS)).as_py():
+                columns = (rows.column(name).to_pylist() for name in names)
+                hashes = pa.array([content_hash(*clip) for clip in zip(*columns, strict=True)])
+            text = "".join(hashes.to_pylist())
+            try:
+                digests[start : start + _ROWS] = np.frombuffer(bytes.fromhex(text), ">u8").reshape(
+                    rows.num_rows, 4
+                )
+            except ValueError:
+                raise ManifestError(
+                    f"{self.root}: a clip's sha256 is not 64 hexadecimal digits; scan again"
+                ) from None
+        return digests.astype(np.uint64)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """The rows in content order, equal contents by id: int64 (clips,)."""
+        first = self.words[:, 0]
+        order = np.argsort(first, kind="stable")
+        for start, end in _runs(first[order[1:]] == first[order[:-1]]):  # as good as always equal
+            rows = order[start:end]
+            ids = self.table.column("id").take(rows).to_pylist()
+            ranks = list(zip(self.contents_of(rows), ids, strict=True))
+            order[start:end] = rows[sorted(range(len(ranks)), key=ranks.__getitem__)]
+        return order
+
+    def contents_of(self, rows: NDArray[np.int64]) -> list[str]:
+        """The content hash of some clips."""
+        text = self.words[rows].astype(">u8").tobytes().hex()
+        return [text[i : i + 64] for i in range(0, len(text), 64)]
+
+    @cached_property
     def contents(self) -> list[str]:
         """The content hash of each clip."""
-        columns = (self.column(name) for name in ("sha256", "offset", "duration"))
-        return [content_hash(*clip) for clip in zip(*columns, strict=True)]
+        return self.contents_of(np.arange(len(self)))
 
     @cached_property
     def splits(self) -> list[str]:
@@ -74,20 +123,38 @@ class Manifest:
         return [split or "train" for split in self.column("split")]
 
     @cached_property
-    def seconds(self) -> list[float]:
+    def seconds(self) -> NDArray[np.float64]:
         """The length of each clip in seconds, as far as headers tell; 0 if they do not."""
-        columns = (self.column(n) for n in ("n_samples", "sample_rate", "offset", "duration"))
-        lengths = []
-        for n_samples, rate, offset, duration in zip(*columns, strict=True):
-            rest = max(0.0, (n_samples / rate if rate else 0.0) - (offset or 0.0))
-            lengths.append(rest if duration is None else min(rest, duration))
-        return lengths
+
+        def numbers(name: str, missing: float) -> NDArray[np.float64]:
+            column = pc.fill_null(self.table.column(name).cast(pa.float64()), missing)
+            return np.asarray(column.to_numpy(), np.float64)
+
+        n_samples, rate = numbers("n_samples", 0.0), numbers("sample_rate", 0.0)
+        whole = np.divide(n_samples, rate, out=np.zeros(len(self)), where=rate > 0)
+        rest = np.maximum(whole - numbers("offset", 0.0), 0.0)
+        return np.minimum(rest, numbers("duration", np.inf))
 
     @cached_property
     def hash(self) -> str:
         """The manifest hash: of contents, ids, labels, splits and groups, not of paths."""
-        said = (self.column("id"), self.column("label"), self.splits, self.column("group"))
-        return manifest_hash(zip(self.contents, *said, strict=True))
+
+        def clips() -> Iterator[tuple[str, str, str | None, str, str | None]]:
+            for start in range(0, len(self), _ROWS):
+                rows = self.order[start : start + _ROWS]
+                table = self.table.select(["id", "label", "split", "group"]).take(rows)
+                ids, labels, splits, groups = (column.to_pylist() for column in table.columns)
+                splits = [split or "train" for split in splits]
+                yield from zip(self.contents_of(rows), ids, labels, splits, groups, strict=True)
+
+        return manifest_hash(clips())
+
+
+def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where entries equal the ones before them: (first, end) of each run of equal ones."""
+    edges = np.diff(np.concatenate([[0], same.astype(np.int8), [0]]))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) + 1
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -491,17 +491,16 @@ def logged_run(build: Build) -> str | None:
 
 def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> None:
     """Raise TooManyBadError, listing them, if more clips are quarantined than is allowed."""
-    lost = {entry.content: entry for shard in shards for entry in shard.quarantined}
-    manifest = build.plan.manifest
-    clips = zip(manifest.column("id"), manifest.contents, strict=True)
-    bad = [(clip_id, lost[content]) for clip_id, content in clips if content in lost]
-    allowed = max(1, int(build.max_bad * len(manifest) + 1e-6))
-    if len(bad) <= allowed and len(bad) < len(manifest):
+    from pipeline import statistics
+
+    n_clips, bad = len(build.plan.manifest), list(statistics.quarantined(build.plan, shards))
+    allowed = max(1, int(build.max_bad * n_clips + 1e-6))
+    if len(bad) <= allowed and len(bad) < n_clips:
         return
     shown = [f"  {clip_id}: {e.stage}: {e.reason}: {e.message}" for clip_id, e in bad[:50]]
     if len(bad) > 50:
         shown.append(f"  … and {len(bad) - 50} more")
     raise TooManyBadError(
-        f"{len(bad)} of {len(manifest)} clips cannot be used, {allowed} are allowed (--max-bad); "
+        f"{len(bad)} of {n_clips} clips cannot be used, {allowed} are allowed (--max-bad); "
         "nothing is published\n" + "\n".join(shown)
     )
