@@ -22,13 +22,14 @@ a rename and an fsync of the parent, before any of its files goes. The rest is t
 by a checksum over all that it holds.
 """
 
+import errno
 import json
 import os
 import re
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,7 @@ _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp(\.\w+)?")
 
 
 class Quarantined(NamedTuple):
-    """A content that could not be used."""
+    """A content that could not be used: at which stage, why in a word of `Reason`, and in words."""
 
     content: str
     stage: str
@@ -61,7 +62,8 @@ class Quarantined(NamedTuple):
 class Waveforms:
     """The decoded or resampled clips of one shard, in content order.
 
-    `signals` are float32 (samples,), each at its `sample_rates` Hz. `sources` keeps the
+    `signals` are float32 (samples,), each at its `sample_rates` Hz; decoded or read back they are
+    read-only, mapped from what the decoding process shared or from a file. `sources` keeps the
     (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of each clip's
     samples after each stage so far, `seconds` the time each stage took.
     """
@@ -79,12 +81,16 @@ class DamagedArtifactError(RuntimeError):
     """An artifact whose bytes are not those that were written."""
 
 
+class ForeignStoreError(ValueError):
+    """A Zarr store that is not a feature set."""
+
+
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends without an error.
 
     The block makes a file, replacing what was there, or a folder, which is discarded if `path`
-    exists by then.
+    exists by then. An OSError of the block or of the file system names `path`.
     """
     _make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
@@ -100,6 +106,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                     raise
         if durable:
             fsync_folder(path.parent)
+    except OSError as error:
+        # NumPy tells of a full disk without its number, and most writers without the file's name.
+        number = error.errno or (errno.ENOSPC if str(error).endswith(" written") else 0)
+        if number in (errno.ENOSPC, errno.EDQUOT) or (number and not error.filename):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
     finally:
         remove(temporary, durable=False)
 
@@ -167,8 +179,79 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text("utf-8"))
+    """Read a JSON file. Raises DamagedArtifactError if it is none."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedArtifactError(f"{path} is damaged ({error})") from None
+
+
+def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:
+    """The attributes of a feature set as `store.publish` writes them, which may be anyone's.
+
+    What they name becomes part of paths: hashes are hashes. Raises DamagedArtifactError.
+    """
+    found: dict[str, Any] = attributes if isinstance(attributes, dict) else {}
+    for name, right in _ATTRIBUTES.items():
+        if name not in found and name in _OPTIONAL:
+            continue
+        if name not in found or not right(found[name]):
+            said = f"{name} is {repr(found[name])[:60]}" if name in found else f"it has no {name!r}"
+            raise DamagedArtifactError(f"{file} cannot be read: {said}")
+    return found
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**48
+
+
+def _is_table(key: Callable[[Any], bool], of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(key(k) and of(v) for k, v in value.items())
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e12
+
+
+def _is_recipe(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(section), dict) and _is_text(value[section].get(name))
+        for section, name in (("representation", "kind"), ("normalization", "kind"))
+    )
+
+
+def _is_shard(value: Any) -> bool:
+    return _is_text(value) and re.fullmatch(r"[0-9a-z][0-9a-z.]*", value) is not None
+
+
+_OPTIONAL = {"canary", "hashes", "seconds", "shards", "machine", "cpu"}
+_ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("key", "digest", "recipe_hash", "manifest_hash"), _is_hash),
+    **dict.fromkeys(("clips", "frames", "quarantined"), _is_count),
+    "recipe": _is_recipe,
+    "portable": lambda value: isinstance(value, bool),
+    "versions": _is_table(_is_text, _is_text),
+    "op_versions": lambda value: isinstance(value, dict),
+    "decoders": _is_list_of_texts,
+    "shard_seconds": lambda value: _is_seconds(value) and value > 0,
+    "canary": _is_list_of_texts,
+    "hashes": _is_table(_is_text, _is_hash),
+    "seconds": _is_table(_is_text, _is_seconds),
+    "shards": _is_table(_is_shard, _is_count),
+    **dict.fromkeys(("machine", "cpu"), _is_text),
+}
 
 
 def read_table(path: Path) -> "pa.Table":
@@ -238,7 +321,7 @@ def read_waveforms(folder: Path) -> Waveforms:
             quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
             seconds=index["seconds"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, DamagedArtifactError) as error:
         raise DamagedArtifactError(
             f"{folder} is damaged ({error}); delete it and build again"
         ) from error
@@ -262,7 +345,7 @@ def read_checksums(folder: Path) -> dict[str, Checksum]:
         files = {name: (size, crc) for name, (size, crc) in found["files"].items()}
         if found["crc32"] == _crc_of(files):
             return files
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, DamagedArtifactError):
         pass
     raise DamagedArtifactError(f"{path} is damaged; basilar verify --repair makes the store anew")
 

@@ -100,7 +100,7 @@ def _written_wrong(record: Record, verified: Verified) -> set[str]:
     found = set()
     for problem in verified.in_store():
         part = Path(problem.file).relative_to(verified.path).parts
-        if part[:2] == ("features", "c"):
+        if part[:2] == ("features", "c") and part[2].isdecimal() and int(part[2]) < len(names):
             found.add(names[int(part[2])])
         elif part[0] == "moments":
             found |= set(names)

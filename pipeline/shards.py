@@ -6,26 +6,23 @@ after a content when the next 64 bits of its hash, as a fraction, are below dura
 near them alone, and adding, removing or changing a clip touches one or two shards.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import audio
 from pipeline.keys import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
-from pipeline.manifest import Manifest, ManifestError
+from pipeline.manifest import Manifest, ManifestError, taken
 from pipeline.recipe import Recipe
 from pipeline.stages import Source
 
 MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more
 DEFAULT_SHARD_SECONDS = 600.0
 _ROWS = 65536  # that are looked at at once
-_LIBRARIES: tuple[audio.Decoder, ...] = ("soundfile", "ffmpeg")
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,8 @@ class Shard:
     @property
     def sources(self) -> tuple[Source, ...]:
         """Each content once, in order: where it is found."""
-        table = self.manifest.table.select(["path", "sha256", "offset", "duration"])
-        columns = (column.to_pylist() for column in table.take(self.rows).columns)
+        table = taken(self.manifest.table, ["path", "sha256", "offset", "duration"], self.rows)
+        columns = (column.to_pylist() for column in table.columns)
         contents = self.manifest.contents_of(self.rows)
         first: dict[str, Source] = {}
         for content, *where in zip(contents, *columns, strict=True):
@@ -114,10 +111,9 @@ class Plan:
     def is_fitted(self) -> NDArray[np.bool_]:
         """Whether normalization is fitted on a row of the manifest: bool (clips,)."""
         split = self.recipe.normalization.split
-        splits = self.manifest.table.column("split")
-        given = pc.fill_null(pc.if_else(pc.equal(splits, ""), None, splits), "train")
-        fitted = pc.equal(given, split).to_numpy()
-        return np.asarray(fitted, bool) | (split == "all")
+        if split == "all":
+            return np.ones(len(self.manifest), bool)
+        return np.array([given == split for given in self.manifest.splits], bool)
 
     def fit_key(self) -> str:
         """The key of the statistics: the recipe and the contents they are fitted on."""
@@ -131,22 +127,17 @@ class Plan:
     @cached_property
     def _decoders(self) -> tuple[list[str], NDArray[np.int8]]:
         """Names of decoders whose versions may change what comes out, and which a row has."""
-        table = self.manifest.table
-        lossy, decoder, problem = (table.column(n) for n in ("lossy", "decoder", "problem"))
-        names = [""]
+        columns = (self.manifest.column(name) for name in ("lossy", "decoder", "problem"))
+        names, seen = [""], {(False, None): 0}
         which = np.zeros(len(self.manifest), np.int8)
-
-        def mark(rows: Any, name: Callable[[], str]) -> None:
-            chosen = np.asarray(pc.fill_null(rows, False).to_numpy(), bool)
-            if chosen.any():
-                which[chosen] = len(names)
-                names.append(name())
-
-        for library in _LIBRARIES:
-            rows = pc.and_(lossy, pc.equal(decoder, library))
-            mark(rows, partial(audio.identity, library))
-        # What could not be read may be by another version, of either.
-        mark(pc.not_equal(problem, ""), lambda: ", ".join(map(audio.identity, _LIBRARIES)))
+        for row, (lossy, decoder, problem) in enumerate(zip(*columns, strict=True)):
+            kind = (bool(problem), decoder if lossy else None)
+            if kind not in seen:
+                seen[kind] = len(names)
+                # What could not be read may be by another version, of either.
+                libraries = ("soundfile", "ffmpeg") if problem else (decoder,)
+                names.append(", ".join(map(audio.identity, libraries)))
+            which[row] = seen[kind]
         return names, which
 
     def _clips(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, str]]:
@@ -189,6 +180,24 @@ def outstanding(plan: Plan, *, published: bool, exists: Callable[[str, Shard], b
                 break
             pending[stage].append(shard)
     return Work(published, pending)
+
+
+def disk_bytes(plan: Plan, work: Work, keep: Collection[str]) -> dict[str, int]:
+    """About how many bytes each stage of outstanding work leaves on the disk."""
+    kind = plan.recipe.representation
+    rate = plan.recipe.resample.sample_rate
+    a_second = {
+        "decode": 4 * 44_100 if "decode" in keep else 0,
+        "resample": 4 * rate if "resample" in keep else 0,
+        "representation": kind.n_frames(rate * 1000)
+        * kind.columns()
+        * kind.stored_dtype().itemsize
+        / 1000,
+    }
+    return {
+        stage: round(a_second[stage] * sum(shard.seconds for shard in shards))
+        for stage, shards in work.pending.items()
+    }
 
 
 def shard_borders(

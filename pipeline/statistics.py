@@ -20,6 +20,8 @@ from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
+from pipeline.manifest import taken
+from pipeline.reader import open_zarr
 from pipeline.shards import Plan
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
@@ -64,13 +66,13 @@ class ShardTables:
     @property
     def moments(self) -> NDArray[np.float64]:
         """The moments of each clip, (clips, 4, bins)."""
-        group = zarr.open_group(self.folder / "moments", mode="r")
-        return np.stack([np.asarray(group[name]) for name in MOMENTS], axis=1)
+        folder = self.folder / "moments"
+        return np.stack([np.asarray(open_zarr(folder / name)) for name in MOMENTS], axis=1)
 
 
 def read_shard(folder: Path) -> ShardTables:
     """The tables of a shard's artifact."""
-    attributes: Any = zarr.open_group(folder, mode="r").attrs["basilar"]
+    attributes: Any = zarr.open_group(folder, mode="r", zarr_format=3).attrs["basilar"]
     return ShardTables(
         folder, attributes["key"], attributes["seconds"], attributes.get("canary", [])
     )
@@ -80,7 +82,7 @@ def quarantined(plan: Plan, shards: Sequence[ShardTables]) -> Iterator[tuple[str
     """The clips of a plan that could not be used, by id, in content order."""
     for planned, shard in zip(plan.shards, shards, strict=True):
         if lost := {entry.content: entry for entry in shard.quarantined}:
-            ids = plan.manifest.table["id"].take(planned.rows).to_pylist()
+            ids = taken(plan.manifest.table, ["id"], planned.rows)["id"].to_pylist()
             for clip_id, content in zip(ids, plan.manifest.contents_of(planned.rows), strict=True):
                 if content in lost:
                     yield clip_id, lost[content]
@@ -133,7 +135,7 @@ def _shard_histogram(
     if kept.exists():
         loaded: NDArray[np.int64] = np.load(kept, allow_pickle=False)
         return loaded
-    features: Any = zarr.open_array(shard.folder / "features", mode="r")
+    features = open_zarr(shard.folder / "features")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
     for start, count, weight in zip(starts, n_frames, weights, strict=True):

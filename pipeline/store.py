@@ -40,6 +40,7 @@ from pipeline.artifacts import (
     write_json,
 )
 from pipeline.keys import digest, op_versions
+from pipeline.manifest import taken
 from pipeline.recipe import Recipe, Store
 from pipeline.shards import Plan, Shard
 from pipeline.stages import Represented
@@ -244,8 +245,8 @@ def _write_clips(
             contents = plan.manifest.contents_of(planned.rows)
             usable = np.array([content in place_of for content in contents], bool)
             here = np.array([place_of[c] for c in contents if c in place_of], np.int64)
-            given = plan.manifest.table.select(of_manifest).take(planned.rows[usable])
-            made_here = made.take(here)
+            given = taken(plan.manifest.table, of_manifest, planned.rows[usable])
+            made_here = taken(made, made.column_names, here)
             start, frames = (made[name].to_numpy() for name in ("start", "n_frames"))
             n_samples, sample_rate = (made_here[n].to_numpy() for n in ("n_samples", "sample_rate"))
             columns = {

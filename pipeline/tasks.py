@@ -24,6 +24,7 @@ from luigi.parameter import ParameterVisibility
 
 from pipeline import artifacts, canary, locks, stages
 from pipeline.artifacts import Waveforms
+from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
@@ -61,6 +62,7 @@ class Build:
     keep: tuple[str, ...] = KEEP
     max_bad: float = MAX_BAD
     register_as: str = ""  # NAME or NAME@ALIAS of a model in MLflow's registry
+    clip_timeout: float = CLIP_TIMEOUT  # s, to decode one clip
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"([^/:.%\"'@]+(@[A-Za-z][\w-]*)?)?", self.register_as):
@@ -70,6 +72,10 @@ class Build:
             )
         if not set(self.keep) <= set(STAGES):
             raise ValueError(f"keep: {', '.join(self.keep)}: allowed are {', '.join(STAGES)}")
+        if not 0 < self.clip_timeout < float("inf"):
+            raise ValueError(
+                f"clip timeout: {self.clip_timeout:g} s: it must be above 0 and finite"
+            )
 
     def guard(self) -> list[str]:
         """Check that this process computes what it should: the warnings. Raises CanaryError."""
@@ -106,6 +112,7 @@ class Build:
                 "max_bad": self.max_bad,
                 "tracking_uri": self.tracking_uri,
                 "register_as": self.register_as,
+                "clip_timeout": self.clip_timeout,
             }
         )
 
@@ -148,6 +155,7 @@ def build_of(text: str) -> Build:
         tuple(fields["keep"]),
         fields["max_bad"],
         fields["register_as"],
+        fields["clip_timeout"],
     )
 
 
@@ -255,9 +263,11 @@ class Decode(_ShardTask):
 
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
-        root = self.the_build.plan.manifest.root
+        build, sources = self.the_build, self.the_shard.sources
+        root, timeout = build.plan.manifest.root, build.clip_timeout
         return _read_or(
-            self.path(), lambda: stages.decode(self.the_shard.sources, self.transform, root=root)
+            self.path(),
+            lambda: stages.decode(sources, self.transform, root=root, timeout=timeout),
         )
 
 

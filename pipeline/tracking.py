@@ -150,7 +150,7 @@ def _log_once(
     except Exception as error:
         # MLflow, its database and its transports raise what they like: whatever it is, what is to
         # be logged is on the disk, and nothing must fail for it.
-        raise TrackerError(f"{uri}: {type(error).__name__}: {error}") from error
+        raise _failed(uri, error) from error
 
 
 def fetch_run(uri: str, key: str, folder: Path) -> Path:
@@ -178,7 +178,13 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
     except NoRecordError:
         raise
     except Exception as error:  # as in log_run
-        raise TrackerError(f"{uri}: {type(error).__name__}: {error}") from error
+        raise _failed(uri, error) from error
+
+
+def _failed(uri: str, error: Exception) -> TrackerError:
+    """The first line of an error: a database's goes on with all of its statement."""
+    said = str(error).split("\n")[0]
+    return TrackerError(f"{uri}: {type(error).__name__}: {said}")
 
 
 def _finished(client: MlflowClient, experiment: str, tag: RunTag, patience: float) -> str | None:
