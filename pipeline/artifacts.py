@@ -9,6 +9,8 @@
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
+    ROOT/running/ID.json                  builds at work (`pipeline.running`)
+    ROOT/latest/NAME.json                 the newest feature set of a recipe (`workflows.nightly`)
     ROOT/.lock                            who is at work (`pipeline.locks`)
 
 Existence means complete: everything is written to a temporary sibling and renamed, so a killed
@@ -168,13 +170,14 @@ def _of(path: Path) -> Path:
 
 
 def _hidden(root: Path) -> Iterator[Path]:
-    for folder in ("artifacts/*", "catalogue/*", "features", "runs", "results"):
+    folders = ("artifacts/*", "catalogue/*", "features", "runs", "results", "running", "latest")
+    for folder in folders:
         yield from root.glob(f"{folder}/.*")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write a JSON file, replacing what was there."""
-    with replacing(path) as temporary:
+    with replacing(path, durable=durable) as temporary:
         temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 

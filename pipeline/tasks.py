@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, canary, locks, stages
+from pipeline import artifacts, canary, locks, running, stages
 from pipeline.artifacts import Waveforms
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
-from pipeline.manifest import read_manifest, write_manifest
+from pipeline.manifest import Manifest, read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
 from pipeline.transform import Transform
@@ -63,6 +63,7 @@ class Build:
     max_bad: float = MAX_BAD
     register_as: str = ""  # NAME or NAME@ALIAS of a model in MLflow's registry
     clip_timeout: float = CLIP_TIMEOUT  # s, to decode one clip
+    dask: str = ""  # address, or scheduler file, of the cluster that computes the shards
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"([^/:.%\"'@]+(@[A-Za-z][\w-]*)?)?", self.register_as):
@@ -82,12 +83,13 @@ class Build:
         decoders = set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
         return canary.guard(self.plan.recipe, decoders=decoders, catalogue=self.root / "catalogue")
 
-    def register(self) -> str:
+    def register(self, *, scheduler: str = "") -> str:
         """Enter recipe and manifest into the root's catalogue and return the build as text.
 
         Every build begins here, and is at work in the root until the process ends, or
-        `locks.session` does. What killed builds left is removed if no other is at work. Raises
-        CanaryError, before anything is written.
+        `locks.session` does; others see that it runs, and by which luigid they can help. What
+        killed builds left is removed if no other is at work. Raises CanaryError, before anything is
+        written.
         """
         self.guard()
         with contextlib.suppress(locks.BusyError), locks.alone(self.root):
@@ -101,7 +103,8 @@ class Build:
         if not file.exists() or not read_manifest(file).table.equals(manifest.table):
             write_manifest(manifest, file)
             build_of.cache_clear()  # paths are not part of its text
-        return canonical(
+            _manifest_of.cache_clear()
+        text = canonical(
             {
                 "root": str(self.root),
                 "recipe": recipe.resolved(),
@@ -113,8 +116,18 @@ class Build:
                 "tracking_uri": self.tracking_uri,
                 "register_as": self.register_as,
                 "clip_timeout": self.clip_timeout,
+                "dask": self.dask,
             }
         )
+        running.begin(
+            self.root,
+            text,
+            key=self.plan.key,
+            name=recipe.name or recipe.representation.kind,
+            scheduler=scheduler,
+            pending={s: [shard.index for shard in p] for s, p in self.work().pending.items()},
+        )
+        return text
 
     @cached_property
     def store(self) -> Path:
@@ -138,13 +151,33 @@ class Build:
             exists=lambda stage, shard: self.artifact(stage, shard).exists(),
         )
 
+    def awaits(self, stage: str, key: str) -> bool:
+        """Whether this build has yet to read what a stage made of a shard."""
+        for shard in self.plan.shards:
+            if shard.keys[stage] == key:
+                later = STAGES[STAGES.index(stage) + 1 :]
+                made = any(self.artifact(name, shard).exists() for name in later)
+                return not made and not self.store.exists()
+        return False
 
-@lru_cache(maxsize=16)
+    def discard(self, stage: str, shard: Shard) -> None:
+        """Remove what a stage made of a shard, if it is temporary and no build will read it.
+
+        Builds that run at once look after they have committed: the last one sees the others done.
+        """
+        file, key = self.artifact(stage, shard), shard.keys[stage]
+        if stage in self.keep or not file.exists():
+            return
+        if not any(build_of(text).awaits(stage, key) for text in running.builds(self.root)):
+            artifacts.remove(file, durable=False)
+
+
+@lru_cache(maxsize=64)
 def build_of(text: str) -> Build:
     """The build that a task's parameter describes."""
     fields: dict[str, Any] = json.loads(text)
     root = Path(fields["root"])
-    manifest = read_manifest(_manifest_file(root, fields["manifest"]))
+    manifest = _manifest_of(_manifest_file(root, fields["manifest"]))
     manifest = replace(manifest, root=Path(fields["audio_root"]))
     recipe = Recipe.from_dict(fields["recipe"])
     plan = Plan(recipe, manifest, fields["shard_seconds"])
@@ -156,7 +189,14 @@ def build_of(text: str) -> Build:
         fields["max_bad"],
         fields["register_as"],
         fields["clip_timeout"],
+        fields["dask"],
     )
+
+
+@lru_cache(maxsize=2)
+def _manifest_of(file: Path) -> Manifest:
+    """A manifest, once for all the recipes that are built over it."""
+    return read_manifest(file)
 
 
 def _manifest_file(root: Path, manifest_hash: str) -> Path:
@@ -239,8 +279,7 @@ class _ShardTask(_Task):
         """Make the output, then remove what it was made from if that is not kept."""
         super().run()
         for stage in STAGES[: STAGES.index(self.stage)][-1:]:
-            if not self.kept(stage):
-                artifacts.remove(self.the_build.artifact(stage, self.the_shard), durable=False)
+            self.the_build.discard(stage, self.the_shard)
 
     def made_already(self) -> bool:
         """Whether the output is there, or what another build has made of it and removed it."""
@@ -314,6 +353,37 @@ class Represent(_ShardTask):
         )
 
 
+class MapShards(_Task):
+    """The features of all shards, computed on a Dask cluster."""
+
+    @classmethod
+    def of(cls, build: str) -> "MapShards":
+        """The shards of a build."""
+        the_build = build_of(build)
+        key = f"{the_build.plan.key}.{the_build.plan.layout}"
+        return cls(root=str(the_build.root), key=key, build=build)
+
+    def output(self) -> list[luigi.LocalTarget]:  # type: ignore[override]
+        build = self.the_build
+        return [luigi.LocalTarget(str(build.shard_folder(s))) for s in build.plan.shards]
+
+    def run(self) -> None:
+        """Map the shards that are missing over the cluster."""
+        from pipeline import cluster
+
+        build = self.the_build
+        missing = build.work().pending["representation"]
+        cluster.map_shards(self.build, missing, address=build.dask)
+
+
+def _represented(build: str) -> list[luigi.Task]:
+    """The tasks that make the features of all shards."""
+    the_build = build_of(build)
+    if the_build.dask:
+        return [MapShards.of(build)]
+    return [Represent.of(build, shard) for shard in the_build.plan.shards]
+
+
 def _read_or(path: Path, compute: Callable[[], Waveforms]) -> Waveforms:
     """An artifact, or what it would hold.
 
@@ -344,7 +414,7 @@ class FitNormalization(_Task):
 
     def requires(self) -> list[luigi.Task]:
         """The features of all shards."""
-        return [Represent.of(self.build, shard) for shard in self.the_build.plan.shards]
+        return _represented(self.build)
 
     def path(self) -> Path:
         build = self.the_build
@@ -374,8 +444,7 @@ class Publish(_Task):
 
     def requires(self) -> list[luigi.Task]:
         """The statistics and the features of all shards."""
-        shards = [Represent.of(self.build, shard) for shard in self.the_build.plan.shards]
-        return [FitNormalization.of(self.build), *shards]
+        return [FitNormalization.of(self.build), *_represented(self.build)]
 
     def path(self) -> Path:
         return self.the_build.store
@@ -386,8 +455,8 @@ class Publish(_Task):
 
         build = self.the_build
         for shard in build.plan.shards:  # what a killed build made and could not remove
-            for stage in {"decode", "resample"} - set(build.keep):
-                artifacts.remove(build.artifact(stage, shard), durable=False)
+            for stage in STAGES[:2]:
+                build.discard(stage, shard)
         refuse_too_many_bad(
             build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
         )
