@@ -65,8 +65,8 @@ def test_without_dask_the_message_says_what_to_install(plan, tmp_path, monkeypat
 
 
 def test_without_a_cluster_the_message_says_where_it_was_looked_for(plan, tmp_path, monkeypatch):
-    with pytest.raises(cluster.ClusterError, match="none.json: no such scheduler file"):
+    with pytest.raises(cluster.ClusterError, match=r"none\.json: no such scheduler file"):
         cluster.map_shards("", plan.shards, address=str(tmp_path / "none.json"))
     monkeypatch.setattr(cluster, "_TIMEOUT", 0.5)
-    with pytest.raises(cluster.ClusterError, match="127.0.0.1:9: no Dask scheduler"):
+    with pytest.raises(cluster.ClusterError, match=r"127\.0\.0\.1:9: no Dask scheduler"):
         cluster.map_shards("", plan.shards, address="tcp://127.0.0.1:9")
