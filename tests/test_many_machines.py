@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import artifacts, engines
+from pipeline import artifacts, engines, locks
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
@@ -49,8 +49,8 @@ def start_build(processes, work, root, tracker, *engine):
     return processes.start(*basilar("build", *what, *how), folder=root.parent / "builder")
 
 
-def start_worker(processes, root, url, name):
-    command = basilar("worker", "--root", root, "--scheduler", url, "--idle", "6")
+def start_worker(processes, root, url, name, idle=20):
+    command = basilar("worker", "--root", root, "--scheduler", url, "--idle", idle)
     return processes.start(*command, folder=root.parent / name)
 
 
@@ -75,20 +75,19 @@ def running(url, process):
     }
 
 
-def test_workers_in_folders_of_their_own_share_a_build_by_a_luigid(work, tmp_path, tracker):
+def test_a_worker_in_a_folder_of_its_own_shares_a_build_by_a_luigid(work, tmp_path):
     folder, clean = work
-    root = tmp_path / "root"
-    with Processes() as processes:
+    plan = Plan(Recipe.from_dict(SMALL), read_manifest(folder / "m.parquet"), 3.0)
+    build = Build(tmp_path / "root", plan, "")
+    with Processes() as processes, locks.session(build.root):
         url = luigid(processes, tmp_path / "luigid")
-        helpers = [start_worker(processes, root, url, name) for name in ("a", "b")]
-        builder = start_build(
-            processes, folder, root, tracker, "--engine", "luigid", "--scheduler", url
-        )
-        assert builder.wait(120) == 0, said(tmp_path / "builder")
-        assert digest_in(root) == clean
-        assert [helper.wait(60) for helper in helpers] == [0, 0], said(tmp_path / "a")
-        assert [said(tmp_path / name)[:5] for name in ("a", "b")] == ["done ", "done "]
-        assert not list((root / "running").iterdir())
+        build.register(scheduler=url)
+        helper = start_worker(processes, build.root, url, "a", idle=0)
+        wait_for(lambda: running(url, helper))
+        assert engines.run(build, workers=1, log=False, scheduler=url).succeeded
+        assert digest_in(build.root) == clean
+        assert helper.wait(60) == 0, said(tmp_path / "a")
+        assert said(tmp_path / "a") == f"done {plan.key}\n"
 
 
 @pytest.mark.torture
