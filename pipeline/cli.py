@@ -190,7 +190,7 @@ def build(
     from pipeline import engines
 
     try:
-        outcome = engines.run(planned, workers=workers, scheduler=scheduler)
+        outcome = engines.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
     except engines.SchedulerError as error:
         raise UsageError(str(error)) from None
     if not outcome.succeeded:

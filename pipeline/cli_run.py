@@ -1,10 +1,34 @@
-"""Commands that look after builds that run: worker."""
+"""Commands about builds that run: status, worker."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from pipeline.console import Json, Root, UsageError, app, print_result
+
+
+@app.command()
+def status(root: Root, as_json: Json = False) -> None:
+    """Show how far the builds are that run in a root, here or elsewhere.
+
+    Example: basilar status --root features
+    """
+    from pipeline import status as builds
+
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder")
+    found = builds.of_root(root.absolute())
+    lines = []
+    for build, processes in found:
+        lines.append(build.line)
+        lines += [f"  {s:15} {n:>4} of {total} shards" for s, (n, total) in build.stages.items()]
+        lines.append(f"  by {', '.join(processes)}")
+    result = {
+        "root": str(root),
+        "builds": [{**asdict(build), "processes": who} for build, who in found],
+    }
+    print_result(result, as_json, *(lines or ["no build runs"]))
 
 
 @app.command()

@@ -6,6 +6,7 @@ luigid gives to another when it has not heard of it for `worker_disconnect_delay
 ends the worker it failed on.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import shutil
@@ -19,7 +20,7 @@ from typing import Any
 
 import luigi
 
-from pipeline import locks, running
+from pipeline import locks, running, status
 from pipeline.console import Lines, print_error
 from pipeline.keys import STAGES
 from pipeline.shards import disk_bytes
@@ -55,11 +56,13 @@ class SchedulerError(RuntimeError):
     """A luigid that does not answer."""
 
 
-def run(build: Build, *, workers: int, log: bool = True, scheduler: str = "") -> Outcome:
+def run(
+    build: Build, *, workers: int, log: bool = True, scheduler: str = "", show: bool = False
+) -> Outcome:
     """Carry out a build, by the luigid at a URL or alone; a cached one only looks for its output.
 
-    Without `log` it ends with the published feature set and is no run in MLflow. Raises
-    SchedulerError.
+    Without `log` it ends with the published feature set and is no run in MLflow. `show` shows how
+    far it is on standard error. Raises SchedulerError.
     """
     started = time.perf_counter()
     new_attempt()
@@ -68,7 +71,8 @@ def run(build: Build, *, workers: int, log: bool = True, scheduler: str = "") ->
     with locks.session(build.root):
         try:
             text = build.register(scheduler=scheduler)
-            succeeded = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
+            with status.shown(build) if show else contextlib.nullcontext():
+                succeeded = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
         finally:
             running.end(build.root)
     work = build.work()

@@ -11,7 +11,7 @@ again.
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,10 +66,16 @@ class Represented:
 
 
 def decode(
-    sources: Sequence[Source], transform: Transform, *, root: Path, timeout: float = CLIP_TIMEOUT
+    sources: Sequence[Source],
+    transform: Transform,
+    *,
+    root: Path,
+    timeout: float = CLIP_TIMEOUT,
+    tell: Callable[[int, int], None] = lambda done, quarantined: None,
 ) -> Waveforms:
     """Decode clips to one channel at their own rate, each within `timeout` seconds.
 
+    `tell` hears after each clip how many are done, and how many of them are quarantined.
     Raises OSError for a file that cannot be read, ChangedAudioError for one whose content changed.
     """
     if not root.is_dir():
@@ -101,6 +107,7 @@ def decode(
                 out.sample_rates.append(result["sample_rate"])
                 out.sources.append((result["sample_rate"], result["samples"]))
                 out.checksums.append((result["crc32"],))
+            tell(i + 1, len(out.quarantined))
         out.signals = shared.signals(places)
     out.seconds = {"decode": time.perf_counter() - started}
     return out

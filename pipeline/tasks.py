@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 KEEP = ("resample", "representation")
 MAX_BAD = 0.01
+_TELL_EVERY = 1.0  # seconds
 
 # Names the build in this process and those it forks: a LogRun whose tracker did not answer counts
 # as complete in the build that asked, so that nothing above it fails or waits, and as open later.
@@ -306,8 +308,26 @@ class Decode(_ShardTask):
         root, timeout = build.plan.manifest.root, build.clip_timeout
         return _read_or(
             self.path(),
-            lambda: stages.decode(sources, self.transform, root=root, timeout=timeout),
+            lambda: stages.decode(
+                sources, self.transform, root=root, timeout=timeout, tell=self._tell(len(sources))
+            ),
         )
+
+    def _tell(self, n_clips: int) -> Callable[[int, int], None]:
+        """What tells Luigi's scheduler, once a second, how far the decoding is."""
+        said = time.monotonic()
+
+        def tell(done: int, quarantined: int) -> None:
+            nonlocal said
+            # Luigi sets both while it runs a task; a Dask worker calls `run` alone.
+            if self.set_status_message is None or self.set_progress_percentage is None:
+                return
+            if time.monotonic() - said > _TELL_EVERY or done == n_clips:
+                said = time.monotonic()
+                self.set_status_message(f"{done} of {n_clips} clips, {quarantined} quarantined")
+                self.set_progress_percentage(100 * done // n_clips)
+
+        return tell
 
 
 class Resample(_ShardTask):
@@ -373,7 +393,15 @@ class MapShards(_Task):
 
         build = self.the_build
         missing = build.work().pending["representation"]
-        cluster.map_shards(self.build, missing, address=build.dask)
+        cluster.map_shards(self.build, missing, address=build.dask, tell=self._tell(len(missing)))
+
+    def _tell(self, n_shards: int) -> Callable[[int], None]:
+        def tell(done: int) -> None:
+            if self.set_status_message is not None and self.set_progress_percentage is not None:
+                self.set_status_message(f"{done} of {n_shards} shards")
+                self.set_progress_percentage(100 * done // n_shards)
+
+        return tell
 
 
 def _represented(build: str) -> list[luigi.Task]:
