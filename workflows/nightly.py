@@ -12,6 +12,7 @@ recipe that fails keeps its old pointer and stops no other; Luigi then exits wit
 import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import luigi
 
@@ -69,7 +70,7 @@ class Nightly(luigi.WrapperTask):
     root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
     label = luigi.OptionalParameter(default=None, description="as basilar scan has it")
     group = luigi.OptionalParameter(default=None, description="as basilar scan has it")
-    split = luigi.DictParameter(default={}, description='shares: {"train": 0.8, "test": 0.2}')
+    split: Any = luigi.DictParameter(default={}, description='shares: {"train": 0.8, "test": 0.2}')
 
     def requires(self) -> list[Latest]:
         """The pointers of all recipes."""
@@ -84,7 +85,7 @@ class Nightly(luigi.WrapperTask):
     def complete(self) -> bool:
         """Whether all pointers are new; a recipe that cannot be read fails as its own task only."""
         try:
-            return bool(super().complete())
+            return all(latest.complete() for latest in self.requires())
         except (RecipeError, OSError):
             return False
 
