@@ -49,7 +49,7 @@ class Status:
         return (
             f"{self.name} {self.key[:12]}: {self.share:.0%}, {self.clips} of {self.all_clips} "
             f"clips, {self.quarantined} quarantined, {self.clips_per_second:.1f} clips/s, "
-            f"{self.audio_hours_per_second:.3f} h of audio/s, {_clock(self.seconds)} so far{left}"
+            f"{self.audio_hours_per_second:.2g} h of audio/s, {_clock(self.seconds)} so far{left}"
         )
 
 
