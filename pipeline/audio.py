@@ -427,7 +427,7 @@ class _FFmpeg:
         if not seconds and len(container.streams) == 1:  # else it may be the picture's
             seconds = (container.duration or 0) / 1e6
         if self.found.format not in _NO_LENGTH and 0 < seconds < 1e6:
-            self.claimed = round(seconds * self.rate)
+            self.claimed = round(seconds * self.rate) or None
 
     def _check_frame(self, frame: Any) -> None:
         # Raw FLAC frames carry their place: FFmpeg drops a damaged one without a word.
