@@ -521,7 +521,7 @@ class ConstantQ(Representation):
 
     hop_length: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Samples from one frame to the next."""
-    fmin: Annotated[float, Field(gt=0, le=384_000, allow_inf_nan=False)] = 32.70319566257483
+    fmin: Annotated[float, Field(ge=0.001, le=384_000, allow_inf_nan=False)] = 32.70319566257483
     """Hz of the lowest bin; C1 unless said otherwise."""
     n_bins: Annotated[int, Field(ge=1, le=4096)] = 84
     bins_per_octave: Annotated[int, Field(ge=1, le=1200)] = 12
@@ -605,6 +605,15 @@ class ChromaCqt(ConstantQ):
     norm: ChromaNorm = "max"
     """A frame is divided by its maximum, its length (`l2`), or not at all."""
     dtype: StoredFloat = "float32"
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.bins_per_octave % self.n_chroma:
+            raise ValueError(
+                f"bins_per_octave = {self.bins_per_octave} must be a multiple of "
+                f"n_chroma = {self.n_chroma}"
+            )
+        return self
 
     def columns(self) -> int:
         return self.n_chroma

@@ -88,7 +88,10 @@ class Recipe(Section):
         """Read a recipe from a TOML file. Raises RecipeError, or OSError if it cannot be read."""
         try:
             table = tomllib.loads(Path(path).read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # not all of its refusals are TOMLDecodeErrors
             raise RecipeError(f"{path}: not a TOML file: {error}") from None
         return cls.from_dict(table, source=str(path))
 

@@ -31,8 +31,8 @@ _LIMITS = Limits(max_seconds=3600, max_bytes=2**28)
 _MEMORY = 8 * 2**30  # bytes of address space
 _EXTREMES = (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1)
 _SOUNDFILE = {
-    "WAV": ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
-    + ("IMA_ADPCM", "MS_ADPCM", "GSM610"),
+    "WAV": ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM",
+        "MS_ADPCM", "GSM610"),
     "WAVEX": ("PCM_16", "FLOAT"),
     "RF64": ("PCM_16",),
     "W64": ("PCM_16",),
@@ -43,7 +43,7 @@ _SOUNDFILE = {
     "FLAC": ("PCM_S8", "PCM_16", "PCM_24"),
     "OGG": ("VORBIS", "OPUS"),
     "MP3": ("MPEG_LAYER_III",),
-}
+}  # fmt: skip
 _FFMPEG = (  # container, codec, sample format
     ("adts", "aac", "fltp"), ("ipod", "aac", "fltp"), ("ipod", "alac", "s16p"),
     ("ogg", "flac", "s16"), ("ogg", "libopus", "flt"), ("webm", "libopus", "flt"),
@@ -182,17 +182,19 @@ def watch(jobs: list[str], seed_folder: Path, seed: int) -> Iterator[tuple[str, 
         ) as child:
             feeder = threading.Thread(target=_feed, args=(child.stdin, jobs))
             feeder.start()
-            for done, job in enumerate(jobs, 1):
+            waiting = list(jobs)
+            for job in jobs:
                 alarm = threading.Timer(HANGS, child.kill)
                 alarm.start()
                 line = child.stdout.readline() if child.stdout else ""
                 alarm.cancel()
+                waiting.pop(0)
                 if not line:
                     yield job, f"died: {child.wait()}"
                     break
                 yield job, json.loads(line)
             feeder.join()
-        jobs = jobs[done:]
+        jobs = waiting
 
 
 def _feed(stream: Any, jobs: list[str]) -> None:

@@ -83,10 +83,16 @@ def of(annotation: Any, metadata: tuple[Any, ...] = ()) -> st.SearchStrategy[Any
     if annotation is int:
         high -= open_high
         # Most bounds are far beyond what is in use, or what a test can compute.
-        return st.one_of(
-            st.integers(low, min(high, low + 600)), st.integers(low, high), st.just(high)
-        )
+        usual = st.integers(low, min(high, low + 600))
+        return st.one_of(usual, usual, usual, st.integers(low, high))
     assert annotation is float, f"no strategy for {annotation}"
     usual = st.integers(-2, 100).map(float).filter(lambda x: low < x < high)
     exact = st.floats(low, high, exclude_min=open_low, exclude_max=open_high, allow_subnormal=False)
     return st.one_of(usual, exact, exact) if low + 1 < high else exact
+
+
+def paths(value: Any, where: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside of a JSON value or a table, the outermost first."""
+    items = value.items() if isinstance(value, dict) else ()
+    items = enumerate(value) if isinstance(value, list) else items
+    return [where, *(path for key, item in items for path in paths(item, (*where, key)))]
