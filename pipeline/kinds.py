@@ -527,7 +527,7 @@ class ConstantQ(Representation):
     bins_per_octave: Annotated[int, Field(ge=1, le=1200)] = 12
     gamma: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] | Literal["erb"] = 0.0
     """Hz by which every band is wider (VQT); 0: CQT; `erb`: as the ear's bands."""
-    filter_scale: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
+    filter_scale: Annotated[float, Field(ge=0.001, le=100, allow_inf_nan=False)] = 1.0
     """Below 1: shorter filters."""
     scale: bool = True
     """Coefficients are divided by the root of the filter's length, as in librosa."""

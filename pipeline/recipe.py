@@ -139,7 +139,7 @@ def _explain(error: Any, table: dict[str, Any]) -> str:
         return f"{key} is not a key; {_nearest(where[-1], list(known))}"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kind = table.get("representation", {}).get("kind", "")
-        return f"{key}.kind = {kind!r} is not a kind; {_nearest(str(kind), list(KINDS))}"
+        return f"{key}.kind = {_shown(kind)} is not a kind; {_nearest(_shown(kind), list(KINDS))}"
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "value_error":
@@ -149,7 +149,14 @@ def _explain(error: Any, table: dict[str, Any]) -> str:
     if error["type"] == "literal_error" and isinstance(given, str):
         names = [a.strip("' ") for a in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         allowed = _nearest(given, names)
-    return f"{key} = {given!r} is refused: {allowed}"
+    return f"{key} = {_shown(given)} is refused: {allowed}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _nearest(word: str, allowed: list[str]) -> str:

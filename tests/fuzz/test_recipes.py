@@ -62,7 +62,7 @@ def test_an_accepted_recipe_computes_what_it_says(kind):
     @given(tables(kind), st.sampled_from([8000, 16000, 44100]), st.randoms(use_true_random=False))
     def check(table, source_rate, chance):
         recipe = accepted(table)
-        if recipe is None or cost(recipe, source_rate) > 1e6:
+        if recipe is None or cost(recipe, source_rate) > 4e6:
             return
         transform, expected = Transform(recipe), recipe.representation
         channels = recipe.decode.channels
@@ -196,8 +196,8 @@ def test_any_file_is_a_recipe_or_refused(tmp_path, content, data):
         assert str(error).startswith(str(file))
 
 
-@pytest.mark.parametrize("text", [f"name = {'9' * 5000}", "name = " + "[" * 9999, "name = 1e999"])
+@pytest.mark.parametrize("text", [f"name = {'9' * 5000}", "name = " + "[" * 9999, f"name = 0x{'f' * 5000}"])
 def test_numbers_and_depths_beyond_python_are_refused(tmp_path, text):
     (tmp_path / "recipe.toml").write_text(text)
-    with pytest.raises(RecipeError, match="recipe.toml: "):
+    with pytest.raises(RecipeError, match=r"recipe\.toml: "):
         Recipe.load(tmp_path / "recipe.toml")
