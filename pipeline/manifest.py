@@ -9,6 +9,7 @@ quarantines it, so that nothing is lost without a word.
 import csv
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,7 @@ SCHEMA = pa.schema(
         ("problem", pa.string()),  # why the file could not be read; null: it could
     ]
 )
+_MAY_BE_NULL = {"offset", "duration", "label", "split", "group", "problem"}
 _METADATA_KEY = b"basilar"
 
 
@@ -92,22 +94,54 @@ class Manifest:
 
 def read_manifest(path: Path) -> Manifest:
     """Read a Parquet manifest. Raises ManifestError if it is not one, OSError without a file."""
-    try:
-        table = read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
+    table = read_clips(path)
     root = recorded_root(path, table)
     if root is None or not set(SCHEMA.names) <= set(table.column_names):
         raise ManifestError(f"{path}: not a manifest; make one with: basilar scan DIR -o {path}")
     for clip in table.column("path").to_pylist():
         refuse_escape(root, clip, path, follow=False)
-    return Manifest(root, table.select(SCHEMA.names).cast(SCHEMA))
+    try:
+        manifest = Manifest(root, table.select(SCHEMA.names).cast(SCHEMA))
+        for name in set(SCHEMA.names) - _MAY_BE_NULL:
+            if manifest.table.column(name).null_count:
+                raise ValueError(f"a clip has no {name}")
+        _refuse_values(manifest)
+    except (ValueError, pa.ArrowException) as error:
+        raise ManifestError(f"{path}: {error}; scan the audio again") from None
+    return manifest
+
+
+def read_clips(path: Path) -> pa.Table:
+    """Read a Parquet table. Raises ManifestError if it is not one, OSError without a file."""
+    try:
+        return read_table(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Arrow's own have none
+            raise
+        raise ManifestError(f"{path}: not a Parquet file, or damaged: {error}") from None
 
 
 def recorded_root(path: Path, table: pa.Table) -> Path | None:
     """The root that a Parquet manifest at `path` records, absolute; None if it records none."""
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
-    return None if metadata is None else path.absolute().parent / json.loads(metadata)["root"]
+    try:
+        return None if metadata is None else path.absolute().parent / json.loads(metadata)["root"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise ManifestError(f"{path}: the root in its metadata is damaged; scan again") from None
+
+
+def _refuse_values(manifest: Manifest) -> None:
+    """Raise ValueError for a hash that is none, or a time that is none."""
+    for sha256 in manifest.column("sha256"):
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise ValueError(f"sha256 = {sha256!r} is no SHA-256")
+    for name in ("offset", "duration"):
+        for seconds in manifest.column(name):
+            if seconds is not None and not 0 <= seconds < float("inf"):
+                raise ValueError(f"{name} = {seconds} is not a time in seconds")
+    for name in ("sample_rate", "n_samples"):
+        if min(manifest.column(name), default=0) < 0:
+            raise ValueError(f"{name} = {min(manifest.column(name))} is negative")
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -145,6 +179,8 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
         raise ManifestError(
             f"{source}: the name {path!r} is not UTF-8; rename the file to include it"
         ) from None
+    if "\0" in path:
+        raise ManifestError(f"{source}: {path!r} is no path: it holds a null character")
     inside = not path.startswith("/") and ".." not in path.split("/")
     if inside and follow:
         inside = Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root))

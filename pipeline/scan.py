@@ -25,8 +25,14 @@ from typing import Any, Self
 import pyarrow as pa
 
 from pipeline import audio
-from pipeline.artifacts import read_table
-from pipeline.manifest import SCHEMA, Manifest, ManifestError, recorded_root, refuse_escape
+from pipeline.manifest import (
+    SCHEMA,
+    Manifest,
+    ManifestError,
+    read_clips,
+    recorded_root,
+    refuse_escape,
+)
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -68,6 +74,9 @@ def scan(
         root = (root or recorded or source.parent).absolute()
     links = not source.is_dir()  # in a folder, links were looked at on the way
     paths = sorted({refuse_escape(root, row.get("path"), source, follow=links) for row in rows})
+    for path in paths if links else ():
+        if not os.path.isfile(root / path):  # noqa: PTH113  # raises for no path, as Path's does
+            raise ManifestError(f"{source}: {path!r} is no file below the root {root}")
     facts = dict(zip(paths, _inspect(root, paths, rehash, progress), strict=True))
     skipped = [path for path in paths if facts[path] is None] if source.is_dir() else []
     if source.is_dir():
@@ -189,20 +198,17 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
     """The rows of a table of clips, empty cells left out, and the root it records, if any."""
     recorded = None
     if source.suffix == ".parquet":
-        try:
-            table = read_table(source)
-        except pa.ArrowInvalid as error:
-            raise ManifestError(f"{source}: not a Parquet file: {error}") from None
+        table = read_clips(source)
         recorded = recorded_root(source, table)
         rows = table.to_pylist()
     elif source.suffix in (".csv", ".jsonl"):
         try:
-            text = source.read_text("utf-8-sig")
+            text = source.read_bytes().decode("utf-8-sig")  # a CR may be part of an id
             if source.suffix == ".csv":
                 rows = list(csv.DictReader(io.StringIO(text, newline="")))
             else:  # not splitlines(): JSON strings may hold what it takes for the end of a line
                 rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        except (ValueError, RecursionError, csv.Error) as error:
             kind = "CSV" if source.suffix == ".csv" else "JSON Lines"
             raise ManifestError(f"{source}: not {kind} in UTF-8: {error}") from None
         if not all(isinstance(row, dict) for row in rows):
@@ -266,20 +272,25 @@ def _clip(
             f"{source}: {path!r} is not the file that was listed: its SHA-256 is "
             f"{facts['sha256']}, not {row['sha256']}"
         )
-    clip = {**facts, "path": path, "split": _text(row.get("split"))}
+    clip = {**facts, "path": path, "split": _text(source, path, row.get("split"))}
     for name in ("offset", "duration"):
         clip[name] = _seconds(source, path, name, row.get(name))
     times = [clip[name] for name in ("offset", "duration")]
     excerpt = "" if times == [None, None] else f"@{times[0] or 0.0}"
     excerpt += "" if times[1] is None else f"+{times[1]}"
-    clip["id"] = _text(row.get("id")) or path + excerpt
-    clip["label"] = _text(row.get("label")) or _from_path("label", label, path)
-    clip["group"] = _text(row.get("group")) or _from_path("group", group, path)
+    clip["id"] = _text(source, path, row.get("id")) or path + excerpt
+    clip["label"] = _text(source, path, row.get("label")) or _from_path("label", label, path)
+    clip["group"] = _text(source, path, row.get("group")) or _from_path("group", group, path)
     return clip
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _text(source: Path, path: str, value: Any) -> str | None:
+    text = None if value is None else str(value)
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise ManifestError(f"{source}: {path!r}: {text!r} is not Unicode text") from None
+    return text
 
 
 def _seconds(source: Path, path: str, name: str, value: Any) -> float | None:
@@ -287,7 +298,7 @@ def _seconds(source: Path, path: str, name: str, value: Any) -> float | None:
         return None
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = -1.0
     if not 0 <= seconds < float("inf") or (name == "duration" and seconds == 0):
         raise ManifestError(f"{source}: {path!r}: {name} = {value!r} is not a time in seconds")

@@ -6,7 +6,7 @@ afresh: twenty times as many by Hypothesis, and damaged audio for so many second
 
 import os
 
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 
@@ -14,7 +14,6 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 def examples(count: int) -> settings:
     """Settings for so many examples: always the same ones, or twenty times as many fresh ones."""
     return settings(
-        phases=[Phase.explicit, Phase.reuse, Phase.generate],
         max_examples=20 * count if SECONDS else count,
         derandomize=not SECONDS,
         deadline=None,

@@ -6,6 +6,7 @@ takes nothing with it: who watches it knows the number, and makes the file again
 
 import io
 import json
+import os
 import random
 import resource
 import subprocess
@@ -209,6 +210,8 @@ def main(seed_folder: str, seed: str) -> None:
     """Decode what lines on standard input name: a file, or the number of a damaged one."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libsndfile prints there about damaged ALAC
     seeds = seeds_in(Path(seed_folder))
     with tempfile.TemporaryDirectory() as folder:
         for line in sys.stdin:
@@ -220,7 +223,7 @@ def main(seed_folder: str, seed: str) -> None:
                 found = outcome(path)
             except Exception:  # whatever it is, it is to be reported
                 found = "failed: " + traceback.format_exc()
-            print(json.dumps(found), flush=True)
+            print(json.dumps(found), file=reports, flush=True)
 
 
 if __name__ == "__main__":

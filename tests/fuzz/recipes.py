@@ -16,7 +16,7 @@ WRONG = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
-    st.sampled_from([10**5000, -(10**20), 0, 1, 2**63]),
+    st.sampled_from([10**300, -(10**20), 0, 1, 2**63]),
     st.floats(),
     st.text(max_size=20),
     st.dates(),

@@ -58,11 +58,11 @@ def is_moderate(table):
 def test_an_accepted_recipe_computes_what_it_says(kind):
     computed = []
 
-    @examples(25)
+    @examples(20)
     @given(tables(kind), st.sampled_from([8000, 16000, 44100]), st.randoms(use_true_random=False))
     def check(table, source_rate, chance):
         recipe = accepted(table)
-        if recipe is None or cost(recipe, source_rate) > 4e6:
+        if recipe is None or cost(recipe, source_rate) > 3e6:
             return
         transform, expected = Transform(recipe), recipe.representation
         channels = recipe.decode.channels
@@ -94,7 +94,7 @@ def test_an_accepted_recipe_computes_what_it_says(kind):
     assert len(computed) >= 3
 
 
-@examples(150)
+@examples(100)
 @given(ANY, ANY, st.text(max_size=9), st.randoms(use_true_random=False), st.data())
 def test_hashes_are_those_of_the_values(table, other, name, chance, data):
     recipe = accepted(table)
@@ -196,8 +196,8 @@ def test_any_file_is_a_recipe_or_refused(tmp_path, content, data):
         assert str(error).startswith(str(file))
 
 
-@pytest.mark.parametrize("text", [f"name = {'9' * 5000}", "name = " + "[" * 9999, f"name = 0x{'f' * 5000}"])
-def test_numbers_and_depths_beyond_python_are_refused(tmp_path, text):
-    (tmp_path / "recipe.toml").write_text(text)
+@pytest.mark.parametrize("value", ["9" * 5000, "0x" + "f" * 5000, "[" * 9999])
+def test_numbers_and_depths_beyond_python_are_refused(tmp_path, value):
+    (tmp_path / "recipe.toml").write_text(f"name = {value}")
     with pytest.raises(RecipeError, match=r"recipe\.toml: "):
         Recipe.load(tmp_path / "recipe.toml")

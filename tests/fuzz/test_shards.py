@@ -59,9 +59,7 @@ def doublings(plan):
     lengths = dict(zip(plan.manifest.contents, plan.manifest.seconds, strict=True))
     seconds = plan.shard_seconds
     for count in range(64):
-        borders = [
-            c for c in contents if int(c[16:32], 16) / 2**64 < lengths[c] / seconds
-        ]
+        borders = [c for c in contents if int(c[16:32], 16) / 2**64 < lengths[c] / seconds]
         if len(borders) + (contents[-1] not in borders) <= MAX_SHARDS:
             return count
         seconds *= 2
