@@ -330,7 +330,7 @@ class _SoundFile:
 
     def skip_to(self, start: int) -> None:
         # Exact only where each sample has its place, and in FLAC. Others decode from the beginning.
-        if start and not self.lossy:
+        if start and not self.lossy and self.codec != "alac":
             with self._going_on():
                 self.position = self._file.seek(min(start, self._frames))
 

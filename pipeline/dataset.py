@@ -46,8 +46,12 @@ class FeatureSet:
             raise FileNotFoundError(
                 f"{path}: no feature set here; basilar ls lists those of a root"
             )
-        attributes = json.loads(file.read_bytes())["attributes"].get("basilar", {})
-        if attributes.get("kind") != "feature set" or attributes.get("schema") != 1:
+        try:
+            attributes = json.loads(file.read_bytes())["attributes"]["basilar"]
+            ours = (attributes["kind"], attributes["schema"]) == ("feature set", 1)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            ours = False
+        if not ours:
             raise ValueError(f"{path}: a Zarr store, but not a Basilar feature set of schema 1")
         self.path = path
         self.attributes: dict[str, Any] = attributes
