@@ -262,15 +262,19 @@ def torchaudio_fbank(y: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]
 
 
 def short_clips(rounds: int) -> None:
+    # At the settings of the long signals above, and at those of telephone speech.
+    for n_fft, hop_length, n_mels in ((2048, 512, 128), (512, 128, 128), (256, 64, 40)):
+        _short_clips(rounds, n_fft, hop_length, n_mels)
+
+
+def _short_clips(rounds: int, n_fft: int, hop_length: int, n_mels: int) -> None:
     clips = [music(0.5, 8000) * np.float32(0.5 + i / 4000) for i in range(2000)]
-    framing, bank, log = Framing(256, 64), MelBank(40), Log()
+    framing, bank, log = Framing(n_fft, hop_length), MelBank(n_mels), Log()
     arguments = {"sample_rate": 8000, "framing": framing, "bank": bank, "power": 2, "log": log}
+    settings = {"sr": 8000, "n_fft": n_fft, "hop_length": hop_length, "n_mels": n_mels}
 
     def by_librosa() -> list[NDArray[np.float32]]:
-        mels = (
-            librosa.feature.melspectrogram(y=y, sr=8000, n_fft=256, hop_length=64, n_mels=40)
-            for y in clips
-        )
+        mels = (librosa.feature.melspectrogram(y=y, **settings) for y in clips)
         return [librosa.power_to_db(mel, top_db=None).T for mel in mels]
 
     contenders: Contenders = {
@@ -282,7 +286,8 @@ def short_clips(rounds: int) -> None:
     }
     exact = np.stack([decibels(exact_mel(y, framing, bank, 8000), None) for y in clips])
     errors = {name: error(contender(), exact) for name, contender in contenders.items()}
-    report("2,000 clips of 0.5 s at 8 kHz, log-mel", race(contenders, rounds), errors)
+    title = f"2,000 clips of 0.5 s at 8 kHz, log-mel {n_fft}/{hop_length}, {n_mels} mels"
+    report(title, race(contenders, rounds), errors)
 
 
 def spectra(rounds: int) -> None:

@@ -78,11 +78,13 @@ class Transform:
         self, path: Path, *, offset: float | None = None, duration: float | None = None
     ) -> tuple[NDArray[np.float32], int]:
         """The recipe's channel of a file, float32 (samples,), and its sample rate in Hz."""
+        said = self.recipe.decode
         return audio.decode(
             path,
-            channels=self.recipe.decode.channels,
+            channels=said.channels,
             offset=offset or 0.0,
             duration=duration,
+            limits=audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20),
         )
 
     def resample(self, y: NDArray[np.float32], *, source_rate: int) -> NDArray[np.float32]:
