@@ -361,9 +361,9 @@ class _SoundFile:
 
     def skip_to(self, start: int) -> None:
         # Exact only where each sample has its place, and in FLAC. Others decode from the beginning,
-        # and so does FLAC behind an ID3 tag, in which libsndfile seeks to wrong places.
-        tagged = self.found.format == "flac" and self.found.start
-        if start and not self.lossy and not tagged:
+        # and so do FLAC behind an ID3 tag and damaged ALAC, which libsndfile seeks wrongly.
+        astray = self.codec == "alac" or (self.found.format == "flac" and self.found.start)
+        if start and not self.lossy and not astray:
             with self._going_on():
                 self.position = self._file.seek(min(start, self._frames))
 

@@ -49,7 +49,6 @@ SCHEMA = pa.schema(
         ("problem", pa.string()),  # why the file could not be read; null: it could
     ]
 )
-_MAY_BE_NULL = {"offset", "duration", "label", "split", "group", "problem"}
 _METADATA_KEY = b"basilar"
 _ROWS = 65536  # that are looked at at once
 

@@ -82,9 +82,6 @@ def scan(
         root = (root or recorded or source.parent).absolute()
     links = not source.is_dir()  # in a folder, links were looked at on the way
     paths = sorted({refuse_escape(root, row.get("path"), source, follow=links) for row in rows})
-    for path in paths if links else ():
-        if not os.path.isfile(root / path):  # noqa: PTH113  # raises for no path, as Path's does
-            raise ManifestError(f"{source}: {path!r} is no file below the root {root}")
     facts = dict(zip(paths, _inspect(root, paths, rehash, progress), strict=True))
     skipped = [path for path in paths if facts[path] is None] if source.is_dir() else []
     skipped = sorted(skipped + others)
@@ -285,7 +282,10 @@ def _look_at(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _status(file: Path) -> os.stat_result:
-    status = file.stat()
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        raise ManifestError(f"{file} is not there; remove its row, or scan again") from None
     if not stat.S_ISREG(status.st_mode):
         raise ManifestError(f"{file} is not a file; remove its row, or scan again")
     return status
@@ -355,7 +355,7 @@ def _seconds(source: Path, path: str, name: str, value: Any) -> float | None:
         return None
     try:
         seconds = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         seconds = -1.0
     if not 0 <= seconds < float("inf") or (name == "duration" and seconds == 0):
         raise ManifestError(f"{source}: {path!r}: {name} = {value!r} is not a time in seconds")

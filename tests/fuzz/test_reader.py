@@ -11,10 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,27 +107,15 @@ def test_a_damaged_description_gives_values_or_an_error(array, value, data):
         (copied / "zarr.json").write_text(json.dumps(described))
     except TypeError:  # a date
         return
-    with pytest.MonkeyPatch.context() as patch:
-        opened = []
-        patch.setattr(zarr, "open_array", lambda *a, **k: opened.append(a) or ForeignArray())
-        try:
-            with pytest.warns(RuntimeWarning, match="read through zarr-python"):
-                rows = Rows(copied)
-            assert opened
-        except pytest.fail.Exception:  # no warning: it is a layout of ours
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # that zarr-python reads it
             rows = Rows(copied)
-            assert not opened
-            try:
-                found = rows.read(0, min(10, rows.shape[0]))
-            except (DamagedArtifactError, FileNotFoundError):
-                return
+        if rows.access != "zarr":
+            found = rows.read(0, min(10, rows.shape[0]))
             assert found.shape == (min(10, rows.shape[0]), rows.shape[1])
-
-
-class ForeignArray:
-    """What zarr-python makes of a layout is its own affair."""
-
-    shape, shards, chunks, dtype = (ROWS, BINS), None, (CHUNK, BINS), np.dtype("float32")
+    except DamagedArtifactError as error:
+        assert str(copied) in str(error)
 
 
 def test_a_file_that_is_cut_after_it_was_checked_ends_its_process_and_no_other(array, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import CHECKSUMS, DamagedArtifactError, read_checksums
+from pipeline.artifacts import CHECKSUMS, DamagedArtifactError, ForeignStoreError, read_checksums
 from pipeline.bundle import INDEX, Bundle, BundleError, encoded
 from pipeline.bundling import write_bundle
 from pipeline.canary import CanaryError
@@ -88,7 +88,7 @@ def test_a_store_of_any_description_is_refused_and_never_sound(root, name, data)
     try:
         try:
             FeatureSet.open(store)
-        except (ValueError, FileNotFoundError) as error:
+        except (ForeignStoreError, DamagedArtifactError) as error:
             assert str(store) in str(error)
         try:
             of_root(root, store.stem)
