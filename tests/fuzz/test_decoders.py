@@ -14,7 +14,7 @@ from tests.fuzz import SECONDS, decoding
 # One file each, named after what it must come to. A failing file is saved here as failed-… or
 # died-…, and stays, under its new outcome, when it is mended.
 REGRESSIONS = REPOSITORY / "tests" / "regressions"
-COUNT = 3000
+COUNT = 2000
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_what_once_failed_comes_to_what_its_name_says(seeds):
 
 
 def test_a_process_that_hangs_costs_one_file(seeds, monkeypatch, tmp_path):
-    monkeypatch.setattr(decoding, "HANGS", 4)
+    monkeypatch.setattr(decoding, "HANGS", 3)
     os.mkfifo(tmp_path / "fifo")  # opening it waits for ever
     files = [seeds / "WAV-PCM_16", tmp_path / "fifo", seeds / "FLAC-PCM_16"]
     outcomes = [o for _, o in decoding.watch([str(file) for file in files], seeds, 0)]

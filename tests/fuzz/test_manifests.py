@@ -85,7 +85,7 @@ def scanned(source, root):
 def test_a_table_is_refused_or_keeps_its_hash(folder, tmp_path, suffix):
     accepted = []
 
-    @examples(40)
+    @examples(25)
     @given(tables(), st.randoms(use_true_random=False))
     @example([{"path": "a.wav", "id": "\ud800"}], None)
     @example([{"path": "a.wav\0"}], None)
@@ -115,7 +115,7 @@ def test_a_table_is_refused_or_keeps_its_hash(folder, tmp_path, suffix):
         assert Manifest(folder, moved).hash == manifest.hash
 
     check()
-    assert len(accepted) >= 10
+    assert len(accepted) >= 5
 
 
 @examples(150)

@@ -40,7 +40,7 @@ def array(request, tmp_path_factory):
     return folder, made[:], request.param != "none"
 
 
-@examples(150)
+@examples(80)
 @given(
     st.integers(0, 2**32), st.sampled_from(["0", "1"]), st.sampled_from(["map", "read"]), st.data()
 )
@@ -88,7 +88,7 @@ def test_a_damaged_shard_file_is_refused_where_a_checksum_covers_it(
         assert set(different) <= {touched // 4}
 
 
-@examples(150)
+@examples(80)
 @given(WRONG, st.data())
 def test_a_damaged_description_gives_values_or_an_error(array, value, data):
     folder, _, _ = array

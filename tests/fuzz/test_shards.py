@@ -70,7 +70,7 @@ def doublings(plan):
 SECONDS = st.sampled_from([0.3, 1.0, 5.0, 60.0])
 
 
-@examples(40)
+@examples(25)
 @given(data_sets(), SECONDS)
 def test_every_content_is_in_one_shard_in_order_and_keys_know_no_names(clips, shard_seconds):
     plan = plan_of(clips, shard_seconds)
@@ -84,7 +84,7 @@ def test_every_content_is_in_one_shard_in_order_and_keys_know_no_names(clips, sh
     assert renamed.key != plan.key
 
 
-@examples(40)
+@examples(25)
 @given(data_sets(), SECONDS, st.integers(0, 10**6), st.randoms(use_true_random=False))
 def test_a_change_moves_as_few_shards_as_promised(clips, shard_seconds, new, chance):
     """One more clip: at most one shard goes and two come, if it brings a border. One less: the
