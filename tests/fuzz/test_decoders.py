@@ -38,7 +38,7 @@ def test_damaged_audio_gives_samples_or_a_reason(seeds, capsys):
             outcomes[outcome.split(":")[0]] += 1
             if is_failure(outcome):
                 data = decoding.mutant(decoding.seeds_in(seeds), seed, int(number))
-                name = f"{outcome.split(':')[0]}-{hashlib.sha256(data).hexdigest()[:12]}"
+                name = f"{outcome.split(':')[0]}-{hashlib.sha256(data).hexdigest()[:12]}.bin"
                 failures[name] = outcome
                 (REGRESSIONS / name).write_bytes(data)
         first += COUNT
