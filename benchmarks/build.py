@@ -22,6 +22,7 @@ os.environ.pop("OPENBLAS_CORETYPE", None)
 import argparse
 import platform
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     libraries = {name: installed(name) for name in ("numpy", *PEERS)}
     print(", ".join(f"{name} {number}" for name, number in libraries.items()))
     print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")

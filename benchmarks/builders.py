@@ -66,10 +66,12 @@ def by_librosa(file: Path) -> Any:
 
 
 def with_joblib(manifest: Path, out: Path) -> None:
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, parallel_config
 
     out.mkdir()
-    Parallel(n_jobs=2)(delayed(_save)(file, out / f"{file.stem}.npy") for file in audio(manifest))
+    saved = (delayed(_save)(file, out / f"{file.stem}.npy") for file in audio(manifest))
+    with parallel_config("loky", idle_worker_timeout=10):  # 300 by default: they hold up our exit
+        Parallel(n_jobs=2)(saved)
 
 
 def _save(file: Path, target: Path) -> None:
