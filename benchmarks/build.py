@@ -25,15 +25,17 @@ import shutil
 import sys
 import tempfile
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
 from benchmarks import scaling
-from benchmarks.builders import CONTENDERS, cut, prepared
+from benchmarks.builders import CONTENDERS, NEEDS, cut, prepared
 from benchmarks.dsp import installed
 from benchmarks.recordings import mp3s
 from benchmarks.usage import Usage, measured
 
+INSTALLED = [name for name in CONTENDERS if find_spec(NEEDS.get(name, "soundfile"))]
 PEERS = ("librosa", "soundfile", "soxr", "joblib", "lhotse", "torch", "datasets", "luigi", "zarr")
 GOALS = {"bare loop": 0.6, "librosa, joblib": 2.0, "lhotse": 1.5, "datasets": 1.5}
 
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where audio is made, or found made")
     parser.add_argument("--hours", type=float, default=2.0, help="of MP3s")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--only", nargs="*", choices=INSTALLED, default=[*INSTALLED])
     parser.add_argument("--clips", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -82,16 +84,16 @@ def throughput(folder: Path, scratch: Path, hours: float, rounds: int, only: lis
                 measured(CONTENDERS[name], everything, turn / "all", warm=(one, turn / "one"))
             )
             shutil.rmtree(turn)
-    print(f"  {'':18}{'s':>8}{'CPU s':>8}{'x real time':>13}{'MB a process':>14}{'it / ours':>11}")
     seconds = {name: median(u.seconds for u in usages) for name, usages in spent.items()}
     cpu = {name: median(u.cpu for u in usages) for name, usages in spent.items()}
+    print(f"  {'':18}{'s':>8}{'CPU s':>8}{'x real time':>13}{'MB a process':>14}  it / ours")
     for name, usages in spent.items():
+        speed = hours * 3600 / seconds[name]
         peak = max(max(u.main, u.worker) for u in usages) / 2**20
-        line = f"  {name:18}{seconds[name]:8.1f}{cpu[name]:8.1f}{hours * 3600 / seconds[name]:13.0f}"
-        line += f"{peak:14.0f}"
+        line = f"  {name:18}{seconds[name]:8.1f}{cpu[name]:8.1f}{speed:13.0f}{peak:14.0f}"
         if name in GOALS and "ours" in spent:
-            line += f"{seconds[name] / seconds['ours']:11.2f}, CPU {cpu[name] / cpu['ours']:.2f}"
-            line += f", goal {GOALS[name]}"
+            ratios = (seconds[name] / seconds["ours"], cpu[name] / cpu["ours"])
+            line += f"  {ratios[0]:.2f}, of CPU time {ratios[1]:.2f} (goal {GOALS[name]})"
         print(line)
 
 

@@ -114,6 +114,7 @@ CONTENDERS: dict[str, Callable[[Path, Path], None]] = {
     "lhotse": with_lhotse,
     "datasets": with_datasets,
 }
+NEEDS = {"librosa, joblib": "librosa", "lhotse": "lhotse", "datasets": "datasets"}
 
 
 def audio(manifest: Path) -> list[Path]:

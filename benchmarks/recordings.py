@@ -86,6 +86,4 @@ def wav(file: Path, *, seed: int) -> None:
     data, rate = y.astype("<i2").tobytes(), CLIP_RATE
     form = np.array([16, 0x00010001, rate, 2 * rate, 0x00100002], "<u4").tobytes()
     sizes = [np.array(size, "<u4").tobytes() for size in (36 + len(data), len(data))]
-    file.write_bytes(
-        b"RIFF" + sizes[0] + b"WAVEfmt " + form + b"data" + sizes[1] + data
-    )
+    file.write_bytes(b"RIFF" + sizes[0] + b"WAVEfmt " + form + b"data" + sizes[1] + data)

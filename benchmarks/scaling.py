@@ -75,8 +75,10 @@ def report(folder: Path, scratch: Path, sizes: list[int]) -> None:
         again = measured(scanned, clips, manifest)
         more = measured(built, manifest, root)
         added.unlink()
-        print(f"  one more clip: scan {again.seconds:.1f} s, build {more.seconds:.1f} s "
-              f"(CPU {more.cpu:.1f} s), {more.result}")
+        print(
+            f"  one more clip: scan {again.seconds:.1f} s, build {more.seconds:.1f} s "
+            f"(CPU {more.cpu:.1f} s), {more.result}"
+        )
         shutil.rmtree(root)
         os.sync()
     if len(sizes) > 1:
