@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ class Usage:
 def measured(call: Callable[..., Any], *arguments: Any, warm: tuple[Any, ...] = ()) -> Usage:
     """`call(*arguments)` in a process of its own, after `call(*warm)` if there is any.
 
-    Memory is looked at from here, so that looking costs the call nothing.
+    Memory is looked at from here, so that looking costs the call nothing. What the call starts is
+    forked, as Python does it on Linux: a spawned process would hand down that it spawns.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), set_start_method, ("fork", True)) as pool:
         pid = pool.submit(os.getpid).result()
         if warm:
             pool.submit(call, *warm).result()
