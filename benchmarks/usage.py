@@ -30,7 +30,7 @@ def measured(call: Callable[..., Any], *arguments: Any, warm: tuple[Any, ...] = 
     Memory is looked at from here, so that looking costs the call nothing. What the call starts is
     forked, as Python does it on Linux: a spawned process would hand down that it spawns.
     """
-    with ProcessPoolExecutor(1, get_context("spawn"), set_start_method, ("fork", True)) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), _fork) as pool:
         pid = pool.submit(os.getpid).result()
         if warm:
             pool.submit(call, *warm).result()
@@ -44,6 +44,10 @@ def measured(call: Callable[..., Any], *arguments: Any, warm: tuple[Any, ...] = 
                     peaks[member] = int(text.split("VmHWM:")[1].split()[0]) * 1024
         result, seconds, cpu = running.result()
         return Usage(result, seconds, cpu, peaks.pop(pid, 0), max(peaks.values(), default=0))
+
+
+def _fork() -> None:
+    set_start_method("fork", force=True)
 
 
 def _timed(call: Callable[..., Any], arguments: Any) -> tuple[Any, float, float]:
