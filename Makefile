@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test torture check bits bench-dsp bench-load bench-build clean
+.PHONY: FUZZ_SECONDS ?= 600 demo test torture fuzz check bits bench-dsp bench-load clean bench-build
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -18,6 +18,9 @@ test: $(READY)  ## All tests
 
 torture: $(READY)  ## The tests that take long
 	$(BIN)/python -m pytest -m torture
+
+fuzz: $(READY)  ## Fresh random input: FUZZ_SECONDS of damaged audio, and recipes, tables, stores
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz
 
 check: $(READY)  ## Lint, formatting, types
 	$(BIN)/ruff check .

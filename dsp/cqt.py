@@ -40,6 +40,9 @@ _MAX_REAL, _MAX_COMPLEX = 8192, 4096  # FFT sizes with the same bits in every su
 _SIDE_LOBES = 20.0  # x / length from its peak, Hann's spectrum is below 1 / (π x³): -88 dB
 _PASS, _STOP = 0.1, 0.125  # the low-pass before decimation by 4, in cycles per sample
 _TAPS = 160  # of the low-pass, on either side of its middle
+_LONGEST = 2**22  # samples of a filter
+_KERNEL_BYTES = 200  # for each value of a filter's spectrum while tables are made
+_POINT_BYTES = 16 * _COLUMNS  # for each point of a band: before and after its inverse FFT
 
 _Float32 = NDArray[np.float32]
 _Float64 = NDArray[np.float64]
@@ -101,9 +104,11 @@ class Cqt:
         squared = round(2.0 ** (2 / self.bins_per_octave), 13)
         alpha = (squared - 1) / (squared + 1)
         gamma = 24.7 / 0.108 * alpha if self.gamma is None else self.gamma
-        bandwidths = (alpha * self.frequencies() + gamma) / self.filter_scale
+        with np.errstate(over="ignore"):  # an infinite frequency is refused below
+            frequencies = self.frequencies()
+        bandwidths = (alpha * frequencies + gamma) / self.filter_scale
         lengths = np.asarray(sample_rate / bandwidths)
-        end = self.frequencies()[-1] + 0.75 * bandwidths[-1]  # half of Hann's noise bandwidth, 1.5
+        end = frequencies[-1] + 0.75 * bandwidths[-1]  # half of Hann's noise bandwidth, 1.5
         if end > sample_rate / 2:
             raise ValueError(
                 f"fmin, n_bins: the highest band ends at {end:.1f} Hz, above {sample_rate / 2} Hz, "
@@ -111,7 +116,28 @@ class Cqt:
             )
         if lengths[-1] < 2:
             raise ValueError(f"filter_scale, gamma: a filter of {lengths[-1]:.1f} samples, below 2")
+        if lengths[0] > _LONGEST:
+            raise ValueError(
+                f"fmin, bins_per_octave, filter_scale: a filter of {lengths[0]:.0f} samples, above "
+                f"{_LONGEST}: raise fmin or lower one of the others"
+            )
         return lengths
+
+    def table_bytes(self, *, sample_rate: int) -> int:
+        """About how much memory the transform needs for its tables and for one block.
+
+        Raises ValueError for what cannot be computed: see `lengths` and `cqt`.
+
+        >>> Cqt(512, 32.703, n_bins=84, bins_per_octave=12).table_bytes(sample_rate=22050) < 2**26
+        True
+        """
+        lengths = self.lengths(sample_rate=sample_rate)
+        needed = 0.0
+        for decimation, layout, bins in _rates(self, sample_rate):
+            share = np.minimum(2 * _SIDE_LOBES / lengths[bins] * decimation, 1.0).sum()
+            points = layout.n_points * (bins.stop - bins.start)
+            needed += _KERNEL_BYTES * layout.n_fft * share + _POINT_BYTES * points
+        return math.ceil(needed)
 
 
 def cqt(signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int) -> list[_Complex]:
@@ -255,24 +281,33 @@ def _stages(parameters: Cqt, sample_rate: int) -> tuple[_Stage, ...]:
     """The stages of a transform with their tables, from the full rate down."""
     lengths = parameters.lengths(sample_rate=sample_rate)
     centres = parameters.frequencies() / sample_rate
-    ends = centres + _SIDE_LOBES / lengths
+    rates = _rates(parameters, sample_rate)
+    # Of the signal, the longest filter is needed, and the low-passes of all stages before it.
+    widest = lengths[0] / 2 + _TAPS * rates[-1][0] / 3
+    stages = []
+    for decimation, layout, bins in rates:
+        tables = _kernels(centres[bins], lengths[bins], parameters.scale, decimation, layout)
+        origin = math.ceil(widest / decimation) + 2 + _MAX_REAL  # the latter keeps blocks inside
+        stages.append(_Stage(decimation, layout, origin, bins, *tables, _lowpass(layout.n_fft)))
+    return tuple(stages)
+
+
+def _rates(parameters: Cqt, sample_rate: int) -> list[tuple[int, _Layout, slice]]:
+    """The decimation, the blocks and the bins of each stage."""
+    lengths = parameters.lengths(sample_rate=sample_rate)
+    ends = parameters.frequencies() / sample_rate + _SIDE_LOBES / lengths
     depth = 0
     while ends[0] <= _PASS / 4**depth:
         depth += 1
     # Every bin goes to the lowest rate whose pass-band holds it.
     limits = [_PASS / 4**s for s in range(depth)]
     borders = [len(ends), *np.searchsorted(ends, limits, "right").tolist(), 0]
-    # Of the signal, the longest filter is needed, and the low-passes of all stages before it.
-    widest = lengths[0] / 2 + _TAPS * 4**depth / 3
-    stages = []
+    rates = []
     for s in range(depth + 1):
         bins = slice(borders[s + 1], borders[s])
         reach = math.ceil(max([_TAPS, *(lengths[bins] / 2 / 4**s)])) + 1
-        layout = _layout(parameters.hop_length, 4**s, reach)
-        tables = _kernels(centres[bins], lengths[bins], parameters.scale, 4**s, layout)
-        origin = math.ceil(widest / 4**s) + 2 + _MAX_REAL  # the latter keeps blocks inside
-        stages.append(_Stage(4**s, layout, origin, bins, *tables, _lowpass(layout.n_fft)))
-    return tuple(stages)
+        rates.append((4**s, _layout(parameters.hop_length, 4**s, reach), bins))
+    return rates
 
 
 def _layout(hop: int, decimation: int, reach: int) -> _Layout:

@@ -11,6 +11,7 @@ Conventions
 * Of complex values, the magnitude is described.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,13 +31,17 @@ def ordered_sum(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     total = np.zeros(x.shape[1])
     for start in range(0, len(x), _BLOCK):
-        part = x[start : start + _BLOCK]
-        while len(part) > 1:
-            half = (len(part) + 1) // 2
-            folded = part[:half].copy()
-            folded[: len(part) - half] += part[half:]
-            part = folded
-        total += part[0]
+        total += _sum_of_block(x[start : start + _BLOCK])
+    return total
+
+
+def _sum_of_block(part: NDArray[np.float64]) -> NDArray[np.float64]:
+    while len(part) > 1:
+        half = (len(part) + 1) // 2
+        folded = part[:half].copy()
+        folded[: len(part) - half] += part[half:]
+        part = folded
+    total: NDArray[np.float64] = part[0]
     return total
 
 
@@ -72,25 +77,58 @@ class Summary:
     max: NDArray[np.float64]
 
 
-def merge(per_clip: NDArray[np.float64], n_frames: NDArray[np.int64], *, pivot: float) -> Summary:
-    """Merge moments (clips, 4, bins) of clips with `n_frames` (clips,) frames each, in their order.
+def merge(
+    parts: Iterable[tuple[NDArray[np.float64], NDArray[np.int64]]], *, pivot: float
+) -> Summary:
+    """Merge the moments of clips, in their order, however they are divided into parts.
 
-    Raises ValueError if there is no clip.
+    Each part is the moments (clips, 4, bins) of some clips and their `n_frames` (clips,). Raises
+    ValueError if there is no clip.
 
     >>> a, b = np.array([[1.0], [3.0]]), np.array([[5.0]])
-    >>> clips = np.stack([moments(a, pivot=0.0), moments(b, pivot=0.0)])
-    >>> merge(clips, np.array([2, 1]), pivot=0.0).mean.tolist()
+    >>> parts = [(moments(x, pivot=0.0)[None], np.array([len(x)])) for x in (a, b)]
+    >>> merge(parts, pivot=0.0).mean.tolist()
     [3.0]
     """
-    if len(per_clip) == 0:
+    count, total = 0, np.zeros(0)
+    low = high = np.zeros(0)
+
+    def described() -> Iterator[NDArray[np.float64]]:
+        nonlocal count, low, high
+        for per_clip, n_frames in parts:
+            if len(per_clip):
+                lows, highs = per_clip[:, 2].min(axis=0), per_clip[:, 3].max(axis=0)
+                low = np.minimum(low, lows) if count else lows
+                high = np.maximum(high, highs) if count else highs
+                count += int(n_frames.sum())
+                yield per_clip[:, :2]
+
+    for block in _in_blocks(described()):
+        part = _sum_of_block(block.reshape(len(block), -1))
+        total = total + part if total.size else 0.0 + part
+    if not count:
         raise ValueError("there is no clip to compute statistics of")
-    count = int(n_frames.sum())
-    offset = ordered_sum(per_clip[:, 0]) / count
-    variance = ordered_sum(per_clip[:, 1]) / count - offset * offset
-    low, high = per_clip[:, 2].min(axis=0), per_clip[:, 3].max(axis=0)
+    offset, squares = total.reshape(2, -1) / count
+    variance = squares - offset * offset
     # Rounding may leave the variance of a constant a hair off zero, on either side.
     std = np.where(low == high, 0.0, np.sqrt(np.maximum(variance, 0.0)))
     return Summary(count=count, mean=pivot + offset, std=std, min=low, max=high)
+
+
+def _in_blocks(parts: Iterable[NDArray[np.float64]]) -> Iterator[NDArray[np.float64]]:
+    """The rows of all parts in blocks of 1,024, the last one shorter."""
+    waiting: list[NDArray[np.float64]] = []
+    n_waiting = 0
+    for part in parts:
+        while n_waiting + len(part) >= _BLOCK:
+            missing = _BLOCK - n_waiting
+            yield np.concatenate([*waiting, part[:missing]])
+            part = part[missing:]
+            waiting, n_waiting = [], 0
+        waiting.append(part)
+        n_waiting += len(part)
+    if n_waiting:
+        yield np.concatenate(waiting)
 
 
 def of_clips(

@@ -44,6 +44,8 @@ _KAISER_BETA = 5.0
 _KAISER_CROSSINGS = 10
 _HANN_CROSSINGS = 6
 _ROLLOFF = 0.99
+_MOST_RATIO = 2**15
+_MOST_WEIGHTS = 2**22  # of the filters of all phases
 _PIECES = 4096  # of the signal that go into one product
 
 
@@ -72,6 +74,11 @@ def resample(
         return out
     divisor = math.gcd(source_rate, sample_rate)
     up, down = sample_rate // divisor, source_rate // divisor
+    if up * down > _MOST_WEIGHTS:
+        raise ValueError(
+            f'method: "{method}" from {source_rate} to {sample_rate} Hz needs a filter for each of '
+            f'{up} phases over {down} samples, which is too many; "soxr" does not'
+        )
     phases = _polyphase(up, down) if method == "polyphase" else _sinc_hann(up, down)
     return _filtered(y, phases, down, -(-y.size * up // down))
 
@@ -168,3 +175,8 @@ def _check(source_rate: int, sample_rate: int, method: str, quality: str) -> Non
         raise ValueError(f"quality: {quality!r} is not one of {', '.join(get_args(Quality))}")
     if source_rate <= 0 or sample_rate <= 0:
         raise ValueError(f"sample_rate: {source_rate} Hz to {sample_rate} Hz is not possible")
+    if max(source_rate, sample_rate) > _MOST_RATIO * min(source_rate, sample_rate):
+        # Of a million, soxr comes to no end.
+        raise ValueError(
+            f"sample_rate: from {source_rate} to {sample_rate} Hz is more than {_MOST_RATIO} times"
+        )

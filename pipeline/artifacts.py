@@ -9,18 +9,27 @@
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
+    ROOT/.lock                            who is at work (`pipeline.locks`)
 
-Existence means complete: everything is written to a temporary sibling and renamed. What must
-survive a power cut is fsynced before the rename, and its folder after it. Two writers of one
-artifact write equal bytes; the later one discards its copy.
+Existence means complete: everything is written to a temporary sibling and renamed, so a killed
+process leaves nothing but temporaries, which the next build sweeps. Two writers of one artifact
+write equal values; the later one discards its copy.
+
+After a power cut, whatever was not fsynced may be there, or not, or in part, in any order. So what
+is durable is fsynced first, files and the folders that name them, linked ones too; then comes the
+rename, then the fsync of the parent, and of the parents it has made. A durable folder is removed by
+a rename and an fsync of the parent, before any of its files goes. The rest is temporary, and known
+by a checksum over all that it holds.
 """
 
+import errno
 import json
 import os
+import re
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +45,12 @@ CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32
 _CHECKED_AT_ONCE = 1 << 22  # samples
 _READ_AT_ONCE = 1 << 20  # bytes
+_ASIDE = ".damaged"
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp(\.\w+)?")
 
 
 class Quarantined(NamedTuple):
-    """A content that could not be used."""
+    """A content that could not be used: at which stage, why in a word of `Reason`, and in words."""
 
     content: str
     stage: str
@@ -51,7 +62,8 @@ class Quarantined(NamedTuple):
 class Waveforms:
     """The decoded or resampled clips of one shard, in content order.
 
-    `signals` are float32 (samples,), each at its `sample_rates` Hz. `sources` keeps the
+    `signals` are float32 (samples,), each at its `sample_rates` Hz; decoded or read back they are
+    read-only, mapped from what the decoding process shared or from a file. `sources` keeps the
     (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of each clip's
     samples after each stage so far, `seconds` the time each stage took.
     """
@@ -69,14 +81,18 @@ class DamagedArtifactError(RuntimeError):
     """An artifact whose bytes are not those that were written."""
 
 
+class ForeignStoreError(ValueError):
+    """A Zarr store that is not a feature set."""
+
+
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends without an error.
 
     The block makes a file, replacing what was there, or a folder, which is discarded if `path`
-    exists by then.
+    exists by then. An OSError of the block or of the file system names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
@@ -90,21 +106,70 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                     raise
         if durable:
             fsync_folder(path.parent)
+    except OSError as error:
+        # NumPy tells of a full disk without its number, and most writers without the file's name.
+        number = error.errno or (errno.ENOSPC if str(error).endswith(" written") else 0)
+        if number in (errno.ENOSPC, errno.EDQUOT) or (number and not error.filename):
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
     finally:
-        remove(temporary)
+        remove(temporary, durable=False)
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there; a folder disappears at once."""
+def remove(path: Path, *, durable: bool = True) -> None:
+    """Remove a file or a folder, if it is there; a folder disappears at once.
+
+    Without `durable` a power cut may bring back parts of a folder, which must be known by their
+    name or checksum.
+    """
     if path.is_dir():
         grave = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             path.rename(grave)
         except FileNotFoundError:
             return
+        if durable:
+            fsync_folder(path.parent)
         shutil.rmtree(grave, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def leftovers(root: Path) -> Iterator[Path]:
+    """What killed processes left under a root: temporaries, and what repairs have replaced."""
+    yield from root.glob(".repair-*")
+    for path in _hidden(root):
+        if _TEMPORARY.fullmatch(path.name) or (path.name.endswith(_ASIDE) and _of(path).exists()):
+            yield path
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed processes left under a root. Nothing else may be at work there."""
+    put_back(root)
+    for path in list(leftovers(root)):
+        remove(path, durable=False)
+
+
+def put_back(root: Path) -> None:
+    """Put what repairs moved aside and could not replace where it was."""
+    for path in list(_hidden(root)):
+        if path.name.endswith(_ASIDE) and not _of(path).exists():
+            path.rename(_of(path))
+
+
+def aside(path: Path) -> Path:
+    """Where a repair moves a damaged folder until another is in its place."""
+    return path.with_name(f".{path.name}{_ASIDE}")
+
+
+def _of(path: Path) -> Path:
+    """Where what was moved aside comes from."""
+    return path.with_name(path.name[1:].removesuffix(_ASIDE))
+
+
+def _hidden(root: Path) -> Iterator[Path]:
+    for folder in ("artifacts/*", "catalogue/*", "features", "runs", "results"):
+        yield from root.glob(f"{folder}/.*")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -114,8 +179,79 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text("utf-8"))
+    """Read a JSON file. Raises DamagedArtifactError if it is none."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedArtifactError(f"{path} is damaged ({error})") from None
+
+
+def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:
+    """The attributes of a feature set as `store.publish` writes them, which may be anyone's.
+
+    What they name becomes part of paths: hashes are hashes. Raises DamagedArtifactError.
+    """
+    found: dict[str, Any] = attributes if isinstance(attributes, dict) else {}
+    for name, right in _ATTRIBUTES.items():
+        if name not in found and name in _OPTIONAL:
+            continue
+        if name not in found or not right(found[name]):
+            said = f"{name} is {repr(found[name])[:60]}" if name in found else f"it has no {name!r}"
+            raise DamagedArtifactError(f"{file} cannot be read: {said}")
+    return found
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{32}", value) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**48
+
+
+def _is_table(key: Callable[[Any], bool], of: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(key(k) and of(v) for k, v in value.items())
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1e12
+
+
+def _is_recipe(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(section), dict) and _is_text(value[section].get(name))
+        for section, name in (("representation", "kind"), ("normalization", "kind"))
+    )
+
+
+def _is_shard(value: Any) -> bool:
+    return _is_text(value) and re.fullmatch(r"[0-9a-z][0-9a-z.]*", value) is not None
+
+
+_OPTIONAL = {"canary", "hashes", "seconds", "shards", "machine", "cpu"}
+_ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("key", "digest", "recipe_hash", "manifest_hash"), _is_hash),
+    **dict.fromkeys(("clips", "frames", "quarantined"), _is_count),
+    "recipe": _is_recipe,
+    "portable": lambda value: isinstance(value, bool),
+    "versions": _is_table(_is_text, _is_text),
+    "op_versions": lambda value: isinstance(value, dict),
+    "decoders": _is_list_of_texts,
+    "shard_seconds": lambda value: _is_seconds(value) and value > 0,
+    "canary": _is_list_of_texts,
+    "hashes": _is_table(_is_text, _is_hash),
+    "seconds": _is_table(_is_text, _is_seconds),
+    "shards": _is_table(_is_shard, _is_count),
+    **dict.fromkeys(("machine", "cpu"), _is_text),
+}
 
 
 def read_table(path: Path) -> "pa.Table":
@@ -185,7 +321,7 @@ def read_waveforms(folder: Path) -> Waveforms:
             quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
             seconds=index["seconds"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, DamagedArtifactError) as error:
         raise DamagedArtifactError(
             f"{folder} is damaged ({error}); delete it and build again"
         ) from error
@@ -209,7 +345,7 @@ def read_checksums(folder: Path) -> dict[str, Checksum]:
         files = {name: (size, crc) for name, (size, crc) in found["files"].items()}
         if found["crc32"] == _crc_of(files):
             return files
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, DamagedArtifactError):
         pass
     raise DamagedArtifactError(f"{path} is damaged; basilar verify --repair makes the store anew")
 
@@ -237,6 +373,14 @@ def _crc_of(files: dict[str, Checksum]) -> int:
     return zlib.crc32(json.dumps(files, sort_keys=True).encode())
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in, and put their entries on the disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
 def _fsync(path: Path) -> None:
     """Put a file, or all files and folders below a folder, on the disk."""
     if not path.is_dir():
@@ -256,5 +400,7 @@ def fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         os.close(descriptor)

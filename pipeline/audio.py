@@ -17,10 +17,15 @@ Length
     comes whole or not at all. A claim is ignored if it means "unknown", or if the file could not
     hold it at the codec's lowest bit rate. Not detectable: MP3 without a Xing header, AMR, AC-3,
     ADTS and ASF that were cut between two frames are valid shorter files.
+Reading
+    What the system could not read is an OSError, whatever the decoder made of it, and says nothing
+    about the content. Damaged bytes may kill or hang a decoder: builds and scans run it in a child
+    process (`pipeline.isolation`), deployment does not.
 Stream
     The best audio stream by FFmpeg's choice. Rate and channels must not change inside it.
 """
 
+import errno
 import io
 import mmap
 import os
@@ -53,6 +58,8 @@ VERSION = 1  # of the decode stage; raised when its samples change
 
 _MAX_ABS = 2.0**50
 _BLOCK = 65536  # samples
+_READ_AT_ONCE = 1 << 20  # bytes
+_SYSTEM_ERROR = 2  # libsndfile's code for a system call that failed
 _NO_LENGTH = {"aac", "ac3", "eac3", "amr", "mp3", "flac"}  # FFmpeg guesses theirs from the bit rate
 _CODECS = {  # libsndfile's names in FFmpeg's words, without the byte order
     "FLOAT": "pcm_f32", "DOUBLE": "pcm_f64", "ULAW": "pcm_mulaw", "ALAW": "pcm_alaw",
@@ -179,6 +186,8 @@ def decode(
             raise AudioError("unsupported", message)
         start = round(offset * reader.rate)
         count = None if duration is None else round(duration * reader.rate)
+        if count == 0:
+            raise AudioError("empty", f"{duration} s at {reader.rate} Hz is less than one sample")
         mono, n = np.empty(0, np.float32), 0
         for block in _excerpt(reader, start, count, _BLOCK, limits):
             if n + len(block) > len(mono):  # twice the room: less copying than joining blocks
@@ -243,6 +252,8 @@ def _open(path: Path, limits: Limits, *, whole: bool = False) -> Iterator["_Read
                 raise found.problem
             flac = found.format == "flac"  # the one walk that is short enough for probe
             if found.format in WALKS and (whole or flac):
+                if whole:  # what cannot be read would kill the process that has it mapped
+                    _read_through(file)
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 WALKS[found.format](data, found.start)
                 if whole and flac and data.find(b"fLaC\0\0\0\x22", found.start + 4) >= 0:
@@ -257,9 +268,20 @@ def _open(path: Path, limits: Limits, *, whole: bool = False) -> Iterator["_Read
         except AudioError as error:
             error.path = path
             raise
+        except OSError as error:
+            if error.filename is not None or error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         finally:
             if reader:
                 reader.close()
+
+
+def _read_through(file: io.FileIO) -> None:
+    """Raise OSError if any byte of a file cannot be read."""
+    position = 0
+    while block := os.pread(file.fileno(), _READ_AT_ONCE, position):
+        position += len(block)
 
 
 def _excerpt(
@@ -300,6 +322,8 @@ class _SoundFile:
         try:
             self._file = soundfile.SoundFile(file.fileno(), closefd=False)
         except soundfile.LibsndfileError as error:
+            self._refuse_system_error(error)
+            _read_through(file)  # a header that was not read may pass for one that is damaged
             reason: Reason = "unsupported" if error.code in (4, 18) else "corrupt"
             raise AudioError(reason, self._explain(error)) from error
         self.rate: int = self._file.samplerate
@@ -320,17 +344,26 @@ class _SoundFile:
         # libsndfile's error 7 says that the file does not exist, and means that mpg123 gave up.
         return "its MPEG audio cannot be decoded" if error.code == 7 else str(error.error_string)
 
+    @staticmethod
+    def _refuse_system_error(error: Any) -> None:
+        # libsndfile does not say which; bytes that a decoder may lead it to do not cause one.
+        if error.code == _SYSTEM_ERROR:
+            raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
+
     @contextmanager
     def _going_on(self) -> Iterator[None]:
         try:
             yield
         except self._failure as error:
+            self._refuse_system_error(error)
             where = f"libsndfile cannot go on after sample {self.position}"
             raise AudioError("corrupt", f"{where}: {self._explain(error)}") from error
 
     def skip_to(self, start: int) -> None:
-        # Exact only where each sample has its place, and in FLAC. Others decode from the beginning.
-        if start and not self.lossy:
+        # Exact only where each sample has its place, and in FLAC. Others decode from the beginning,
+        # and so do FLAC behind an ID3 tag and damaged ALAC, which libsndfile seeks wrongly.
+        astray = self.codec == "alac" or (self.found.format == "flac" and self.found.start)
+        if start and not self.lossy and not astray:
             with self._going_on():
                 self.position = self._file.seek(min(start, self._frames))
 
@@ -347,13 +380,18 @@ class _SoundFile:
 
 
 class _Nameless(io.FileIO):
-    """An open file for FFmpeg: no name to take hints or protocols from, and no seek that raises."""
+    """An open file for FFmpeg: no name to take hints or protocols from.
+
+    PyAV raises what a read raises, also where FFmpeg takes it for the end of the file.
+    """
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
             return super().seek(offset, whence)
-        except OSError:  # a place that damaged bytes led to: theirs, not the file system's fault
-            return -1
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a place that damaged bytes led to: theirs
+                return -1
+            raise
 
 
 class _FFmpeg:
@@ -427,7 +465,7 @@ class _FFmpeg:
         if not seconds and len(container.streams) == 1:  # else it may be the picture's
             seconds = (container.duration or 0) / 1e6
         if self.found.format not in _NO_LENGTH and 0 < seconds < 1e6:
-            self.claimed = round(seconds * self.rate)
+            self.claimed = round(seconds * self.rate) or None
 
     def _check_frame(self, frame: Any) -> None:
         # Raw FLAC frames carry their place: FFmpeg drops a damaged one without a word.

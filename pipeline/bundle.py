@@ -81,7 +81,8 @@ class Golden(NamedTuple):
 
     def __str__(self) -> str:
         found = "identical" if self.identical else f"MOVED, by up to {self.difference}"
-        return f"  {self.name:30} {found}"
+        name = self.name if self.name.isprintable() else ascii(self.name)
+        return f"  {name:30} {found}"
 
 
 class Bundle:
@@ -275,7 +276,9 @@ def main(arguments: list[str]) -> int:
         bundle = Bundle.load(arguments[0])
         found = bundle.check()
     except (BundleError, canary.CanaryError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        lines = str(error).split("\n")
+        lines = [line if line.isprintable() else ascii(line) for line in lines]
+        print("error: " + "\n".join(lines), file=sys.stderr)
         return 1
     print(f"{bundle.folder}: the bundle of {bundle.key}", *found, sep="\n")
     return int(not all(golden.identical for golden in found))

@@ -5,6 +5,7 @@ standard output; everything else goes to standard error.
 """
 
 import json
+import logging
 import os
 import sys
 from importlib.metadata import version
@@ -18,14 +19,16 @@ from pipeline.bundle import BundleError
 from pipeline.canary import CanaryError
 from pipeline.console import (
     Json,
+    Lines,
     Root,
     UsageError,
     app,
     attributes_of,
+    explained,
     find_store,
+    print_error,
     print_result,
     progress,
-    stderr,
 )
 from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
 from pipeline.recipe import Recipe, RecipeError
@@ -115,7 +118,8 @@ def recipe(
     }
     promise = "the same bits everywhere" if portable else "bits are not promised for this n_fft"
     comments = [f"# {stage} {value}" for stage, value in hashes.items()]
-    print_result(result, as_json, loaded.to_toml(), f"# {promise}", *comments)
+    toml = loaded.to_toml().splitlines()
+    print_result(result, as_json, *toml, "", f"# {promise}", *comments)
 
 
 @app.command()
@@ -132,6 +136,9 @@ def build(
         str, typer.Option(help="Stages whose artifacts are kept.")
     ] = "resample,representation",
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad clips.")] = 0.01,
+    clip_timeout: Annotated[
+        float, typer.Option(min=0.001, help="To decode a clip, s; it is tried twice.")
+    ] = 600.0,
     tracking_uri: Annotated[
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: under the root.")
     ] = "",
@@ -154,7 +161,9 @@ def build(
     plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
     try:
         tracker = tracking_uri or embedded_tracking_uri(root)
-        planned = Build(root.absolute(), plan, tracker, _keep(keep), max_bad, register)
+        planned = Build(
+            root.absolute(), plan, tracker, _keep(keep), max_bad, register, clip_timeout
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     if explain and not dry_run:
@@ -188,7 +197,7 @@ def build(
         "mlflow_run_id": outcome.mlflow_run_id,
     }
     if attributes["recipe"]["store"] != plan.recipe.store.model_dump():
-        stderr.print(
+        print_error(
             f"note: {plan.key[:12]} is published with [store] {attributes['recipe']['store']}; the "
             "values are the same. To lay them out anew, delete its path and build again."
         )
@@ -214,11 +223,16 @@ def ls(root: Root, as_json: Json = False) -> None:
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder")
-    sets = [attributes_of(path) for path in sorted((root / "features").glob("[!.]*.zarr"))]
+    sets, damaged = [], []
+    for path in sorted((root / "features").glob("[!.]*.zarr")):
+        try:
+            sets.append(attributes_of(path))
+        except artifacts.DamagedArtifactError as error:
+            damaged.append(str(error))
     rows = [
         {
             "key": a["key"],
-            "name": a["recipe"]["name"],
+            "name": str(a["recipe"].get("name", "")),
             "kind": a["recipe"]["representation"]["kind"],
             **{name: a[name] for name in ("clips", "frames", "quarantined", "digest")},
         }
@@ -229,8 +243,11 @@ def ls(root: Root, as_json: Json = False) -> None:
         f"{row['frames']:>10} frames  digest {row['digest'][:12]}"
         for row in rows
     ]
+    lines += [f"damaged: {problem}" for problem in damaged]
     print_result(
-        {"root": str(root), "feature_sets": rows}, as_json, *(lines or ["no feature sets"])
+        {"root": str(root), "feature_sets": rows, "damaged": damaged},
+        as_json,
+        *(lines or ["no feature sets"]),
     )
 
 
@@ -256,7 +273,7 @@ def show(
         f"versions       {', '.join(f'{k} {v}' for k, v in attributes['versions'].items())}",
         *(f"quarantined    {e['id']}: {e['stage']}: {e['reason']}: {e['message']}" for e in lost),
         "",
-        Recipe.from_dict(attributes["recipe"]).to_toml(),
+        *Recipe.from_dict(attributes["recipe"]).to_toml().splitlines(),
     )
 
 
@@ -291,21 +308,16 @@ def _split(text: str | None) -> dict[str, float] | Path | None:
 
 def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
     """Print what a build would do: shards by stage, the disk they need, and if asked for, why."""
+    from pipeline.shards import disk_bytes
+
     plan, work = planned.plan, planned.work()
     total = len(plan.shards)
-    kind = plan.recipe.representation
-    rate = plan.recipe.resample.sample_rate
-    row_bytes = kind.columns() * kind.stored_dtype().itemsize
-    need = {
-        "decode": 0 if "decode" not in planned.keep else 4 * 44_100,
-        "resample": 4 * rate if "resample" in planned.keep else 0,
-        "representation": kind.n_frames(rate * 1000) * row_bytes / 1000,
-    }
+    needed = disk_bytes(plan, work, planned.keep)
     stages = {
         stage: {
             "cached": total - len(shards),
             "compute": len(shards),
-            "bytes": round(need[stage] * sum(shard.seconds for shard in shards)),
+            "bytes": needed[stage],
         }
         for stage, shards in work.pending.items()
     }
@@ -357,25 +369,28 @@ def options(
 
 
 # Last, since help lists commands as they register.
-from pipeline import cli_deploy, cli_prove  # noqa: E402, F401
+from pipeline import cli_deploy, cli_keep, cli_prove  # noqa: E402, F401
 
 
 def main() -> NoReturn:
     """Run the command; errors of use exit with 2, failures with 1."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    logging.getLogger("basilar").handlers = [handler]
     try:
         app(standalone_mode=True)
     except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
         _fail(error, 2)
-    except (OSError, artifacts.DamagedArtifactError, BundleError, CanaryError) as error:
+    except (OSError, artifacts.DamagedArtifactError, artifacts.ForeignStoreError) as error:
+        _fail(error, 1)
+    except (BundleError, CanaryError) as error:
         _fail(error, 1)
     sys.exit(0)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
-    message = str(error)
-    if isinstance(error, FileNotFoundError) and error.filename:
-        message = f"{error.filename}: no such file"
-    stderr.print(f"error: {message}", markup=False, soft_wrap=True)
+    message = explained(error)
+    print_error(f"error: {message}")
     if "--json" in sys.argv:
         print(json.dumps({"error": message}))
     sys.exit(code)

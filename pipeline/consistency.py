@@ -136,15 +136,14 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
 
     n_frames = np.array([clip["n_frames"] for clip in clips])
     found = digest(
-        ((clip["content"], clip["values_sha256"]) for clip in clips),
-        n_frames,
+        ((clip["content"], clip["values_sha256"], clip["n_frames"]) for clip in clips),
         n_bins=fs.n_bins,
         dtype=str(fs.dtype),
     )
     if found != record.digest:
         said = f"digest is {record.digest}; the values hash to {found}"
         yield Problem(str(fs.path / "zarr.json"), said)
-    summary = moments.merge(stored[fitted], n_frames[fitted], pivot=kind.pivot)
+    summary = moments.merge([(stored[fitted], n_frames[fitted])], pivot=kind.pivot)
     normalization = recipe.normalization
     centre, scale = moments.centre_and_scale(
         summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid

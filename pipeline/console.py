@@ -1,6 +1,9 @@
 """What all commands share: the app, its options, how results are printed, how sets are found."""
 
+import errno
 import json
+import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +21,8 @@ app = typer.Typer(
     add_completion=True,
 )
 stderr = Console(stderr=True, highlight=False)
+FULL = "the disk is full; free some space and run it again, which goes on where it stopped"
+_LONGEST = 4000  # characters of a line
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Root = Annotated[Path, typer.Option(help="Folder of artifacts, feature sets and MLflow runs.")]
@@ -53,8 +58,14 @@ def _find(root: Path, key: str, keys: list[str]) -> str:
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
-    """A store's attributes, without opening it through Zarr."""
-    attributes: dict[str, Any] = artifacts.read_json(path / "zarr.json")["attributes"]["basilar"]
+    """A store's attributes, without opening it through Zarr. Raises DamagedArtifactError."""
+    from pipeline.recover import read_attributes
+
+    attributes = read_attributes(path / "zarr.json")
+    if attributes["key"] != path.stem:
+        raise artifacts.DamagedArtifactError(
+            f"{path}: it is the feature set {attributes['key']}, under another name"
+        )
     return attributes
 
 
@@ -77,4 +88,54 @@ def print_result(result: dict[str, Any], as_json: bool, *lines: str) -> None:
     if as_json:
         print(json.dumps(result))
     else:
-        print("\n".join(lines))
+        print("\n".join(map(printable, lines)))
+
+
+def print_error(message: str) -> None:
+    """Print a message of one or several lines on standard error."""
+    stderr.print(*map(printable, message.split("\n")), sep="\n", markup=False, soft_wrap=True)
+
+
+def printable(line: str) -> str:
+    """A line that shows its letters and does nothing else to a terminal.
+
+    Names, labels and messages come from files. Controls, line ends, changes of direction and what
+    is not Unicode are escaped; the middle of a very long line is left out.
+
+    >>> printable("\\x1b[31mred\\u202e")
+    '\\\\x1b[31mred\\\\u202e'
+    """
+    if len(line) > _LONGEST:
+        half = _LONGEST // 2
+        line = f"{line[:half]} … {len(line) - 2 * half} characters more … {line[-half:]}"
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+class Lines(logging.Formatter):
+    """A log record as lines for people: a failure in its own words, without a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, or the exception, printable."""
+        error = record.exc_info[1] if record.exc_info else None
+        message = record.getMessage() if error is None else f"error: {explained(error)}"
+        return "\n".join(map(printable, message.split("\n")))
+
+
+def explained(error: BaseException) -> str:
+    """What an exception says to people; one of the file system names the file and what helps."""
+    if not isinstance(error, OSError) or not isinstance(error.filename, str | bytes | os.PathLike):
+        return str(error)
+    known = {
+        errno.ENOENT: "no such file",
+        errno.EACCES: "permission denied; change whose it is, or run as a user who may",
+        errno.EPERM: "not permitted; change whose it is, or run as a user who may",
+        errno.EROFS: "the file system is read-only; take another --root, or mount it writable",
+        errno.ENAMETOOLONG: "the path is too long; move it to a folder with a shorter path",
+        errno.ELOOP: "its symbolic links lead in a circle; remove them",
+        errno.ENOSPC: FULL,
+        errno.EDQUOT: FULL,
+    }
+    problem = known.get(error.errno or 0, str(error.strerror))
+    return f"{printable(os.fsdecode(error.filename))}: {problem}"

@@ -6,9 +6,10 @@ A feature set is pickled as its path, and opens its files anew in each process.
 """
 
 import difflib
-import json
+import math
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
+from operator import index
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,13 +18,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsp import moments
-from pipeline.reader import Access, Rows
+from pipeline.artifacts import (
+    DamagedArtifactError,
+    ForeignStoreError,
+    checked_attributes,
+    read_json,
+)
+from pipeline.reader import Access, Rows, open_zarr
 
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
 
 Pooling = Literal["mean", "std", "min", "max"]
+_LEFT_OUT = 2**28  # bytes
+_NUMBERS = {"int64": "<i8", "float32": "<f4", "float64": "<f8"}
 _SLASHES = {"name": "default", "configuration": {"separator": "/"}}
 
 
@@ -46,11 +55,15 @@ class FeatureSet:
             raise FileNotFoundError(
                 f"{path}: no feature set here; basilar ls lists those of a root"
             )
-        attributes = json.loads(file.read_bytes())["attributes"].get("basilar", {})
-        if attributes.get("kind") != "feature set" or attributes.get("schema") != 1:
-            raise ValueError(f"{path}: a Zarr store, but not a Basilar feature set of schema 1")
+        found = read_json(file)
+        found = found.get("attributes") if isinstance(found, dict) else None
+        own = found.get("basilar") if isinstance(found, dict) else None
+        if not isinstance(own, dict) or (own.get("kind"), own.get("schema")) != ("feature set", 1):
+            raise ForeignStoreError(
+                f"{path}: a Zarr store, but not a Basilar feature set of schema 1"
+            )
         self.path = path
-        self.attributes: dict[str, Any] = attributes
+        self.attributes: dict[str, Any] = checked_attributes(own, file)
         self.access = access
         self.memory_limit = memory_limit
         self._selected = selected
@@ -63,7 +76,8 @@ class FeatureSet:
 
         `access` is `map` (memory-mapped), `read`, or `auto`: mapped if the set fits into
         `memory_limit` bytes (left out: half of what this process may use).
-        Raises FileNotFoundError, or ValueError if it is another Zarr store.
+        Raises FileNotFoundError, ValueError if it is another Zarr store, or DamagedArtifactError,
+        also later, where what the store says of itself cannot be.
         """
         return cls(Path(path), access, memory_limit)
 
@@ -89,9 +103,7 @@ class FeatureSet:
     @property
     def features(self) -> Any:
         """The Zarr array of all rows (row, bin); rows of no clip are NaN."""
-        import zarr
-
-        return zarr.open_array(self.path / "features", mode="r")
+        return open_zarr(self.path / "features")
 
     @property
     def n_bins(self) -> int:
@@ -106,7 +118,7 @@ class FeatureSet:
     @cached_property
     def n_frames(self) -> NDArray[np.int64]:
         """How many frames each clip has: int64 (clips,)."""
-        return self._of_selected(dense(self.path / "n_frames"))
+        return self._of_selected(self._placed[1])
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
@@ -318,7 +330,22 @@ class FeatureSet:
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
-        return self._of_selected(dense(self.path / "start"))
+        return self._of_selected(self._placed[0])
+
+    @cached_property
+    def _placed(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first row and the frames of all clips, which lie within the rows that there are."""
+        start, frames = dense(self.path / "start"), dense(self.path / "n_frames")
+        shape, rows = (self.attributes["clips"],), self._rows.shape[0]
+        if not start.shape == frames.shape == shape or not start.dtype == frames.dtype == np.int64:
+            raise DamagedArtifactError(f"{self.path}: start and n_frames must be int64 {shape}")
+        if shape[0] and (
+            min(start.min(), frames.min()) < 0
+            or frames.max() > rows
+            or (start > rows - frames).any()
+        ):
+            raise DamagedArtifactError(f"{self.path}: clips lie outside of its {rows} rows")
+        return start, frames
 
     @cached_property
     def _centre(self) -> NDArray[np.float32]:
@@ -361,21 +388,29 @@ def _halves() -> NDArray[np.float32]:
 
 def dense(folder: Path) -> NDArray[Any]:
     """A small array of the store; mapped straight from its file if it is one plain chunk."""
-    metadata = json.loads((folder / "zarr.json").read_bytes())
-    shape = metadata["shape"]
+    metadata = read_json(folder / "zarr.json")
+    try:
+        shape, chunk = metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        plain = (
+            metadata["chunk_grid"]["name"] == "regular"
+            and metadata["chunk_key_encoding"] == _SLASHES
+            and metadata["codecs"] == [{"name": "bytes", "configuration": {"endian": "little"}}]
+        )
+        dtype = np.dtype(_NUMBERS[metadata["data_type"]])
+        size = dtype.itemsize * math.prod(map(index, shape))
+    except (LookupError, TypeError) as error:
+        raise DamagedArtifactError(
+            f"{folder}: its zarr.json says what it cannot ({error})"
+        ) from None
     file = folder.joinpath("c", *["0"] * len(shape))
-    plain = (
-        metadata["chunk_grid"] == {"name": "regular", "configuration": {"chunk_shape": shape}}
-        and metadata["chunk_key_encoding"] == _SLASHES
-        and metadata["codecs"] == [{"name": "bytes", "configuration": {"endian": "little"}}]
-        and file.exists()
-    )
-    if plain:
-        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+    stored = file.stat().st_size if chunk == shape and file.is_file() else 0
+    if plain and 0 < size <= stored:
         return np.asarray(np.memmap(file, dtype, mode="r", shape=tuple(shape)))
-    import zarr
-
-    return np.asarray(zarr.open_array(folder, mode="r"))
+    # Chunks of zeros are left out, so that a header may claim more than there is: within reason.
+    there = sum(part.stat().st_size for part in (folder / "c").rglob("*") if part.is_file())
+    if min(shape, default=0) < 0 or size > max(64 * there, _LEFT_OUT):
+        raise DamagedArtifactError(f"{folder}: {shape} of {dtype} are more than it holds")
+    return np.asarray(open_zarr(folder))
 
 
 def _hf_rows(fs: FeatureSet) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dsp import representations
 from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention
@@ -24,8 +24,20 @@ from dsp.representations import Features, Signals
 from dsp.stft import is_portable
 
 StoredFloat = Literal["float32", "float16"]
-Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
-Finite = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+MOST_VALUES = 2**26  # a second of audio, in frames or in what comes of them
+MOST_WEIGHTS = 2**24  # of a bank of filters
+MOST_BYTES = 2**30  # of the tables of a constant-Q transform
+
+
+def _not_tiny(value: float) -> float:
+    if 0 < value < 1e-30:
+        raise ValueError(f"{value} must be 0, or at least 1e-30")
+    return value
+
+
+NotTiny = AfterValidator(_not_tiny)
+Positive = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotTiny]
 Floor = Annotated[float, Field(ge=1.2e-38, le=1e9, allow_inf_nan=False)]
 Hertz = Annotated[float, Field(ge=0, le=384_000, allow_inf_nan=False)]
 Power = Literal[1, 2]
@@ -65,8 +77,23 @@ class Representation(Section):
         return frames * getattr(self, "hop_length", 1)
 
     def resolved(self, *, sample_rate: int) -> Self:
-        """The same with everything filled in that depends on the sample rate. Raises ValueError."""
+        """The same with everything filled in that depends on the sample rate.
+
+        Raises ValueError for what cannot be, or needs too much memory.
+        """
+        hop_length: int = getattr(self, "hop_length", 1)
+        values = max(self.columns(), self.width()) * sample_rate / hop_length
+        if values > MOST_VALUES:
+            raise ValueError(
+                f"representation: a second of audio makes {values:.0f} values, more than "
+                f"{MOST_VALUES}: raise hop_length = {hop_length}, or take smaller frames, fewer "
+                "columns or a lower resample.sample_rate"
+            )
         return self
+
+    def width(self) -> int:
+        """The most values that a row is computed from."""
+        return 0
 
     def stored_dtype(self) -> np.dtype[Any]:
         """The dtype of the stored values."""
@@ -135,11 +162,11 @@ class Framed(Representation):
     """Leave out the last frame."""
     scale: Positive = 1.0
     """Samples are multiplied by it; 32768 for the conventions of 16-bit integers."""
-    dither: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 0.0
+    dither: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NotTiny] = 0.0
     """Standard deviation of the noise added to the scaled samples; 1 for Kaldi's default."""
     remove_dc: bool = False
     """Subtract each frame's mean."""
-    preemphasis: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    preemphasis: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NotTiny] = 0.0
     """y[n] - preemphasis * y[n-1] within each frame."""
 
     @property
@@ -157,6 +184,17 @@ class Framed(Representation):
 
     def columns(self) -> int:
         return self.framing.n_bins
+
+    def width(self) -> int:
+        return self.n_fft
+
+    def refuse_bank(self, name: str, filters: int) -> None:
+        """Raise ValueError if a bank of so many filters is too large."""
+        if filters * self.framing.n_bins > MOST_WEIGHTS:
+            raise ValueError(
+                f"representation: {name} = {filters} and n_fft = {self.n_fft} need a bank of "
+                f"{filters * self.framing.n_bins} weights, more than {MOST_WEIGHTS}: lower one"
+            )
 
     def n_frames(self, n_samples: int) -> int:
         return self.framing.n_frames(n_samples)
@@ -215,11 +253,11 @@ class Logarithmic(Representation):
     """log(max(x, floor)), or log(x + floor)."""
     reference: Positive | Literal["max"] = 1.0
     """The value that becomes 0, or `max` for the maximum of the clip."""
-    top_db: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    top_db: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] | None = None
     """dB below a clip's maximum that values are raised to; left out: no limit."""
-    shift: Finite = 0.0
+    shift: Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)] = 0.0
     """Added to the logarithm."""
-    factor: Positive = 1.0
+    factor: Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)] = 1.0
     """Multiplies what results."""
     subtract_mean: bool = False
     """Subtract each bin's mean over the clip."""
@@ -295,15 +333,19 @@ class MelBands(Framed):
     def resolved(self, *, sample_rate: int) -> Self:
         nyquist = sample_rate / 2
         fmax = nyquist if self.fmax is None else self.fmax
-        if not self.fmin < fmax <= nyquist:
+        if not self.fmin + 1 <= fmax <= nyquist:
             raise ValueError(
                 f"representation: fmin = {self.fmin} and fmax = {fmax} Hz must lie, in this "
-                f"order, within 0 to {nyquist} Hz, half of resample.sample_rate"
+                f"order and 1 Hz apart, within 0 to {nyquist} Hz, half of resample.sample_rate"
             )
-        return self.model_copy(update={"fmax": fmax})
+        self.refuse_bank("n_mels", self.n_mels)
+        return super().resolved(sample_rate=sample_rate).model_copy(update={"fmax": fmax})
 
     def columns(self) -> int:
         return self.n_mels
+
+    def width(self) -> int:
+        return max(self.n_fft, self.n_mels)
 
 
 class Mel(MelBands):
@@ -346,7 +388,7 @@ class Mfcc(MelBands, Logarithmic):
     n_mfcc: Annotated[int, Field(ge=1, le=4096)] = 20
     dct_norm: DctNorm = "ortho"
     """Orthonormal DCT-II, `none` (a factor of 2), or `htk` (the same factor in every row)."""
-    lifter: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] = 0.0
+    lifter: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NotTiny] = 0.0
     """Coefficients are weighted by 1 + lifter / 2 * sin(…); 0: they are not."""
     lifter_convention: LifterConvention = "htk"
     """sin(pi n / lifter) from n = 0 (HTK, Kaldi), or from n = 1 (librosa)."""
@@ -424,11 +466,11 @@ class Pcen(MelBands):
     scale: Positive = 2147483648.0
     """Samples are multiplied by it: the smoother starts at 1, which must be quiet."""
     power: Power = 1
-    gain: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.98
-    bias: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] = 2.0
-    exponent: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+    gain: Share = 0.98
+    bias: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NotTiny] = 2.0
+    exponent: Share = 0.5
     """The root at the end; 0 for its limit, a logarithm."""
-    time_constant: Positive = 0.4
+    time_constant: Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)] = 0.4
     """Seconds."""
     eps: Floor = 1e-6
     dtype: StoredFloat = "float32"
@@ -468,9 +510,9 @@ class Chroma(Framed):
     n_chroma: Annotated[int, Field(ge=1, le=1024)] = 12
     tuning: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
     """Deviation from A4 = 440 Hz, in chroma bins."""
-    ctroct: Positive = 5.0
+    ctroct: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 5.0
     """The octave in the middle of the filters' weight."""
-    octwidth: Positive | None = 2.0
+    octwidth: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = 2.0
     """Octaves of that weight's width; left out: all octaves weigh the same."""
     base_c: bool = True
     """Bin 0 is C, or A."""
@@ -480,6 +522,10 @@ class Chroma(Framed):
 
     def columns(self) -> int:
         return self.n_chroma
+
+    def resolved(self, *, sample_rate: int) -> Self:
+        self.refuse_bank("n_chroma", self.n_chroma)
+        return super().resolved(sample_rate=sample_rate)
 
     def compute(self, signals: Signals, *, sample_rate: int) -> Features:
         return representations.chroma(
@@ -521,13 +567,15 @@ class ConstantQ(Representation):
 
     hop_length: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Samples from one frame to the next."""
-    fmin: Annotated[float, Field(gt=0, le=384_000, allow_inf_nan=False)] = 32.70319566257483
+    fmin: Annotated[float, Field(ge=0.001, le=384_000, allow_inf_nan=False)] = 32.70319566257483
     """Hz of the lowest bin; C1 unless said otherwise."""
     n_bins: Annotated[int, Field(ge=1, le=4096)] = 84
     bins_per_octave: Annotated[int, Field(ge=1, le=1200)] = 12
-    gamma: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False)] | Literal["erb"] = 0.0
+    gamma: (
+        Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NotTiny] | Literal["erb"]
+    ) = 0.0
     """Hz by which every band is wider (VQT); 0: CQT; `erb`: as the ear's bands."""
-    filter_scale: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
+    filter_scale: Annotated[float, Field(ge=0.001, le=100, allow_inf_nan=False)] = 1.0
     """Below 1: shorter filters."""
     scale: bool = True
     """Coefficients are divided by the root of the filter's length, as in librosa."""
@@ -549,10 +597,19 @@ class ConstantQ(Representation):
         )
 
     def resolved(self, *, sample_rate: int) -> Self:
-        self.parameters.lengths(sample_rate=sample_rate)  # raises for bands above half the rate
-        return self
+        needed = self.parameters.table_bytes(sample_rate=sample_rate)
+        if needed > MOST_BYTES:
+            raise ValueError(
+                f"representation: its tables need {needed / 1e9:.1f} GB, more than "
+                f"{MOST_BYTES / 1e9:.1f}: lower n_bins, raise filter_scale, or take a hop_length "
+                "that is divisible by powers of 2"
+            )
+        return super().resolved(sample_rate=sample_rate)
 
     def columns(self) -> int:
+        return self.n_bins
+
+    def width(self) -> int:
         return self.n_bins
 
     def n_frames(self, n_samples: int) -> int:
@@ -605,6 +662,15 @@ class ChromaCqt(ConstantQ):
     norm: ChromaNorm = "max"
     """A frame is divided by its maximum, its length (`l2`), or not at all."""
     dtype: StoredFloat = "float32"
+
+    @model_validator(mode="after")
+    def _merge(self) -> Self:
+        if self.bins_per_octave % self.n_chroma:
+            raise ValueError(
+                f"bins_per_octave = {self.bins_per_octave} must be a multiple of n_chroma = "
+                f"{self.n_chroma}"
+            )
+        return self
 
     def columns(self) -> int:
         return self.n_chroma

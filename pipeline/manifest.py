@@ -4,18 +4,27 @@ A manifest is a Parquet table sorted by id, with the folder that its paths start
 its metadata. CSV and JSON Lines are exported by suffix, and imported by `pipeline.scan`. A file
 that looks like audio but cannot be read stays in the manifest with its `problem`: the build
 quarantines it, so that nothing is lost without a word.
+
+A million clips are 200 MB in memory as a table; what plans need of each is kept as numbers, and
+Python's own objects are made for some rows at a time.
 """
 
 import csv
+import itertools
 import json
+import math
 import os
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.artifacts import read_table, replacing
 from pipeline.keys import content_hash, manifest_hash
@@ -41,6 +50,7 @@ SCHEMA = pa.schema(
     ]
 )
 _METADATA_KEY = b"basilar"
+_ROWS = 65536  # that are looked at at once
 
 
 class ManifestError(ValueError):
@@ -63,10 +73,45 @@ class Manifest:
         return values
 
     @cached_property
+    def words(self) -> NDArray[np.uint64]:
+        """The content hash of each clip as numbers, the first digits first: uint64 (clips, 4)."""
+        digests = np.empty((len(self), 4), ">u8")
+        names = ("sha256", "offset", "duration")
+        for start in range(0, len(self), _ROWS):
+            rows = self.table.slice(start, _ROWS)
+            columns = (rows.column(name).to_pylist() for name in names)
+            text = "".join(itertools.starmap(content_hash, zip(*columns, strict=True)))
+            try:
+                digests[start : start + _ROWS] = np.frombuffer(bytes.fromhex(text), ">u8").reshape(
+                    rows.num_rows, 4
+                )
+            except ValueError:
+                raise ManifestError(
+                    f"{self.root}: a clip's sha256 is not 64 hexadecimal digits; scan again"
+                ) from None
+        return digests.astype(np.uint64)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """The rows in content order, equal contents by id: int64 (clips,)."""
+        first = self.words[:, 0]
+        order = np.argsort(first, kind="stable")
+        for start, end in _runs(first[order[1:]] == first[order[:-1]]):  # as good as always equal
+            rows = order[start:end]
+            ids = taken(self.table, ["id"], rows)["id"].to_pylist()
+            ranks = list(zip(self.contents_of(rows), ids, strict=True))
+            order[start:end] = rows[sorted(range(len(ranks)), key=ranks.__getitem__)]
+        return order
+
+    def contents_of(self, rows: NDArray[np.int64]) -> list[str]:
+        """The content hash of some clips."""
+        text = self.words[rows].astype(">u8").tobytes().hex()
+        return [text[i : i + 64] for i in range(0, len(text), 64)]
+
+    @cached_property
     def contents(self) -> list[str]:
         """The content hash of each clip."""
-        columns = (self.column(name) for name in ("sha256", "offset", "duration"))
-        return [content_hash(*clip) for clip in zip(*columns, strict=True)]
+        return self.contents_of(np.arange(len(self)))
 
     @cached_property
     def splits(self) -> list[str]:
@@ -74,40 +119,82 @@ class Manifest:
         return [split or "train" for split in self.column("split")]
 
     @cached_property
-    def seconds(self) -> list[float]:
+    def seconds(self) -> NDArray[np.float64]:
         """The length of each clip in seconds, as far as headers tell; 0 if they do not."""
-        columns = (self.column(n) for n in ("n_samples", "sample_rate", "offset", "duration"))
-        lengths = []
-        for n_samples, rate, offset, duration in zip(*columns, strict=True):
-            rest = max(0.0, (n_samples / rate if rate else 0.0) - (offset or 0.0))
-            lengths.append(rest if duration is None else min(rest, duration))
+
+        columns = ("n_samples", "sample_rate", "offset", "duration")
+        n_samples, rate, offset, duration = (
+            np.array(self.column(name), np.float64) for name in columns
+        )
+        whole = np.divide(n_samples, rate, out=np.zeros(len(self)), where=rate > 0)
+        rest = np.maximum(whole - np.nan_to_num(offset), 0.0)
+        lengths: NDArray[np.float64] = np.fmin(rest, duration)
         return lengths
 
     @cached_property
     def hash(self) -> str:
         """The manifest hash: of contents, ids, labels, splits and groups, not of paths."""
-        said = (self.column("id"), self.column("label"), self.splits, self.column("group"))
-        return manifest_hash(zip(self.contents, *said, strict=True))
+
+        def clips() -> Iterator[tuple[str, str, str | None, str, str | None]]:
+            for start in range(0, len(self), _ROWS):
+                rows = self.order[start : start + _ROWS]
+                table = taken(self.table, ["id", "label", "split", "group"], rows)
+                ids, labels, splits, groups = (column.to_pylist() for column in table.columns)
+                splits = [split or "train" for split in splits]
+                yield from zip(self.contents_of(rows), ids, labels, splits, groups, strict=True)
+
+        return manifest_hash(clips())
+
+
+def taken(table: pa.Table, names: list[str], rows: NDArray[np.int64]) -> pa.Table:
+    """Some rows of some columns of a table."""
+    # Handed an array, pyarrow would import pandas, which takes as long as a cached build.
+    buffer = pa.py_buffer(np.ascontiguousarray(rows, np.int64))
+    return table.select(names).take(pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer]))
+
+
+def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where entries equal the ones before them: (first, end) of each run of equal ones."""
+    edges = np.diff(np.concatenate([[0], same.astype(np.int8), [0]]))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) + 1
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read a Parquet manifest. Raises ManifestError if it is not one, OSError without a file."""
-    try:
-        table = read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
+    table = read_parquet(path)
     root = recorded_root(path, table)
-    if root is None or not set(SCHEMA.names) <= set(table.column_names):
+    try:
+        table = None if root is None else table.select(SCHEMA.names).cast(SCHEMA)
+    except (KeyError, pa.ArrowException):
+        table = None
+    if root is None or table is None:
         raise ManifestError(f"{path}: not a manifest; make one with: basilar scan DIR -o {path}")
     for clip in table.column("path").to_pylist():
         refuse_escape(root, clip, path, follow=False)
-    return Manifest(root, table.select(SCHEMA.names).cast(SCHEMA))
+    _refuse_rows(table, path)
+    return Manifest(root, table)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """A Parquet table from anywhere. Raises ManifestError if it is none, OSError without a file."""
+    try:
+        return read_table(path)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
+    except OSError as error:  # Parquet's own, of damaged pages, have no number
+        if error.errno is not None:
+            raise
+        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
 
 
 def recorded_root(path: Path, table: pa.Table) -> Path | None:
     """The root that a Parquet manifest at `path` records, absolute; None if it records none."""
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
-    return None if metadata is None else path.absolute().parent / json.loads(metadata)["root"]
+    try:
+        return None if metadata is None else path.absolute().parent / json.loads(metadata)["root"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise ManifestError(f"{path}: its record of the root is damaged; scan again") from None
 
 
 def write_manifest(manifest: Manifest, path: Path) -> None:
@@ -139,13 +226,13 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
     """
     if not isinstance(path, str) or not path:
         raise ManifestError(f"{source}: a row has no path")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
+    if not is_text(path) or "\0" in path:
         raise ManifestError(
             f"{source}: the name {path!r} is not UTF-8; rename the file to include it"
-        ) from None
-    inside = not path.startswith("/") and ".." not in path.split("/")
+        )
+    # Elsewhere, backslashes separate and drives begin a path: what leads out there is refused, too.
+    parts = path.replace("\\", "/").split("/")
+    inside = parts[0] and not re.match("[A-Za-z]:[/\\\\]", path) and ".." not in parts
     if inside and follow:
         inside = Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root))
     if not inside:
@@ -154,3 +241,34 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
             "or take a root that holds all of it"
         )
     return path
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_rows(table: pa.Table, path: Path) -> None:
+    """Raise ManifestError for a row that no scan could have made."""
+    sha256 = re.compile("[0-9a-f]{64}")
+    counts, texts = ("sample_rate", "channels", "n_samples"), ("id", "format", "codec", "decoder")
+    possible: dict[str, Callable[[Any], bool]] = {
+        "sha256": lambda value: isinstance(value, str) and sha256.fullmatch(value) is not None,
+        **dict.fromkeys(counts, lambda count: count is not None and count >= 0),
+        **dict.fromkeys((*texts, "lossy"), lambda value: value is not None),
+        "offset": lambda seconds: seconds is None or 0 <= seconds < math.inf,
+        "duration": lambda seconds: seconds is None or 0 < seconds < math.inf,
+    }
+    for name, right in possible.items():
+        for row, value in enumerate(table[name].to_pylist()):
+            if not right(value):
+                raise ManifestError(
+                    f"{path}: row {row}: {name} = {value!r} is not possible; scan again"
+                )
+    ids = table["id"].to_pylist()
+    if len(set(ids)) < len(ids):
+        raise ManifestError(f"{path}: an id is given twice; ids must be unique")

@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import resource
+import stat
 import struct
 import threading
 import warnings
@@ -27,13 +28,15 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from pipeline.artifacts import DamagedArtifactError
+from pipeline.artifacts import DamagedArtifactError, read_json
 
 Access = Literal["auto", "map", "read"]
 
 _MOST_OPEN = min(512, max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) // 2 or 512)
 _SAMPLED = 32  # files whose sizes stand for all
 _MOST_FRAMES = 64  # that are fetched together
+_LARGEST_CHUNK = 2**27  # bytes, twice what a recipe may ask for
+_CODECS = {"bytes", "blosc", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"}
 _LEFT_OUT = 2**64 - 1  # offset and length of a chunk that is not in its file
 _HEADER = 16  # bytes of a Blosc frame that are not data
 _FRAMES = 512 * 1024  # bytes of Blosc frames that are read together
@@ -76,11 +79,19 @@ class Rows:
         self.access: Literal["map", "read", "zarr"] = "read"
         self._copies = True  # what `read` gives, where it is asked to read into an array
         try:
-            self._layout = _Layout.of(json.loads((folder / "zarr.json").read_bytes()))
+            self._layout = _Layout.of(read_json(folder / "zarr.json"))
         except _ForeignLayoutError as error:
             self._leave_to_zarr(error)
             return
-        self.shape, self.dtype, _, self.shard_rows, compressed = self._layout
+        self.shape, self.dtype, chunk_rows, self.shard_rows, compressed = self._layout
+        n_files = -(-self.shape[0] // self.shard_rows)
+        with suppress(FileNotFoundError):  # reading it says so
+            there = sum(1 for _ in os.scandir(folder / "c"))
+            if chunk_rows * self._layout.row_bytes > _LARGEST_CHUNK or n_files > there:
+                raise DamagedArtifactError(
+                    f"{folder} says that it has {self.shape[0]} rows in {n_files} files and chunks "
+                    f"of {chunk_rows} rows, which it cannot; run `basilar verify`"
+                )
         self._scratch = _Scratch(self._layout)
         if access == "auto":
             limit = usable_memory() // 2 if memory_limit is None else memory_limit
@@ -184,11 +195,9 @@ class Rows:
             out = out[len(part) :]
 
     def _leave_to_zarr(self, error: "_ForeignLayoutError") -> None:
-        import zarr
-
         message = f"{self._folder} is read through zarr-python, which is slow: {error}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
-        self._zarr = zarr.open_array(self._folder, mode="r")
+        self._zarr = open_zarr(self._folder)
         self.shape, self.dtype = self._zarr.shape, self._zarr.dtype
         self.shard_rows = (self._zarr.shards or self._zarr.chunks)[0]
         self.access = "zarr"
@@ -255,11 +264,13 @@ class _File:
     def __init__(self, path: Path, layout: "_Layout", first: int, *, mapped: bool) -> None:
         self.path, self.first = path, first
         try:
-            self.fd = os.open(path, os.O_RDONLY)
+            self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not stop us
         except FileNotFoundError as error:
             message = f"{path} is missing; `basilar verify` tells what else is"
             raise FileNotFoundError(message) from error
         n_chunks = layout.shard_rows // layout.chunk_rows
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            raise self.damaged("it is not a file")
         size = os.fstat(self.fd).st_size
         end = size - 16 * n_chunks - 4  # of the chunks
         tail = os.pread(self.fd, size, max(end, 0))
@@ -341,6 +352,40 @@ class _File:
             done += n
 
 
+def open_zarr(folder: Path) -> Any:
+    """An array of numbers, for zarr-python to read; nothing in it can be code.
+
+    Raises DamagedArtifactError for objects, for codecs that are not known here, and for formats
+    before 3, which have a codec that unpickles.
+    """
+    import zarr
+
+    try:
+        names = _codecs(read_json(folder / "zarr.json"))
+        if unknown := ", ".join(sorted(names - _CODECS)):
+            raise DamagedArtifactError(f"{folder}: its codecs are not known: {unknown}")
+        array = zarr.open_array(folder, mode="r", zarr_format=3)
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+        raise DamagedArtifactError(f"{folder} is damaged ({error})") from None
+    if array.ndim == 0 or array.dtype.kind not in "iufc":
+        raise DamagedArtifactError(f"{folder}: {array.dtype} are no features")
+    return array
+
+
+def _codecs(metadata: Any) -> set[str]:
+    """The names of all codecs in zarr.json, those inside others too."""
+    if isinstance(metadata, list):
+        return set().union(*map(_codecs, metadata))
+    found = set()
+    if isinstance(metadata, dict):
+        for name, value in metadata.items():
+            if name in ("codecs", "index_codecs"):
+                found |= {str(codec["name"]) for codec in value} | _codecs(value)
+            elif name in ("configuration", "storage_transformers"):
+                found |= _codecs(value)
+    return found
+
+
 class _Scratch(threading.local):
     """Buffers of one thread: Blosc frames of a file, and the rows of the chunk decoded last."""
 
@@ -376,7 +421,7 @@ class _Layout(NamedTuple):
             chunk_rows, _ = map(index, sharding["chunk_shape"])
             settings = dict(sharding["codecs"][-1]["configuration"])
             fill_value = _FILL_VALUES[found["data_type"]]
-            divides = shard_rows % chunk_rows == 0 < bins
+            divides = shard_rows % chunk_rows == 0 < min(bins, chunk_rows, shard_rows) and rows >= 0
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise _ForeignLayoutError("it is no sharded array of floats") from error
         if not divides:

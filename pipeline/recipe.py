@@ -15,6 +15,10 @@ from pydantic import Field, ValidationError, model_validator
 from dsp.resample import Method, Quality
 from pipeline.kinds import KINDS, AnyRepresentation, Section
 
+MAX_BYTES = 2**20  # of a recipe
+MOST_CHUNKS = 2**16  # of a shard file
+_SHOWN = 20  # mistakes that are named at once
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file, the key and what is allowed."""
@@ -25,6 +29,12 @@ class Decode(Section):
 
     channels: Literal["mean", "first"] | Annotated[int, Field(ge=0, lt=64)] = "mean"
     """`mean` of all channels, the `first`, or an index from 0."""
+    max_seconds: Annotated[float, Field(gt=0, le=604_800)] = 43_200.0
+    """A longer clip is quarantined, s."""
+    max_channels: Annotated[int, Field(ge=1, le=64)] = 64
+    """A file of more is quarantined."""
+    max_mib: Annotated[int, Field(ge=1, le=1_048_576)] = 16_384
+    """A clip of more is quarantined: MiB of float32 samples of all channels."""
 
 
 class Resample(Section):
@@ -46,7 +56,7 @@ class Normalization(Section):
     interquartile range, to a cell of the histogram."""
     per: Literal["bin", "global"] = "bin"
     """One centre and scale a bin, or one for all."""
-    split: Annotated[str, Field(min_length=1)] = "train"
+    split: Annotated[str, Field(min_length=1, max_length=4096)] = "train"
     """Fitted on the clips of this split only; `all` for all. Clips without a split are train."""
 
 
@@ -60,11 +70,20 @@ class Store(Section):
     shard_mib: Annotated[int, Field(ge=1, le=4096)] = 32
     """MiB of a Zarr shard file; rows are a power of two."""
 
+    @model_validator(mode="after")
+    def _few_chunks(self) -> Self:
+        if self.shard_mib * 1024 > MOST_CHUNKS * self.chunk_kib:
+            raise ValueError(
+                f"shard_mib = {self.shard_mib} and chunk_kib = {self.chunk_kib} make more than "
+                f"{MOST_CHUNKS} chunks a file: raise chunk_kib or lower shard_mib"
+            )
+        return self
+
 
 class Recipe(Section):
     """All parameters from an audio file to a feature set."""
 
-    name: str = ""
+    name: Annotated[str, Field(max_length=200)] = ""
     """For people; part of no hash."""
     decode: Decode = Decode()
     resample: Resample = Resample()
@@ -86,9 +105,13 @@ class Recipe(Section):
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
         """Read a recipe from a TOML file. Raises RecipeError, or OSError if it cannot be read."""
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise RecipeError(f"{path}: more than {MAX_BYTES} bytes; a recipe has a few thousand")
         try:
-            table = tomllib.loads(Path(path).read_text("utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            table = tomllib.loads(data.decode())
+        except (ValueError, RecursionError) as error:
             raise RecipeError(f"{path}: not a TOML file: {error}") from None
         return cls.from_dict(table, source=str(path))
 
@@ -105,7 +128,10 @@ class Recipe(Section):
         try:
             return cls.model_validate(table)
         except ValidationError as error:
-            lines = [_explain(line, table) for line in error.errors()]
+            mistakes = error.errors()
+            lines = [_explain(line, table) for line in mistakes[:_SHOWN]]
+            if len(mistakes) > _SHOWN:
+                lines.append(f"and {len(mistakes) - _SHOWN} mistakes more")
             raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
 
     def resolved(self) -> dict[str, Any]:
@@ -129,14 +155,15 @@ def _explain(error: Any, table: dict[str, Any]) -> str:
         annotation = Recipe.model_fields[where[0]].annotation
         section = annotation if isinstance(annotation, type) else None
     # Members of a union of types are named after the key: the key is what the user can change.
-    key = ".".join(where[:2]) if len(where) > 1 else ".".join(where)
+    key = ".".join(part[:100] for part in where[:2])
+    key = key if key.isprintable() else ascii(key)
     given = error["input"]
     if error["type"] == "extra_forbidden":
         known = Recipe.model_fields if len(where) == 1 or section is None else section.model_fields
         return f"{key} is not a key; {_nearest(where[-1], list(known))}"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kind = table.get("representation", {}).get("kind", "")
-        return f"{key}.kind = {kind!r} is not a kind; {_nearest(str(kind), list(KINDS))}"
+        return f"{key}.kind = {_short(kind)} is not a kind; {_nearest(str(kind), list(KINDS))}"
     if error["type"] == "missing":
         return f"{key} is missing"
     if error["type"] == "value_error":
@@ -146,9 +173,18 @@ def _explain(error: Any, table: dict[str, Any]) -> str:
     if error["type"] == "literal_error" and isinstance(given, str):
         names = [a.strip("' ") for a in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         allowed = _nearest(given, names)
-    return f"{key} = {given!r} is refused: {allowed}"
+    return f"{key} = {_short(given)} is refused: {allowed}"
+
+
+def _short(value: Any) -> str:
+    """A value as a recipe has it, the beginning of a long one."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of too many digits, tables in tables
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _nearest(word: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(word, allowed, 1)
+    near = difflib.get_close_matches(word[:100], allowed, 1)
     return f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"

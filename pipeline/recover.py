@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.artifacts import DamagedArtifactError, read_table
+from pipeline.artifacts import DamagedArtifactError, checked_attributes, read_table
 from pipeline.keys import feature_key, recipe_hashes
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.recipe import Recipe
@@ -155,11 +155,10 @@ def read_attributes(file: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(file.read_text("utf-8"))
-        attributes: dict[str, Any] = found if "key" in found else found["attributes"]["basilar"]
+        attributes = found if "key" in found else found["attributes"]["basilar"]
         Recipe.from_dict(attributes["recipe"])
-        for name in ("key", "digest", "recipe_hash", "manifest_hash", "shard_seconds", "decoders"):
-            attributes[name]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        attributes = checked_attributes(attributes, file)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"it has no {error}" if isinstance(error, KeyError) else error
         raise DamagedArtifactError(f"{file} cannot be read: {problem}") from None
     return attributes

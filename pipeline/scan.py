@@ -1,12 +1,13 @@
 """From a folder of audio, or a table of clips, to a manifest.
 
-Files are found by content, not by name alone, hashed and probed in parallel. What was once looked
-at is remembered by (path, size, mtime, inode), so a second scan opens no file; `rehash` looks
-again.
+Files are found by content, not by name alone, hashed and probed in parallel, in child processes: a
+file that kills one, or takes too long, is listed with that as its problem. What was once looked at
+is remembered by (path, size, mtime, inode), so a second scan opens no file; `rehash` looks again.
 """
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import itertools
@@ -14,10 +15,11 @@ import json
 import os
 import re
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -25,8 +27,17 @@ from typing import Any, Self
 import pyarrow as pa
 
 from pipeline import audio
-from pipeline.artifacts import read_table
-from pipeline.manifest import SCHEMA, Manifest, ManifestError, recorded_root, refuse_escape
+from pipeline.isolation import Lost, isolated
+from pipeline.manifest import (
+    SCHEMA,
+    Manifest,
+    ManifestError,
+    is_text,
+    read_parquet,
+    recorded_root,
+    refuse_escape,
+)
+from pipeline.retry import retrying
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -36,6 +47,7 @@ AUDIO_SUFFIXES = frozenset(
         *("mka", "amr", "ac3", "ape", "wv", "tta"),
     )
 )
+_LONGEST = 4096  # characters of an id, label, split or group
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
@@ -62,14 +74,17 @@ def scan(
     source = source.absolute()
     if source.is_dir():
         root = source
-        rows: list[dict[str, Any]] = [{"path": path} for path in sorted(_walk(source))]
+        found, others = _walk(source)
+        rows: list[dict[str, Any]] = [{"path": path} for path in found]
     else:
+        others = []
         rows, recorded = _read_rows(source)
         root = (root or recorded or source.parent).absolute()
     links = not source.is_dir()  # in a folder, links were looked at on the way
     paths = sorted({refuse_escape(root, row.get("path"), source, follow=links) for row in rows})
     facts = dict(zip(paths, _inspect(root, paths, rehash, progress), strict=True))
     skipped = [path for path in paths if facts[path] is None] if source.is_dir() else []
+    skipped = sorted(skipped + others)
     if source.is_dir():
         rows = [row for row in rows if facts[row["path"]] is not None]
     clips = [_clip(source, row, facts[row["path"]], label=label, group=group) for row in rows]
@@ -95,9 +110,18 @@ def contents(
     progress: Progress = lambda items, total: items,
 ) -> dict[str, str]:
     """The SHA-256 of audio files by path below `root`: of `paths`, or of all there are."""
-    looked = sorted(_walk(root) if paths is None else paths)
+    looked = _walk(root)[0] if paths is None else sorted(paths)
     facts = zip(looked, _inspect(root, looked, rehash, progress), strict=True)
     return {path: seen["sha256"] for path, seen in facts if seen is not None}
+
+
+def hash_file(file: Path) -> str:
+    """The SHA-256 of a file's content, read in full. Raises OSError if it cannot be read."""
+    # What was a file when it was looked for may be a pipe now, which is opened but never read.
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise OSError(f"{file} is not a file; remove it, or scan again")
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class FileCache:
@@ -146,7 +170,7 @@ class FileCache:
     def sha256(self, file: Path) -> str:
         """The SHA-256 of a file's content now. Raises OSError if it cannot be read."""
         seen = self.get(file)
-        return str(seen["sha256"]) if seen and seen["sha256"] else _sha256(file)
+        return str(seen["sha256"]) if seen and seen["sha256"] else hash_file(file)
 
     def _open(self, database: Path | str) -> None:
         # Each statement is its own transaction, so that no scan locks out another for long.
@@ -164,8 +188,15 @@ class FileCache:
         self._database = connection
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Relative paths of all files below `root`; folders are entered once, links may not leave."""
+def _walk(root: Path) -> tuple[list[str], list[str]]:
+    """Relative paths below `root`, sorted: of all files, and of what is neither file nor folder.
+
+    Folders are entered once; links may not leave. Those that lead nowhere or in a circle, pipes,
+    sockets and devices are neither. Raises ManifestError, which lists names that are not UTF-8.
+    """
+    files: list[str] = []
+    others: list[str] = []
+    unnamed: list[str] = []
     entered: set[tuple[int, int]] = set()
     pending = [""]
     while pending:
@@ -177,32 +208,42 @@ def _walk(root: Path) -> Iterator[str]:
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 relative = f"{folder}/{entry.name}" if folder else entry.name
+                if not is_text(relative):
+                    unnamed.append(relative)
+                    continue
                 if entry.is_symlink():
                     refuse_escape(root, relative, root, follow=True)
-                if entry.is_dir():
-                    pending.append(relative)
-                elif entry.is_file():
-                    yield relative
+                try:
+                    is_dir, is_file = entry.is_dir(), entry.is_file()
+                except OSError as error:
+                    if error.errno != errno.ELOOP:
+                        raise
+                    is_dir = is_file = False
+                (pending if is_dir else files if is_file else others).append(relative)
+    if unnamed:
+        more = f"\n  … and {len(unnamed) - 50} more" if len(unnamed) > 50 else ""
+        raise ManifestError(
+            f"{root}: {len(unnamed)} names are not UTF-8; rename the files (convmv does), or move "
+            "them elsewhere\n  " + "\n  ".join(map(ascii, sorted(unnamed)[:50])) + more
+        )
+    return sorted(files), sorted(others)
 
 
 def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
     """The rows of a table of clips, empty cells left out, and the root it records, if any."""
     recorded = None
     if source.suffix == ".parquet":
-        try:
-            table = read_table(source)
-        except pa.ArrowInvalid as error:
-            raise ManifestError(f"{source}: not a Parquet file: {error}") from None
+        table = read_parquet(source)
         recorded = recorded_root(source, table)
         rows = table.to_pylist()
     elif source.suffix in (".csv", ".jsonl"):
         try:
-            text = source.read_text("utf-8-sig")
+            text = source.read_bytes().decode("utf-8-sig")  # a CR may be part of an id
             if source.suffix == ".csv":
                 rows = list(csv.DictReader(io.StringIO(text, newline="")))
             else:  # not splitlines(): JSON strings may hold what it takes for the end of a line
                 rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        except (ValueError, RecursionError, csv.Error) as error:
             kind = "CSV" if source.suffix == ".csv" else "JSON Lines"
             raise ManifestError(f"{source}: not {kind} in UTF-8: {error}") from None
         if not all(isinstance(row, dict) for row in rows):
@@ -216,37 +257,56 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
 
 def _inspect(
     root: Path, paths: list[str], rehash: bool, progress: Progress
-) -> Iterator[dict[str, Any] | None]:
+) -> list[dict[str, Any] | None]:
     """What is in each file, in order: the manifest's facts, or None if it is not audio."""
-    with FileCache() as cache, ThreadPoolExecutor() as pool:
+    with FileCache() as cache:
         # The status is taken before looking: a file that changes meanwhile is looked at again.
-        jobs = [
-            (root / path, (root / path).stat(), None if rehash else cache.get(root / path))
-            for path in paths
-        ]
-        looks = pool.map(lambda job: job[2] or _look(job[0]), jobs)
-        for (file, status, cached), seen in zip(jobs, progress(looks, len(jobs)), strict=True):
-            if cached is None:
-                cache.put(file, status, seen)
-            yield None if seen["sha256"] is None else seen
+        files = [(root / path, _status(root / path)) for path in paths]
+        seen: list[Any] = [None if rehash else cache.get(file) for file, _ in files]
+        new = [i for i, facts in enumerate(seen) if facts is None]
+        looks = isolated(_look_at, [files[i][0] for i in new], children=os.cpu_count() or 1)
+        for n, facts in progress(looks, len(new)):
+            file, status = files[new[n]]
+            if isinstance(facts, Lost):  # not remembered: another machine may read it
+                sha256 = retrying(partial(hash_file, file))
+                facts = _unusable(sha256, f"{facts.reason}: {facts.message}")
+            else:
+                cache.put(file, status, facts)
+            seen[new[n]] = facts
+    return [None if facts["sha256"] is None else facts for facts in seen]
+
+
+def _look_at(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        yield retrying(partial(_look, file))
+
+
+def _status(file: Path) -> os.stat_result:
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        raise ManifestError(f"{file} is not there; remove its row, or scan again") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ManifestError(f"{file} is not a file; remove its row, or scan again")
+    return status
 
 
 def _look(file: Path) -> dict[str, Any]:
     """Hash and probe one file; without a SHA-256 if neither content nor name says audio."""
     if audio.sniff(file) is None and file.suffix.lower() not in AUDIO_SUFFIXES:
         return {"sha256": None}
-    sha256 = _sha256(file)
+    sha256 = hash_file(file)
     try:
         return {"sha256": sha256, **asdict(audio.probe(file)), "problem": None}
     except audio.AudioError as error:
-        nothing = {"sample_rate": 0, "channels": 0, "n_samples": 0, "lossy": False}
-        texts = {"format": "", "codec": "", "decoder": "", "problem": error.message}
-        return {"sha256": sha256, **nothing, **texts}
+        return _unusable(sha256, error.message)
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _unusable(sha256: str, problem: str) -> dict[str, Any]:
+    """The facts of a file that cannot be decoded."""
+    nothing = {"sample_rate": 0, "channels": 0, "n_samples": 0, "lossy": False}
+    texts = {"format": "", "codec": "", "decoder": "", "problem": problem}
+    return {"sha256": sha256, **nothing, **texts}
 
 
 def _clip(
@@ -266,20 +326,28 @@ def _clip(
             f"{source}: {path!r} is not the file that was listed: its SHA-256 is "
             f"{facts['sha256']}, not {row['sha256']}"
         )
-    clip = {**facts, "path": path, "split": _text(row.get("split"))}
+    text = partial(_text, source, row)
+    clip = {**facts, "path": path, "split": text("split")}
     for name in ("offset", "duration"):
         clip[name] = _seconds(source, path, name, row.get(name))
     times = [clip[name] for name in ("offset", "duration")]
     excerpt = "" if times == [None, None] else f"@{times[0] or 0.0}"
     excerpt += "" if times[1] is None else f"+{times[1]}"
-    clip["id"] = _text(row.get("id")) or path + excerpt
-    clip["label"] = _text(row.get("label")) or _from_path("label", label, path)
-    clip["group"] = _text(row.get("group")) or _from_path("group", group, path)
+    clip["id"] = text("id") or path + excerpt
+    clip["label"] = text("label") or _from_path("label", label, path)
+    clip["group"] = text("group") or _from_path("group", group, path)
     return clip
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _text(source: Path, row: dict[str, Any], name: str) -> str | None:
+    """A cell as text, which must be UTF-8 and not longer than any path."""
+    value = None if row.get(name) is None else str(row[name])
+    if value is not None and not (len(value) <= _LONGEST and is_text(value)):
+        raise ManifestError(
+            f"{source}: {row['path']!r}: {name} = {value[:40]!r}… must be UTF-8 text of at most "
+            f"{_LONGEST} characters"
+        )
+    return value
 
 
 def _seconds(source: Path, path: str, name: str, value: Any) -> float | None:

@@ -6,28 +6,48 @@ after a content when the next 64 bits of its hash, as a fraction, are below dura
 near them alone, and adding, removing or changing a clip touches one or two shards.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import audio
-from pipeline.keys import STAGES, feature_key, hash_of, recipe_hashes
-from pipeline.manifest import Manifest, ManifestError
+from pipeline.keys import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
+from pipeline.manifest import Manifest, ManifestError, taken
 from pipeline.recipe import Recipe
 from pipeline.stages import Source
 
 MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more
 DEFAULT_SHARD_SECONDS = 600.0
+_ROWS = 65536  # that are looked at at once
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some contents, in order, and the key of what each stage makes of them."""
+    """Some contents, in order, and the key of what each stage makes of them.
+
+    `rows` are the manifest's, in content order; those of equal contents follow each other.
+    """
 
     index: int
-    sources: tuple[Source, ...]
     seconds: float
     keys: dict[str, str]
+    manifest: Manifest = field(repr=False, compare=False)
+    rows: NDArray[np.int64] = field(repr=False, compare=False)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Each content once, in order: where it is found."""
+        table = taken(self.manifest.table, ["path", "sha256", "offset", "duration"], self.rows)
+        columns = (column.to_pylist() for column in table.columns)
+        contents = self.manifest.contents_of(self.rows)
+        first: dict[str, Source] = {}
+        for content, *where in zip(contents, *columns, strict=True):
+            first.setdefault(content, Source(content, *where))
+        return tuple(first.values())
 
 
 @dataclass(frozen=True)
@@ -39,7 +59,7 @@ class Plan:
     shard_seconds: float = DEFAULT_SHARD_SECONDS
 
     def __post_init__(self) -> None:
-        if not self.fit_rows():
+        if not self.is_fitted.any():
             raise ManifestError(
                 f'normalization.split = "{self.recipe.normalization.split}" holds no clip; the '
                 f"manifest has {', '.join(sorted(set(self.manifest.splits)))}; name one of them in "
@@ -59,7 +79,8 @@ class Plan:
     @cached_property
     def decoders(self) -> list[str]:
         """The decoders, with versions, whose choice may change what comes out of some clips."""
-        return sorted({name for name in self._decoders.values() if name})
+        names, which = self._decoders
+        return sorted({names[i] for i in np.unique(which).tolist()} - {""})
 
     @cached_property
     def layout(self) -> str:
@@ -69,76 +90,74 @@ class Plan:
     @cached_property
     def shards(self) -> tuple[Shard, ...]:
         """The shards, in content order."""
-        sources, lengths = self._sources
+        order, words = self.order, self.manifest.words
+        changes = (words[order[1:]] != words[order[:-1]]).any(axis=1)
+        first = np.concatenate([[0], np.flatnonzero(changes) + 1])  # of each content
+        rows = order[first]
         borders = shard_borders(
-            list(sources), list(lengths.values()), shard_seconds=self.shard_seconds
+            words[rows, 1], self.manifest.seconds[rows], shard_seconds=self.shard_seconds
         )
-        contents = list(sources)
+        edges = [*first[np.concatenate([[0], borders[:-1]])].tolist(), len(order)]
         return tuple(
-            self._shard(i, [sources[content] for content in contents[start:end]])
-            for i, (start, end) in enumerate(zip([0, *borders[:-1]], borders, strict=True))
+            self._shard(i, order[start:end]) for i, (start, end) in enumerate(pairwise(edges))
         )
 
     @cached_property
-    def order(self) -> list[int]:
+    def order(self) -> NDArray[np.int64]:
         """The manifest's rows in content order; equal contents by id."""
-        contents = self.manifest.contents
-        return sorted(range(len(contents)), key=lambda row: (contents[row], row))
+        return self.manifest.order
 
-    def fit_rows(self) -> list[int]:
-        """The rows, in content order, that normalization is fitted on."""
+    @cached_property
+    def is_fitted(self) -> NDArray[np.bool_]:
+        """Whether normalization is fitted on a row of the manifest: bool (clips,)."""
         split = self.recipe.normalization.split
-        splits = self.manifest.splits
-        return [row for row in self.order if split == "all" or splits[row] == split]
+        if split == "all":
+            return np.ones(len(self.manifest), bool)
+        return np.array([given == split for given in self.manifest.splits], bool)
 
     def fit_key(self) -> str:
         """The key of the statistics: the recipe and the contents they are fitted on."""
-        contents = self.manifest.contents
+        rows = self.order[self.is_fitted[self.order]]
         return hash_of(
             "statistics",
             recipe=self.hashes["normalization"],
-            clips=[[contents[row], self._decoders[contents[row]]] for row in self.fit_rows()],
+            clips=clips_hash(self._clips(rows)),
         )
 
     @cached_property
-    def _decoders(self) -> dict[str, str]:
-        """By content, the decoders whose versions may change what comes out; empty if none may."""
-        table = self.manifest
-        columns = (table.column(name) for name in ("lossy", "decoder", "problem"))
-        identity = cache(audio.identity)
-        names: dict[str, str] = {}
-        for content, lossy, decoder, problem in zip(table.contents, *columns, strict=True):
-            if problem:  # which another version may be able to read
-                names[content] = f"{identity('soundfile')}, {identity('ffmpeg')}"
-            else:
-                names[content] = identity(decoder) if lossy else ""
-        return names
+    def _decoders(self) -> tuple[list[str], NDArray[np.int8]]:
+        """Names of decoders whose versions may change what comes out, and which a row has."""
+        columns = (self.manifest.column(name) for name in ("lossy", "decoder", "problem"))
+        names, seen = [""], {(False, None): 0}
+        which = np.zeros(len(self.manifest), np.int8)
+        for row, (lossy, decoder, problem) in enumerate(zip(*columns, strict=True)):
+            kind = (bool(problem), decoder if lossy else None)
+            if kind not in seen:
+                seen[kind] = len(names)
+                # What could not be read may be by another version, of either.
+                libraries = ("soundfile", "ffmpeg") if problem else (decoder,)
+                names.append(", ".join(map(audio.identity, libraries)))
+            which[row] = seen[kind]
+        return names, which
 
-    @cached_property
-    def _sources(self) -> tuple[dict[str, Source], dict[str, float]]:
-        """Each content once, in order: where it is found and how long it is."""
-        names = ("path", "sha256", "offset", "duration")
-        columns = [self.manifest.column(name) for name in names]
-        contents, seconds = self.manifest.contents, self.manifest.seconds
-        sources: dict[str, Source] = {}
-        lengths: dict[str, float] = {}
-        for row in self.order:
-            content = contents[row]
-            if content not in sources:
-                path, sha256, offset, duration = (column[row] for column in columns)
-                sources[content] = Source(content, path, sha256, offset, duration)
-                lengths[content] = seconds[row]
-        return sources, lengths
+    def _clips(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, str]]:
+        """Content and decoder of some rows."""
+        names, which = self._decoders
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            decoders = [names[i] for i in which[some].tolist()]
+            yield from zip(self.manifest.contents_of(some), decoders, strict=True)
 
-    def _shard(self, index: int, sources: list[Source]) -> Shard:
-        clips = [[source.content, self._decoders[source.content]] for source in sources]
+    def _shard(self, index: int, rows: NDArray[np.int64]) -> Shard:
+        words = self.manifest.words[rows]
+        first = np.concatenate([[True], (words[1:] != words[:-1]).any(axis=1)])
+        clips = clips_hash(self._clips(rows[first]))
         keys = {
             stage: hash_of("shard", stage=stage, recipe=self.hashes[stage], clips=clips)
             for stage in STAGES
         }
-        _, lengths = self._sources
-        seconds = sum(lengths[source.content] for source in sources)
-        return Shard(index, tuple(sources), seconds, keys)
+        seconds = float(self.manifest.seconds[rows[first]].sum())
+        return Shard(index, seconds, keys, self.manifest, rows)
 
 
 @dataclass(frozen=True)
@@ -163,24 +182,41 @@ def outstanding(plan: Plan, *, published: bool, exists: Callable[[str, Shard], b
     return Work(published, pending)
 
 
-def shard_borders(contents: list[str], seconds: list[float], *, shard_seconds: float) -> list[int]:
-    """The end of each shard in a sorted list of contents (64 hex digits), the last one included.
+def disk_bytes(plan: Plan, work: Work, keep: Collection[str]) -> dict[str, int]:
+    """About how many bytes each stage of outstanding work leaves on the disk."""
+    kind = plan.recipe.representation
+    rate = plan.recipe.resample.sample_rate
+    a_second = {
+        "decode": 4 * 44_100 if "decode" in keep else 0,
+        "resample": 4 * rate if "resample" in keep else 0,
+        "representation": kind.n_frames(rate * 1000)
+        * kind.columns()
+        * kind.stored_dtype().itemsize
+        / 1000,
+    }
+    return {
+        stage: round(a_second[stage] * sum(shard.seconds for shard in shards))
+        for stage, shards in work.pending.items()
+    }
 
-    `shard_seconds` is doubled until there are at most 256 shards; the borders of a doubled value
-    are a subset of those before.
 
-    >>> shard_borders(["00" * 32, "0f" * 32, "ff" * 32], [1.0, 1.0, 1.0], shard_seconds=2.0)
+def shard_borders(
+    words: NDArray[np.uint64], seconds: NDArray[np.float64], *, shard_seconds: float
+) -> NDArray[np.int64]:
+    """The end of each shard in an ordered list of contents, the last one included: int64 (shards,).
+
+    `words` are 64 bits of each content's hash. `shard_seconds` is doubled until there are at most
+    256 shards; the borders of a doubled value are a subset of those before.
+
+    >>> words = np.array([0, 2**60, 2**63], np.uint64)
+    >>> shard_borders(words, np.array([1.0, 1.0, 0.5]), shard_seconds=2.0).tolist()
     [1, 2, 3]
     """
-    fractions = [int(content[16:32], 16) / 2**64 for content in contents]
+    fractions = words * 2.0**-64
     while True:
-        borders = [
-            i + 1
-            for i, (fraction, length) in enumerate(zip(fractions, seconds, strict=True))
-            if fraction < length / shard_seconds
-        ]
-        if not borders or borders[-1] != len(contents):
-            borders.append(len(contents))
+        borders = np.flatnonzero(fractions < seconds / shard_seconds) + 1
+        if not borders.size or borders[-1] != len(words):
+            borders = np.append(borders, len(words))
         if len(borders) <= MAX_SHARDS:
             return borders
         shard_seconds *= 2

@@ -3,12 +3,17 @@
 A clip that cannot be used is quarantined, with stage, reason and message; only what its content
 determines may do so. A file that is missing, unreadable or changed since the scan is an error: it
 says nothing about the content, and nothing is cached.
+
+Files are hashed and decoded in a child process: a clip that kills it or takes too long, twice, is
+quarantined as `crashed` or `timeout`. What a disk or a network failed to read for a moment is read
+again.
 """
 
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +23,11 @@ from numpy.typing import NDArray
 from dsp.moments import moments
 from pipeline import audio
 from pipeline.artifacts import Quarantined, Waveforms
+from pipeline.isolation import CLIP_TIMEOUT, Lost, SharedSamples, isolated
 from pipeline.keys import values_hash
-from pipeline.manifest import refuse_escape
-from pipeline.scan import FileCache
+from pipeline.manifest import ManifestError, refuse_escape
+from pipeline.retry import retrying
+from pipeline.scan import FileCache, hash_file
 from pipeline.transform import Transform
 
 
@@ -58,35 +65,78 @@ class Represented:
     seconds: dict[str, float]
 
 
-def decode(sources: Sequence[Source], transform: Transform, *, root: Path) -> Waveforms:
-    """Decode clips to one channel at their own rate.
+def decode(
+    sources: Sequence[Source], transform: Transform, *, root: Path, timeout: float = CLIP_TIMEOUT
+) -> Waveforms:
+    """Decode clips to one channel at their own rate, each within `timeout` seconds.
 
     Raises OSError for a file that cannot be read, ChangedAudioError for one whose content changed.
     """
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"the audio root {root} is not there; mount it, or name where the audio is now with "
+            "--audio-root"
+        )
     started = time.perf_counter()
     out = Waveforms()
-    with FileCache() as cache:
-        for source in sources:
-            refuse_escape(root, source.path, root, follow=True)
-            file = root / source.path
-            if cache.sha256(file) != source.sha256:
-                raise ChangedAudioError(f"{file} has changed since it was scanned; scan again")
-            try:
-                y, sample_rate = transform.decode(
-                    file, offset=source.offset, duration=source.duration
-                )
-            except audio.AudioError as error:
-                out.quarantined.append(
-                    Quarantined(source.content, "decode", error.reason, error.message)
-                )
-                continue
-            out.contents.append(source.content)
-            out.signals.append(y)
-            out.sample_rates.append(sample_rate)
-            out.sources.append((sample_rate, y.size))
-            out.checksums.append((zlib.crc32(np.ascontiguousarray(y).data),))
+    places = []
+    with SharedSamples() as shared:
+
+        def work(left: Iterable[Source]) -> Iterator[Any]:
+            with FileCache() as cache:  # the child's own: SQLite's connections are not to be forked
+                for source in left:
+                    yield retrying(partial(_decode, source, transform, root, cache, shared))
+
+        known = (ChangedAudioError, ManifestError)
+        for i, result in isolated(work, sources, timeout=timeout, known=known):
+            source = sources[i]
+            if isinstance(result, Lost):
+                out.quarantined.append(_lost(source, result, root))
+            elif "reason" in result:
+                reason, message = result["reason"], result["message"]
+                out.quarantined.append(Quarantined(source.content, "decode", reason, message))
+            else:
+                places.append((result["begin"], result["samples"]))
+                out.contents.append(source.content)
+                out.sample_rates.append(result["sample_rate"])
+                out.sources.append((result["sample_rate"], result["samples"]))
+                out.checksums.append((result["crc32"],))
+        out.signals = shared.signals(places)
     out.seconds = {"decode": time.perf_counter() - started}
     return out
+
+
+def _decode(
+    source: Source, transform: Transform, root: Path, cache: FileCache, shared: SharedSamples
+) -> dict[str, Any]:
+    """Decode one clip in the child: where its samples are, or why it cannot be used."""
+    refuse_escape(root, source.path, root, follow=True)
+    file = root / source.path
+    if cache.sha256(file) != source.sha256:
+        raise _changed(file)
+    try:
+        y, sample_rate = transform.decode(file, offset=source.offset, duration=source.duration)
+    except audio.AudioError as error:
+        return {"reason": error.reason, "message": error.message}
+    begin, crc32 = shared.put(y), zlib.crc32(np.ascontiguousarray(y).data)
+    return {"sample_rate": sample_rate, "samples": y.size, "begin": begin, "crc32": crc32}
+
+
+def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
+    """The entry of a clip that killed its decoder, unless the file, not its content, is at fault.
+
+    A file that shrinks or cannot be read kills the process that has mapped it.
+    """
+    message = lost.message
+    if lost.reason == "timeout":
+        message += "; --clip-timeout allows more"
+    elif retrying(partial(hash_file, root / source.path)) != source.sha256:
+        raise _changed(root / source.path)
+    return Quarantined(source.content, "decode", lost.reason, message)
+
+
+def _changed(file: Path) -> ChangedAudioError:
+    return ChangedAudioError(f"{file} has changed since it was scanned; scan again")
 
 
 def resample(waveforms: Waveforms, transform: Transform) -> Waveforms:
@@ -101,7 +151,11 @@ def resample(waveforms: Waveforms, transform: Transform) -> Waveforms:
         waveforms.checksums,
         strict=True,
     ):
-        resampled = transform.resample(y, source_rate=rate)
+        try:
+            resampled = transform.resample(y, source_rate=rate)
+        except ValueError as error:  # between rates that the method does not know how to
+            out.quarantined.append(Quarantined(content, "resample", "unsupported", str(error)))
+            continue
         if resampled.size == 0:
             message = f"{y.size} samples at {rate} Hz leave none at {transform.sample_rate} Hz"
             out.quarantined.append(Quarantined(content, "resample", "empty", message))
@@ -129,7 +183,8 @@ def represent(waveforms: Waveforms, transform: Transform) -> Represented:
             out.quarantined.append(Quarantined(content, "representation", "empty", message))
     features = transform.represent([waveforms.signals[i] for i in usable])
     for i, stored in zip(usable, features, strict=True):
-        described = moments(stored, pivot=kind.pivot)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
+            described = moments(stored, pivot=kind.pivot)
         if not np.isfinite(described).all():
             message = f"the {kind.kind} has values that {stored.dtype} cannot hold"
             out.quarantined.append(

@@ -6,11 +6,13 @@ shard with another reads none of its features again.
 """
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
@@ -18,6 +20,8 @@ from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
+from pipeline.manifest import taken
+from pipeline.reader import open_zarr
 from pipeline.shards import Plan
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
@@ -41,89 +45,103 @@ class Statistics:
 
 @dataclass(frozen=True)
 class ShardTables:
-    """What a shard's artifact says of its clips, without their features."""
+    """What a shard's artifact says of its clips, read when it is asked for and not kept."""
 
-    clips: dict[str, list[Any]]
-    quarantined: list[Quarantined]
-    moments: NDArray[np.float64]
-    seconds: dict[str, float]
-    canary: list[str]  # warnings of the guard where it was computed
     folder: Path
     key: str
+    seconds: dict[str, float]
+    canary: list[str]  # warnings of the guard where it was computed
 
     @property
-    def end_row(self) -> int:
-        """The row after the last clip."""
-        return self.clips["start"][-1] + self.clips["n_frames"][-1] if self.clips["start"] else 0
+    def clips(self) -> pa.Table:
+        """One row a clip, in content order."""
+        return read_table(self.folder / "clips.parquet")
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """The contents that could not be used."""
+        rows = read_table(self.folder / "quarantine.parquet").to_pylist()
+        return [Quarantined(**{name: row[name] for name in Quarantined._fields}) for row in rows]
+
+    @property
+    def moments(self) -> NDArray[np.float64]:
+        """The moments of each clip, (clips, 4, bins)."""
+        folder = self.folder / "moments"
+        return np.stack([np.asarray(open_zarr(folder / name)) for name in MOMENTS], axis=1)
 
 
 def read_shard(folder: Path) -> ShardTables:
-    """Read the tables of a shard's artifact."""
-    group = zarr.open_group(folder, mode="r")
-    per_name = [np.asarray(group[f"moments/{name}"]) for name in MOMENTS]
-    attributes: Any = group.attrs["basilar"]
-    rows = read_table(folder / "quarantine.parquet").to_pylist()
+    """The tables of a shard's artifact."""
+    attributes: Any = zarr.open_group(folder, mode="r", zarr_format=3).attrs["basilar"]
     return ShardTables(
-        clips=read_table(folder / "clips.parquet").to_pydict(),
-        quarantined=[Quarantined(**{n: row[n] for n in Quarantined._fields}) for row in rows],
-        moments=np.stack(per_name, axis=1),
-        seconds=attributes["seconds"],
-        canary=attributes.get("canary", []),
-        folder=folder,
-        key=attributes["key"],
+        folder, attributes["key"], attributes["seconds"], attributes.get("canary", [])
     )
 
 
-def fit(plan: Plan, shards: list[ShardTables], *, histograms: Path) -> Statistics:
+def quarantined(plan: Plan, shards: Sequence[ShardTables]) -> Iterator[tuple[str, Quarantined]]:
+    """The clips of a plan that could not be used, by id, in content order."""
+    for planned, shard in zip(plan.shards, shards, strict=True):
+        if lost := {entry.content: entry for entry in shard.quarantined}:
+            ids = taken(plan.manifest.table, ["id"], planned.rows)["id"].to_pylist()
+            for clip_id, content in zip(ids, plan.manifest.contents_of(planned.rows), strict=True):
+                if content in lost:
+                    yield clip_id, lost[content]
+
+
+def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Statistics:
     """The statistics of the clips that normalization is fitted on, folded in content order.
 
-    Histograms of shards are kept in the folder `histograms`. Raises ValueError if the split holds
-    no usable clip.
+    `shards` are those of the plan; histograms of shards are kept in the folder `histograms`. Raises
+    ValueError if the split holds no usable clip.
     """
     kind, normalization = plan.recipe.representation, plan.recipe.normalization
-    where = {
-        content: (shard, i) for shard in shards for i, content in enumerate(shard.clips["content"])
-    }
-    contents = [plan.manifest.contents[row] for row in plan.fit_rows()]
-    places = [where[content] for content in contents if content in where]
-    if not places:
+    histogram = np.zeros((kind.columns(), N_CELLS), np.int64)
+    n_clips = 0
+
+    def fitted() -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+        nonlocal n_clips
+        for planned, shard in zip(plan.shards, shards, strict=True):
+            contents = plan.manifest.contents_of(planned.rows[plan.is_fitted[planned.rows]])
+            times = Counter(contents)
+            clips = shard.clips.select(["content", "start", "n_frames"])
+            weights = np.array([times[content] for content in clips["content"].to_pylist()], int)
+            if not weights.any():
+                continue
+            n_clips += int(weights.sum())
+            histogram[...] += _shard_histogram(shard, clips, weights, kind.grid, histograms)
+            rows = np.repeat(np.arange(len(weights)), weights)
+            yield shard.moments[rows], clips["n_frames"].to_numpy()[rows]
+
+    try:
+        summary = moments.merge(fitted(), pivot=kind.pivot)
+    except ValueError:
+        if n_clips:
+            raise
         raise ValueError(
             f"normalization.split = {normalization.split!r} holds no usable clip: all of its "
-            f"{len(contents)} are quarantined"
-        )
-    summary = moments.merge(
-        np.stack([shard.moments[i] for shard, i in places]),
-        np.array([shard.clips["n_frames"][i] for shard, i in places]),
-        pivot=kind.pivot,
-    )
-    times = Counter(contents)
-    histogram = np.zeros((kind.columns(), N_CELLS), np.int64)
-    for shard in shards:
-        weights = [times[content] for content in shard.clips["content"]]
-        if any(weights):
-            histogram += _shard_histogram(shard, weights, kind.grid, histograms)
+            f"{plan.is_fitted.sum()} are quarantined"
+        ) from None
     centre, scale = moments.centre_and_scale(
         summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid
     )
-    return Statistics(len(places), summary, histogram, kind.grid.edges(), centre, scale)
+    return Statistics(n_clips, summary, histogram, kind.grid.edges(), centre, scale)
 
 
 def _shard_histogram(
-    shard: ShardTables, weights: list[int], grid: Grid, folder: Path
+    shard: ShardTables, clips: pa.Table, weights: NDArray[np.int64], grid: Grid, folder: Path
 ) -> NDArray[np.int64]:
     """The histogram of a shard's clips, each counted as often as its weight says."""
-    kept = folder / f"{hash_of('histogram', shard=shard.key, weights=weights)}.npy"
+    kept = folder / histogram_name(shard.key, weights.tolist())
     if kept.exists():
         loaded: NDArray[np.int64] = np.load(kept, allow_pickle=False)
         return loaded
-    features: Any = zarr.open_group(shard.folder, mode="r")["features"]
-    weight_of_row = np.zeros(shard.end_row, np.int64)
-    for start, n_frames, weight in zip(
-        shard.clips["start"], shard.clips["n_frames"], weights, strict=True
-    ):
-        weight_of_row[start : start + n_frames] = weight
+    features = open_zarr(shard.folder / "features")
+    starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
+    weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
+    for start, count, weight in zip(starts, n_frames, weights, strict=True):
+        weight_of_row[start : start + count] = weight
     histogram = np.zeros((features.shape[1], N_CELLS), np.int64)
-    for start in range(0, shard.end_row, _ROWS):
+    for start in range(0, len(weight_of_row), _ROWS):
         here = weight_of_row[start : start + _ROWS]
         if not here.any():
             continue
@@ -133,6 +151,11 @@ def _shard_histogram(
     with replacing(kept) as temporary, temporary.open("wb") as file:
         np.save(file, histogram, allow_pickle=False)
     return histogram
+
+
+def histogram_name(shard_key: str, weights: list[int]) -> str:
+    """The file that keeps the histogram of a shard whose clips are counted so often."""
+    return f"{hash_of('histogram', shard=shard_key, weights=weights)}.npy"
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:

@@ -18,7 +18,7 @@ into the rest of the current one, so that only a clip longer than a Zarr shard c
 import contextlib
 import platform
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -40,10 +40,11 @@ from pipeline.artifacts import (
     write_json,
 )
 from pipeline.keys import digest, op_versions
+from pipeline.manifest import taken
 from pipeline.recipe import Recipe, Store
 from pipeline.shards import Plan, Shard
 from pipeline.stages import Represented
-from pipeline.statistics import MOMENTS, Statistics, read_shard
+from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined, read_shard
 
 SCHEMA = 1
 _BLOSC: dict[str, tuple[Any, Any]] = {
@@ -57,6 +58,9 @@ _CLIPS: dict[str, pa.DataType] = {
     **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
     **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
 }
+_MOMENTS = ("clip", "bin")
+_GROUP_ROWS = 65536  # of clips.parquet that are written at once, or more
+_CHUNK_BYTES = 8 << 20  # of arrays with a row a clip and a column a bin
 _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
 
 
@@ -125,8 +129,15 @@ def write_shard(
     with replacing(folder) as temporary:
         features = _create_features(temporary, recipe, n_files)
         _write_features(features, represented.features, starts, geometry.shard_rows)
+        schema = pa.schema([(name, _CLIPS[name]) for name in clips])
+        pq.write_table(
+            pa.table(clips, schema), temporary / "clips.parquet", write_page_checksum=True
+        )
+        _write_quarantine(temporary, represented.quarantined)
+        for name in ("start", "n_frames"):
+            write_array(temporary / name, np.asarray(clips[name], np.int64), ("clip",))
         moments = np.asarray(represented.moments).reshape(-1, 4, n_bins)
-        _write_tables(temporary, clips, represented.quarantined, moments)
+        _write_moments(temporary, [moments], len(moments), n_bins)
         attributes = {
             "kind": "shard",
             "key": shard.keys["representation"],
@@ -157,82 +168,47 @@ def publish(
         recipe.store, n_bins=kind.columns(), itemsize=kind.stored_dtype().itemsize
     )
     shards = [read_shard(shard_folder(shard)) for shard in plan.shards]
-    n_files = [-(-shard.end_row // geometry.shard_rows) for shard in shards]
-    first_file = np.concatenate([[0], np.cumsum(n_files)]).tolist()
-
-    where = {
-        content: (index, i)
-        for index, shard in enumerate(shards)
-        for i, content in enumerate(shard.clips["content"])
-    }
-    contents = plan.manifest.contents
-    rows = [row for row in plan.order if contents[row] in where]
-    places = [where[contents[row]] for row in rows]
-
-    def of_shards(name: str) -> list[Any]:
-        return [shards[index].clips[name][i] for index, i in places]
-
-    def of_manifest(name: str) -> list[Any]:
-        column = plan.manifest.column(name)
-        return [column[row] for row in rows]
-
-    clips = {
-        **{name: of_manifest(name) for name in ("id", "sha256", "offset", "label")},
-        "split": [plan.manifest.splits[row] for row in rows],
-        "group": of_manifest("group"),
-        "duration": [
-            n / rate
-            for n, rate in zip(of_shards("n_samples"), of_shards("sample_rate"), strict=True)
-        ],
-        **{name: of_shards(name) for name in ("sample_rate", "n_samples", "n_frames")},
-        "start": [
-            first_file[index] * geometry.shard_rows + shards[index].clips["start"][i]
-            for index, i in places
-        ],
-        "content": [contents[row] for row in rows],
-        **{n: of_shards(n) for n in ("values_sha256", "decoded_crc32", "resampled_crc32")},
-    }
-    ids = plan.manifest.column("id")
-    lost = {entry.content: entry for shard in shards for entry in shard.quarantined}
-    quarantined = [(ids[row], *lost[contents[row]]) for row in plan.order if contents[row] in lost]
+    lost = [(clip_id, *entry) for clip_id, entry in quarantined(plan, shards)]
     total_seconds: dict[str, float] = {}
     for shard in shards:
         for stage, seconds in shard.seconds.items():
             total_seconds[stage] = total_seconds.get(stage, 0.0) + seconds
 
     with replacing(folder) as temporary:
+        temporary.mkdir()
+        rows, n_files, n_frames = _write_clips(temporary, plan, shards, geometry.shard_rows)
         _create_features(temporary, recipe, sum(n_files))
         checksums = {}
-        for planned, first, count in zip(plan.shards, first_file, n_files, strict=False):
-            known = read_checksums(shard_folder(planned))
+        first_file = 0
+        for shard, count in zip(shards, n_files, strict=True):
+            known = read_checksums(shard.folder)
             for i in range(count):
-                source, target = f"features/c/{i}/0", f"features/c/{first + i}/0"
-                link(shard_folder(planned) / source, temporary / target)
+                source, target = f"features/c/{i}/0", f"features/c/{first_file + i}/0"
+                link(shard.folder / source, temporary / target)
                 checksums[target] = known[source]
-        moments = np.stack([shards[index].moments[i] for index, i in places])
-        _write_tables(temporary, clips, quarantined, moments)
+            first_file += count
+        _write_quarantine(temporary, lost)
+        parts = (shard.moments[of_shard] for shard, of_shard in zip(shards, rows, strict=True))
+        _write_moments(temporary, parts, sum(map(len, rows)), kind.columns())
         _write_statistics(temporary / "stats", statistics)
         attributes = {
             "kind": "feature set",
             "key": plan.key,
             "digest": digest(
-                zip(clips["content"], clips["values_sha256"], strict=True),
-                clips["n_frames"],
+                _digested(temporary / "clips.parquet"),
                 n_bins=kind.columns(),
                 dtype=str(kind.stored_dtype()),
             ),
             "recipe_hash": plan.hashes["normalization"],
             "manifest_hash": plan.manifest.hash,
             "hashes": plan.hashes,
-            "clips": len(rows),
-            "frames": sum(clips["n_frames"]),
-            "quarantined": len(quarantined),
+            "clips": sum(map(len, rows)),
+            "frames": n_frames,
+            "quarantined": len(lost),
             "seconds": total_seconds,
             "canary": sorted({warning for shard in shards for warning in shard.canary}),
             "shard_seconds": plan.shard_seconds,
-            "shards": dict(
-                zip((shard_folder(shard).name for shard in plan.shards), n_files, strict=True)
-            ),
+            "shards": {shard.folder.name: n for shard, n in zip(shards, n_files, strict=True)},
             "op_versions": op_versions(recipe),
             "decoders": plan.decoders,
             **_provenance(recipe),
@@ -245,8 +221,59 @@ def publish(
             warnings.filterwarnings("ignore", "Object at .* is not recognized as a component")
             zarr.consolidate_metadata(temporary)
         write_checksums(temporary, known=checksums)
-        link(temporary / "clips.parquet", catalogue / f"{plan.key}.parquet")
+        with replacing(catalogue / f"{plan.key}.parquet") as entry:
+            link(temporary / "clips.parquet", entry)
         write_json(catalogue / f"{plan.key}.json", attributes)
+
+
+def _write_clips(
+    folder: Path, plan: Plan, shards: Sequence[ShardTables], shard_rows: int
+) -> tuple[list[NDArray[np.int64]], list[int], int]:
+    """Write clips.parquet and where each clip lies, shard by shard.
+
+    Returns, by shard, which of its clips these are and how many files it fills, and all frames.
+    """
+    n_files: list[int] = []
+    rows, starts, n_frames = [], [], []
+    of_manifest = ["id", "sha256", "offset", "label", "split", "group"]
+    schema = pa.schema(list(_CLIPS.items()))
+    with pq.ParquetWriter(folder / "clips.parquet", schema, write_page_checksum=True) as writer:
+        pending: list[pa.Table] = []
+        for planned, shard in zip(plan.shards, shards, strict=True):
+            made = shard.clips
+            place_of = {content: i for i, content in enumerate(made["content"].to_pylist())}
+            contents = plan.manifest.contents_of(planned.rows)
+            usable = np.array([content in place_of for content in contents], bool)
+            here = np.array([place_of[c] for c in contents if c in place_of], np.int64)
+            given = taken(plan.manifest.table, of_manifest, planned.rows[usable])
+            made_here = taken(made, made.column_names, here)
+            start, frames = (made[name].to_numpy() for name in ("start", "n_frames"))
+            n_samples, sample_rate = (made_here[n].to_numpy() for n in ("n_samples", "sample_rate"))
+            columns = {
+                **{name: given[name] for name in of_manifest},
+                "split": pa.array([split or "train" for split in given["split"].to_pylist()]),
+                **{name: made_here[name] for name in made.column_names},
+                "duration": n_samples / sample_rate,
+                "start": sum(n_files) * shard_rows + start[here],
+            }
+            pending.append(pa.table({name: columns[name] for name in schema.names}, schema))
+            if sum(map(len, pending)) >= _GROUP_ROWS or planned is plan.shards[-1]:
+                writer.write_table(pa.concat_tables(pending).combine_chunks())
+                pending = []
+            rows.append(here)
+            starts.append(columns["start"])
+            n_frames.append(frames[here])
+            n_files.append(-(-int(start[-1] + frames[-1]) // shard_rows) if len(start) else 0)
+    for name, values in (("start", starts), ("n_frames", n_frames)):
+        write_array(folder / name, np.concatenate(values), ("clip",))
+    return rows, n_files, sum(int(frames.sum()) for frames in n_frames)
+
+
+def _digested(clips: Path) -> Iterator[tuple[str, str, int]]:
+    """What the digest is made of, from clips.parquet."""
+    with pq.ParquetFile(clips) as file:
+        for batch in file.iter_batches(columns=["content", "values_sha256", "n_frames"]):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _create_features(folder: Path, recipe: Recipe, n_files: int) -> Any:
@@ -288,24 +315,29 @@ def _write_features(
         array[base:row] = np.concatenate(parts)
 
 
-def _write_tables(
-    folder: Path,
-    clips: dict[str, list[Any]],
-    quarantined: Sequence[tuple[str, ...]],
-    moments: NDArray[np.float64],
-) -> None:
-    """Write clips.parquet, quarantine.parquet, and the arrays with one row a clip."""
-    schema = pa.schema([(name, _CLIPS[name]) for name in clips])
-    pq.write_table(pa.table(clips, schema), folder / "clips.parquet", write_page_checksum=True)
-    rows = [
-        dict(zip(_QUARANTINE.names[-len(entry) :], entry, strict=True)) for entry in quarantined
-    ]
+def _write_quarantine(folder: Path, entries: Sequence[tuple[str, ...]]) -> None:
+    """Write quarantine.parquet; a shard knows no ids."""
+    names = _QUARANTINE.names
+    rows = [dict(zip(names[-len(entry) :], entry, strict=True)) for entry in entries]
     pq.write_table(pa.Table.from_pylist(rows, _QUARANTINE), folder / "quarantine.parquet")
-    for name in ("start", "n_frames"):
-        write_array(folder / name, np.asarray(clips[name], np.int64), ("clip",))
-    for i, name in enumerate(MOMENTS):
-        write_array(folder / "moments" / name, moments[:, i], ("clip", "bin"))
+
+
+def _write_moments(
+    folder: Path, parts: Iterable[NDArray[np.float64]], n_clips: int, n_bins: int
+) -> None:
+    """Write the moments (clips, 4, bins) of all parts, chunk by chunk."""
     zarr.create_group(folder / "moments")
+    shape = (n_clips, n_bins)
+    arrays = [_create_array(folder / "moments" / n, shape, np.float64, _MOMENTS) for n in MOMENTS]
+    waiting, first = np.empty((0, 4, n_bins)), 0
+    for part in parts:
+        waiting = np.concatenate([waiting, part])
+        whole = len(waiting) // arrays[0].chunks[0] * arrays[0].chunks[0]
+        last = first + len(waiting) == n_clips
+        ready, waiting = np.split(waiting, [len(waiting) if last else whole])
+        for i, array in enumerate(arrays):
+            array[first : first + len(ready)] = ready[:, i]
+        first += len(ready)
 
 
 def _write_statistics(folder: Path, statistics: Statistics) -> None:
@@ -322,17 +354,21 @@ def _write_statistics(folder: Path, statistics: Statistics) -> None:
 
 def write_array(path: Path, values: NDArray[Any], dimension_names: tuple[str, ...]) -> None:
     """An array in one chunk, which `pipeline.dataset` maps, unless its rows are wide and many."""
-    rows = len(values) if values.ndim == 1 else 65536
-    chunks = (min(max(len(values), 1), max(rows, 1)), *values.shape[1:])
-    array = zarr.create_array(
+    _create_array(path, values.shape, values.dtype, dimension_names)[...] = values
+
+
+def _create_array(
+    path: Path, shape: tuple[int, ...], dtype: Any, dimension_names: tuple[str, ...]
+) -> Any:
+    rows = shape[0] if len(shape) == 1 else _CHUNK_BYTES // (8 * shape[1])
+    return zarr.create_array(
         path,
-        shape=values.shape,
-        dtype=values.dtype,
-        chunks=chunks,
+        shape=shape,
+        dtype=dtype,
+        chunks=(max(1, min(shape[0], rows)), *shape[1:]),
         compressors=None,
         dimension_names=dimension_names,
     )
-    array[...] = values
 
 
 def _provenance(recipe: Recipe) -> dict[str, Any]:

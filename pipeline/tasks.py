@@ -1,12 +1,14 @@
 """The Luigi DAG: Decode → Resample → Represent for each shard, FitNormalization → Publish → LogRun.
 
 A task is identified by its root and the key of what it makes; how it gets there (`build`, `shard`)
-is left out of its identity. Every `run()` starts by looking whether its output exists, since Luigi
-does not, reads, calls the stage and commits. Artifacts of stages outside `keep` are removed once
-the next stage is committed; Luigi does not look upstream of a complete task, so reruns stay cached.
+is left out of its identity. Every `run()` takes the lock of its output and looks whether another
+build has made it meanwhile, which Luigi does not, reads, calls the stage and commits. Artifacts of
+stages outside `keep` are removed once the next stage is committed; Luigi does not look upstream of
+a complete task, so reruns stay cached.
 A rerun that computes nothing should take no time, so Zarr and MLflow are imported by `run()` alone.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -20,8 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, canary, stages
+from pipeline import artifacts, canary, locks, stages
 from pipeline.artifacts import Waveforms
+from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
@@ -59,6 +62,7 @@ class Build:
     keep: tuple[str, ...] = KEEP
     max_bad: float = MAX_BAD
     register_as: str = ""  # NAME or NAME@ALIAS of a model in MLflow's registry
+    clip_timeout: float = CLIP_TIMEOUT  # s, to decode one clip
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"([^/:.%\"'@]+(@[A-Za-z][\w-]*)?)?", self.register_as):
@@ -68,6 +72,10 @@ class Build:
             )
         if not set(self.keep) <= set(STAGES):
             raise ValueError(f"keep: {', '.join(self.keep)}: allowed are {', '.join(STAGES)}")
+        if not 0 < self.clip_timeout < float("inf"):
+            raise ValueError(
+                f"clip timeout: {self.clip_timeout:g} s: it must be above 0 and finite"
+            )
 
     def guard(self) -> list[str]:
         """Check that this process computes what it should: the warnings. Raises CanaryError."""
@@ -77,9 +85,14 @@ class Build:
     def register(self) -> str:
         """Enter recipe and manifest into the root's catalogue and return the build as text.
 
-        Every build begins here. Raises CanaryError, before anything is written.
+        Every build begins here, and is at work in the root until the process ends, or
+        `locks.session` does. What killed builds left is removed if no other is at work. Raises
+        CanaryError, before anything is written.
         """
         self.guard()
+        with contextlib.suppress(locks.BusyError), locks.alone(self.root):
+            artifacts.sweep(self.root)
+        locks.enter(self.root)
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
         if not file.exists():
@@ -99,6 +112,7 @@ class Build:
                 "max_bad": self.max_bad,
                 "tracking_uri": self.tracking_uri,
                 "register_as": self.register_as,
+                "clip_timeout": self.clip_timeout,
             }
         )
 
@@ -141,6 +155,7 @@ def build_of(text: str) -> Build:
         tuple(fields["keep"]),
         fields["max_bad"],
         fields["register_as"],
+        fields["clip_timeout"],
     )
 
 
@@ -170,6 +185,22 @@ class _Task(luigi.Task):
         """The target whose existence means the task is complete."""
         return luigi.LocalTarget(str(self.path()))
 
+    def run(self) -> None:
+        """Make the output, unless another process has made it by the time its lock is had."""
+        root = Path(self.root)
+        locks.enter(root)
+        with locks.sole(root, str(self.path().relative_to(root))):
+            if not self.made_already():
+                self.make()
+
+    def made_already(self) -> bool:
+        """Whether there is nothing to make."""
+        return self.path().exists()
+
+    def make(self) -> None:
+        """Make the output and commit it."""
+        raise NotImplementedError
+
 
 class _ShardTask(_Task):
     """A task that makes one stage of one shard."""
@@ -198,6 +229,24 @@ class _ShardTask(_Task):
         self.the_build.guard()
         return Transform(self.the_build.plan.recipe)
 
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        """Builds at work at once take shards in different orders, and so share their work."""
+        key = self.the_shard.keys["decode"]
+        return int(hash_of("order", attempt=_attempt["id"], shard=key)[:6], 16)
+
+    def run(self) -> None:
+        """Make the output, then remove what it was made from if that is not kept."""
+        super().run()
+        for stage in STAGES[: STAGES.index(self.stage)][-1:]:
+            if not self.kept(stage):
+                artifacts.remove(self.the_build.artifact(stage, self.the_shard), durable=False)
+
+    def made_already(self) -> bool:
+        """Whether the output is there, or what another build has made of it and removed it."""
+        build, later = self.the_build, STAGES[STAGES.index(self.stage) :]
+        return any(build.artifact(stage, self.the_shard).exists() for stage in later)
+
     def kept(self, stage: str) -> bool:
         """Whether a stage's artifacts outlive the next stage."""
         return stage in self.the_build.keep
@@ -208,16 +257,17 @@ class Decode(_ShardTask):
 
     stage = "decode"
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Decode the clips of the shard."""
-        if not self.path().exists():
-            artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("decode"))
+        artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("decode"))
 
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
-        root = self.the_build.plan.manifest.root
+        build, sources = self.the_build, self.the_shard.sources
+        root, timeout = build.plan.manifest.root, build.clip_timeout
         return _read_or(
-            self.path(), lambda: stages.decode(self.the_shard.sources, self.transform, root=root)
+            self.path(),
+            lambda: stages.decode(sources, self.transform, root=root, timeout=timeout),
         )
 
 
@@ -230,12 +280,9 @@ class Resample(_ShardTask):
         """The decoded shard."""
         return Decode.of(self.build, self.the_shard)
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Resample the clips of the shard."""
-        if not self.path().exists():
-            artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("resample"))
-        if not self.kept("decode"):
-            artifacts.remove(self.requires().path())
+        artifacts.write_waveforms(self.path(), self.made(), durable=self.kept("resample"))
 
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
@@ -253,22 +300,18 @@ class Represent(_ShardTask):
         """The resampled shard."""
         return Resample.of(self.build, self.the_shard)
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Compute the representation of the clips of the shard."""
-        if not self.path().exists():
-            from pipeline import store
+        from pipeline import store
 
-            recipe = self.the_build.plan.recipe
-            represented = stages.represent(self.requires().made(), self.transform)
-            store.write_shard(
-                self.path(),
-                represented,
-                recipe=recipe,
-                shard=self.the_shard,
-                canary=self.the_build.guard(),
-            )
-        if not self.kept("resample"):
-            artifacts.remove(self.requires().path())
+        represented = stages.represent(self.requires().made(), self.transform)
+        store.write_shard(
+            self.path(),
+            represented,
+            recipe=self.the_build.plan.recipe,
+            shard=self.the_shard,
+            canary=self.the_build.guard(),
+        )
 
 
 def _read_or(path: Path, compute: Callable[[], Waveforms]) -> Waveforms:
@@ -282,7 +325,7 @@ def _read_or(path: Path, compute: Callable[[], Waveforms]) -> Waveforms:
     except FileNotFoundError:
         return compute()
     except artifacts.DamagedArtifactError:
-        artifacts.remove(path)
+        artifacts.remove(path, durable=False)
         return compute()
 
 
@@ -307,10 +350,8 @@ class FitNormalization(_Task):
         build = self.the_build
         return build.root / "artifacts" / "statistics" / f"{build.plan.fit_key()}.npz"
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Merge what the shards say of the fit split."""
-        if self.path().exists():
-            return
         from pipeline import statistics
 
         build = self.the_build
@@ -339,13 +380,14 @@ class Publish(_Task):
     def path(self) -> Path:
         return self.the_build.store
 
-    def run(self) -> None:
+    def make(self) -> None:
         """Link the shards into one store."""
-        if self.path().exists():
-            return
         from pipeline import statistics, store
 
         build = self.the_build
+        for shard in build.plan.shards:  # what a killed build made and could not remove
+            for stage in {"decode", "resample"} - set(build.keep):
+                artifacts.remove(build.artifact(stage, shard), durable=False)
         refuse_too_many_bad(
             build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
         )
@@ -386,11 +428,13 @@ class LogRun(_Task):
     def path(self) -> Path:
         return run_file(self.the_build)
 
-    def run(self) -> None:
+    def made_already(self) -> bool:
+        """Whether the run is logged."""
+        return logged_run(self.the_build) is not None
+
+    def make(self) -> None:
         """Log the feature set, or leave it to the next build if the tracker does not answer."""
         build = self.the_build
-        if logged_run(build) is not None:
-            return
         from pipeline import tracking  # imports mlflow, which no other task needs
 
         run_id = None
@@ -457,17 +501,16 @@ def logged_run(build: Build) -> str | None:
 
 def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> None:
     """Raise TooManyBadError, listing them, if more clips are quarantined than is allowed."""
-    lost = {entry.content: entry for shard in shards for entry in shard.quarantined}
-    manifest = build.plan.manifest
-    clips = zip(manifest.column("id"), manifest.contents, strict=True)
-    bad = [(clip_id, lost[content]) for clip_id, content in clips if content in lost]
-    allowed = max(1, int(build.max_bad * len(manifest) + 1e-6))
-    if len(bad) <= allowed and len(bad) < len(manifest):
+    from pipeline import statistics
+
+    n_clips, bad = len(build.plan.manifest), list(statistics.quarantined(build.plan, shards))
+    allowed = max(1, int(build.max_bad * n_clips + 1e-6))
+    if len(bad) <= allowed and len(bad) < n_clips:
         return
     shown = [f"  {clip_id}: {e.stage}: {e.reason}: {e.message}" for clip_id, e in bad[:50]]
     if len(bad) > 50:
         shown.append(f"  … and {len(bad) - 50} more")
     raise TooManyBadError(
-        f"{len(bad)} of {len(manifest)} clips cannot be used, {allowed} are allowed (--max-bad); "
+        f"{len(bad)} of {n_clips} clips cannot be used, {allowed} are allowed (--max-bad); "
         "nothing is published\n" + "\n".join(shown)
     )

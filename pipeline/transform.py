@@ -78,11 +78,13 @@ class Transform:
         self, path: Path, *, offset: float | None = None, duration: float | None = None
     ) -> tuple[NDArray[np.float32], int]:
         """The recipe's channel of a file, float32 (samples,), and its sample rate in Hz."""
+        said = self.recipe.decode
         return audio.decode(
             path,
-            channels=self.recipe.decode.channels,
+            channels=said.channels,
             offset=offset or 0.0,
             duration=duration,
+            limits=audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20),
         )
 
     def resample(self, y: NDArray[np.float32], *, source_rate: int) -> NDArray[np.float32]:
@@ -98,13 +100,14 @@ class Transform:
     def represent(self, signals: Signals) -> Features:
         """The representation of signals at the recipe's rate, in the stored dtype.
 
-        Each must have at least one frame. A value too large for the dtype becomes infinite.
+        Each must have at least one frame. A value too large for the dtype becomes infinite, and
+        what is computed from that NaN.
         """
         kind = self.recipe.representation
-        if isinstance(kind, Framed) and kind.dither:
-            signals = [dither(y, amplitude=kind.dither / kind.scale) for y in signals]
-        features = kind.compute(signals, sample_rate=self.sample_rate) if signals else []
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if isinstance(kind, Framed) and kind.dither:
+                signals = [dither(y, amplitude=kind.dither / kind.scale) for y in signals]
+            features = kind.compute(signals, sample_rate=self.sample_rate) if signals else []
             return [x.astype(kind.stored_dtype(), copy=False) for x in features]
 
 

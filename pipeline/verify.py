@@ -5,6 +5,7 @@ all are what was written, then what they say (`pipeline.consistency`); on reques
 from their audio.
 """
 
+import stat
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,8 @@ def _check_files(
 
     def judge(name: str) -> Problem | None:
         out.files += 1
+        if not stat.S_ISREG((folder / name).lstat().st_mode):
+            return Problem(str(folder / name), "is a link or a device, not a file")
         try:
             size, crc = look(folder / name)
         except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import luigi
 
+from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import DEFAULT_SHARD_SECONDS, Plan
@@ -46,6 +47,10 @@ class BuildFeatureSet(luigi.WrapperTask):
         default="", significant=False, description="a model in MLflow: NAME or NAME@ALIAS"
     )
 
+    clip_timeout = luigi.FloatParameter(
+        default=CLIP_TIMEOUT, significant=False, description="seconds to decode one clip"
+    )
+
     @cached_property
     def planned(self) -> Build:
         """The build: decided once, before anything is done."""
@@ -55,7 +60,15 @@ class BuildFeatureSet(luigi.WrapperTask):
         plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)
         keep = tuple(name for name in self.keep.split(",") if name)
         tracker = self.tracking_uri or embedded_tracking_uri(Path(self.root))
-        return Build(Path(self.root), plan, tracker, keep, self.max_bad, self.register_as)
+        return Build(
+            Path(self.root),
+            plan,
+            tracker,
+            keep,
+            self.max_bad,
+            self.register_as,
+            self.clip_timeout,
+        )
 
     @cached_property
     def _log_run(self) -> luigi.Task:

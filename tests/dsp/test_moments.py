@@ -1,6 +1,8 @@
+import itertools
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -46,11 +48,8 @@ def test_ordered_sum_does_not_depend_on_the_columns_beside_it():
 @given(clips=st.lists(matrices, min_size=1, max_size=4), pivot=st.floats(-100, 100))
 def test_merged_moments_are_those_of_all_frames(clips, pivot):
     clips = [clip[:, :1] for clip in clips]
-    summary = merge(
-        np.stack([moments(clip, pivot=pivot) for clip in clips]),
-        np.array([len(clip) for clip in clips]),
-        pivot=pivot,
-    )
+    described = np.stack([moments(clip, pivot=pivot) for clip in clips])
+    summary = merge([(described, np.array([len(clip) for clip in clips]))], pivot=pivot)
     frames = np.concatenate(clips).astype(np.float64)
     assert summary.count == len(frames)
     np.testing.assert_allclose(summary.mean, frames.mean(axis=0), atol=1e-9)
@@ -60,9 +59,27 @@ def test_merged_moments_are_those_of_all_frames(clips, pivot):
     assert (summary.max == frames.max(axis=0)).all()
 
 
+@given(st.lists(st.integers(0, 4000), max_size=6))
+@settings(max_examples=20)
+def test_merged_moments_do_not_depend_on_how_clips_are_divided(borders):
+    rng = np.random.default_rng(0)
+    described = np.sort(rng.standard_normal((4000, 4, 2)), axis=1)
+    n_frames = rng.integers(1, 100, 4000)
+    borders = [0, *sorted(borders), 4000]
+    parts = [(described[a:b], n_frames[a:b]) for a, b in itertools.pairwise(borders)]
+    whole = merge([(described, n_frames)], pivot=0.5)
+    divided = merge(parts, pivot=0.5)
+    assert [np.asarray(x).tobytes() for x in vars(whole).values()] == [
+        np.asarray(x).tobytes() for x in vars(divided).values()
+    ]
+    # And the order is that of `ordered_sum`.
+    mean = 0.5 + ordered_sum(described[:, 0]) / n_frames.sum()
+    assert whole.mean.tobytes() == mean.tobytes()
+
+
 def test_silence_has_no_deviation_at_all():
     silence = np.full((1000, 3), -100, np.float32)
-    summary = merge(moments(silence, pivot=-100.0)[None], np.array([1000]), pivot=-100.0)
+    summary = merge([(moments(silence, pivot=-100.0)[None], np.array([1000]))], pivot=-100.0)
     assert summary.mean.tolist() == [-100] * 3
     assert summary.std.tolist() == [0] * 3
 
@@ -70,7 +87,8 @@ def test_silence_has_no_deviation_at_all():
 @given(st.floats(-1e3, 1e3), st.integers(1, 3000))
 def test_a_constant_has_no_deviation_whatever_rounding_leaves(value, n_frames):
     x = np.full((n_frames, 1), value, np.float32)
-    assert merge(moments(x, pivot=-100.0)[None], np.array([n_frames]), pivot=-100.0).std[0] == 0
+    clip = moments(x, pivot=-100.0)[None], np.array([n_frames])
+    assert merge([clip], pivot=-100.0).std[0] == 0
 
 
 def test_moments_of_complex_values_are_those_of_magnitudes():
@@ -80,7 +98,7 @@ def test_moments_of_complex_values_are_those_of_magnitudes():
 
 def test_merging_nothing_is_refused():
     with pytest.raises(ValueError, match="no clip to compute statistics of"):
-        merge(np.empty((0, 4, 3)), np.empty(0, np.int64), pivot=0.0)
+        merge([(np.empty((0, 4, 3)), np.empty(0, np.int64))], pivot=0.0)
 
 
 @given(x=matrices, grid=st.sampled_from([Grid("linear", -512.0, 512.0), Grid("octave")]))

@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import errno
 import gc
 import io
 import itertools
@@ -210,16 +212,32 @@ SEVEN_CODECS = [
 ]
 
 
-@pytest.mark.parametrize("name", SEVEN_CODECS)
-def test_excerpt_is_a_slice_of_the_whole(name):
-    path = corpus("music") / name
-    mono, rate = decode(path)
-    length = len(mono) / rate
-    for offset, duration in [(0, 0.1), (0.123456, 0.2), (length / 2, 0.25), (length - 0.05, None)]:
-        start = round(offset * rate)
-        stop = None if duration is None else start + round(duration * rate)
-        excerpt, _ = decode(path, offset=offset, duration=duration)
-        np.testing.assert_array_equal(excerpt, mono[start:stop], strict=True)
+def decodable() -> list:
+    """All music, and every awkward file that is expected to decode."""
+    awkward = [row for row in rows("awkward/outcomes.csv") if row.values[0]]
+    kept = [row for row in awkward if row.values[0]["expected"].startswith("decode")]
+    return [*rows("music/music.csv"), *kept]
+
+
+@pytest.mark.parametrize("row", decodable())
+def test_excerpt_is_a_slice_of_the_whole(row):
+    path = CORPORA / row["file"]
+    try:
+        mono, rate = decode(path)
+    except AudioError:
+        assert row["expected"] in ("decode_documented", "decode_or_flag")
+        return
+    n = len(mono)
+    # Odd samples, in the first and in later packets; all but the first; the very last.
+    for start, count in [(0, 1), (n // 3 | 1, n // 5 | 1), (1, None), (n - 1, 1), (n - 1, None)]:
+        if start < n:
+            stop = None if count is None else start + count
+            excerpt, _ = decode(path, offset=start / rate, duration=count and count / rate)
+            np.testing.assert_array_equal(excerpt, mono[start:stop][: n - start], strict=True)
+    assert reason_of(decode, path, offset=n / rate) == "empty"
+    with pytest.raises(AudioError, match="less than one sample"):
+        decode(path, duration=0.4 / rate)
+    assert reason_of(decode, path, offset=(n - 1) / rate, duration=3 / rate) == "truncated"
 
 
 def test_excerpt_borders_round_half_to_even(tmp_path):
@@ -765,6 +783,59 @@ def test_odd_names(tmp_path, name):
         decode(path)
     assert "\n" not in str(caught.value)
     str(caught.value).encode()  # printable anywhere: no lone surrogates
+
+
+@contextlib.contextmanager
+def failing_disk(path):
+    """Let reads from an open file fail, as those of a disk do, by both decoders."""
+    with open("/proc/self/mem", "rb") as nothing:  # noqa: PTH123, reading at address 0 is EIO
+        for entry in Path("/proc/self/fd").iterdir():
+            if entry.resolve() == path.resolve():
+                os.dup2(nothing.fileno(), int(entry.name))
+        yield
+
+
+@pytest.mark.parametrize("name", [name for name in SEVEN_CODECS if not name.endswith(".wma")])
+def test_disk_that_fails_is_not_a_damaged_file(name):
+    path = corpus("music") / name
+    iterator = blocks(path, block_samples=4096)
+    next(iterator)
+    with failing_disk(path), pytest.raises(OSError, match=re.escape(name)) as caught:
+        list(iterator)
+    assert caught.value.errno == errno.EIO
+    assert caught.value.filename == os.fspath(path)
+
+
+@pytest.mark.parametrize("name", SEVEN_CODECS)
+def test_disk_that_fails_while_the_decoder_opens_the_file(name, monkeypatch):
+    path = corpus("music") / name
+    library, function = (soundfile, "SoundFile") if sniff(path) == "soundfile" else (av, "open")
+    original = getattr(library, function)
+
+    def open_it(*arguments, **keywords):
+        with failing_disk(path):
+            return original(*arguments, **keywords)
+
+    # The file that libsndfile or PyAV is given stays open and fails; so does what is tried next.
+    monkeypatch.setattr(library, function, open_it)
+    for read in (probe, decode):
+        with pytest.raises(OSError, match=re.escape(name)) as caught:
+            read(path)
+        assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("name", [SEVEN_CODECS[i] for i in (1, 2, 3)])
+def test_disk_that_fails_kills_nobody_through_a_mapping(name, monkeypatch):
+    path = corpus("music") / name
+
+    def fail(*_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("mmap.mmap", None)
+    monkeypatch.setattr("os.pread", fail)
+    with pytest.raises(OSError, match=re.escape(name)) as caught:
+        decode(path)
+    assert caught.value.errno == errno.ESTALE
 
 
 @pytest.mark.parametrize("function", [sniff, probe, decode, list_of_blocks])

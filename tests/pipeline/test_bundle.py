@@ -6,16 +6,19 @@ import shutil
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile as sf
 
 from dsp import framing
-from pipeline import Bundle, audio, bundle
+from pipeline import Bundle, audio, bundle, stages
 from pipeline.bundle import BundleError
 from pipeline.bundling import write_bundle
 from pipeline.canary import CanaryError
+from pipeline.stages import Source
+from pipeline.transform import Transform
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_bundling import STANDARD, make_set
 from tests.pipeline.test_canary import an_ulp_more, changing, clear_caches, one_weight
@@ -107,6 +110,32 @@ def test_excerpts(made, clips):
     y, rate = audio.decode(clips / "b.flac", offset=0.1, duration=0.25)
     features = loaded.transform_file(clips / "b.flac", offset=0.1, duration=0.25)
     assert features.tobytes() == loaded.transform(y, sample_rate=rate).tobytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pyminiaudio__music.mp3", "pyminiaudio__music.m4a"),
+        *("audiofile__gs-16b-1c-16000hz.opus", "audiofile__gs-16b-1c-44100hz.aac"),
+    ],
+)
+def test_priming_is_the_same_by_every_route(made, corpora, name):
+    fs, folder = made["log_mel"]
+    path = corpora / "music" / name
+    transform = Transform.from_recipe(fs.recipe)
+    y, rate = audio.decode(path)
+    source = Source("x", name, hashlib.sha256(path.read_bytes()).hexdigest())
+    pieces = [
+        replace(source, duration=5001 / rate),
+        replace(source, offset=5001 / rate),
+    ]
+    decoded = stages.decode([source, *pieces], transform, root=path.parent)
+    assert decoded.signals[0].tobytes() == y.tobytes()
+    assert np.concatenate(decoded.signals[1:]).tobytes() == y.tobytes()
+    made_of_it = stages.represent(stages.resample(decoded, transform), transform).features[0]
+    assert transform.apply_file(path).tobytes() == made_of_it.tobytes()
+    served = Bundle.load(folder).transform_file(path)
+    assert served.tobytes() == fs.normalize(made_of_it).tobytes()
 
 
 def test_a_stream_gives_the_bits_of_the_whole(made, clips):

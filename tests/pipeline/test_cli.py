@@ -1,9 +1,10 @@
 import json
+import time
 
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, cli
+from pipeline import FeatureSet, audio, cli
 from pipeline.manifest import read_manifest
 from pipeline.recipe import Recipe
 from tests.conftest import REPOSITORY
@@ -142,7 +143,7 @@ def test_audio_that_moved(basilar, as_json, audio_folder, tmp_path):
     audio_folder.rename(tmp_path / "moved")
     code, _, err = basilar("build", LOG_MEL, "m.parquet", "--root", "root", "--workers", 1)
     assert code == 1
-    assert "No such file" in err
+    assert "is not there; mount it, or name where the audio is now with --audio-root" in err
     code, built = as_json("build", LOG_MEL, "m.parquet", "--root", "root", "--audio-root", "moved")
     assert code == 0
     assert built["clips"] == 12
@@ -162,9 +163,28 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
     assert basilar(*arguments, "--max-bad", "0.5")[0] == 0
 
 
+def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
+    original = audio.decode
+
+    def decode(path, **options):
+        if path.name == "05.wav":
+            time.sleep(3600)
+        return original(path, **options)
+
+    monkeypatch.setattr(audio, "decode", decode)
+    arguments = ("build", LOG_MEL, audio_folder, "--root", "root", "--workers", 1)
+    code, built = as_json(*arguments, "--clip-timeout", 1)
+    assert (code, built["clips"], built["quarantined"]) == (0, 11, 1)
+    _, shown = as_json("show", built["key"], "--root", "root")
+    (lost,) = shown["quarantine"]
+    assert (lost["id"], lost["reason"]) == ("c/05.wav", "timeout")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["build", LOG_MEL, "audio", "--root", "r", "--clip-timeout", "0"], "clip-timeout"),
+        (["build", LOG_MEL, "audio", "--root", "r", "--clip-timeout", "inf"], "must be above 0"),
         (["recipe", "missing.toml"], "missing.toml"),
         (["recipe"], "name a recipe file, or ask for --schema"),
         (

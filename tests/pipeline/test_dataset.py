@@ -225,20 +225,21 @@ def test_opening_imports_no_table_and_no_zarr(make):
 
 
 def test_a_million_clips_open_at_once(make, tmp_path):
-    """The index of a set, replaced by one of a million clips; its rows are not there."""
+    """The index of a set, replaced by one of a million clips that share its rows."""
     fs = make()
     n_clips = 1_000_000
     attributes = json.loads((fs.path / "zarr.json").read_bytes())
     attributes["attributes"]["basilar"]["clips"] = n_clips
     (fs.path / "zarr.json").write_text(json.dumps(attributes))
-    for name in ("start", "n_frames"):
+    numbers = np.arange(n_clips) % 50
+    for name, values in (("start", numbers), ("n_frames", 1 + numbers)):
         shutil.rmtree(fs.path / name)
-        store.write_array(fs.path / name, np.arange(1, n_clips + 1), ("clip",))
+        store.write_array(fs.path / name, values, ("clip",))
 
     def seconds():
         begin = time.perf_counter()
         opened = FeatureSet.open(fs.path)
-        assert opened.n_frames[-1] == opened._first_rows[-1] == n_clips == len(opened)
+        assert (opened.n_frames[-1], opened._first_rows[-1], len(opened)) == (50, 49, n_clips)
         opened.crops([0], [0], 1, normalize=True)
         return time.perf_counter() - begin
 

@@ -1,7 +1,10 @@
 """Whole builds: the promises about keys, digests, and what is computed again."""
 
+import ctypes
+import faulthandler
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,7 +17,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, engines
+from pipeline import FeatureSet, audio, engines
+from pipeline.artifacts import read_table
 from pipeline.keys import values_hash
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
@@ -97,7 +101,8 @@ def test_a_build_may_end_with_the_feature_set_and_without_mlflow(tmp_path, audio
     outcome = engines.run(planned, workers=1, log=False)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
-    assert {path.name for path in planned.root.iterdir()} == {"artifacts", "catalogue", "features"}
+    made = {path.name for path in planned.root.iterdir()}
+    assert made == {"artifacts", "catalogue", "features", ".lock"}
 
 
 def test_only_what_is_kept_stays(build, audio_folder):
@@ -345,3 +350,52 @@ def test_a_killed_build_is_finished_by_the_next(tmp_path, audio_folder, tracker)
     clean = Build(tmp_path / "clean", plan, tracker)
     assert engines.run(clean, workers=1).succeeded
     assert json.loads(out)["digest"] == FeatureSet.open(clean.store).digest
+
+
+def _refuse_memory():
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+    bytearray(2**28)
+
+
+DEADLY = {
+    "a/03.wav": (lambda: ctypes.string_at(0), "crashed", "died of signal 11 (SIGSEGV), twice"),
+    "b/04.wav": (lambda: os._exit(0), "crashed", "exited with status 0, twice"),
+    "c/05.wav": (lambda: time.sleep(3600), "timeout", "took longer than 2 s, twice"),
+    "a/06.wav": (_refuse_memory, "crashed", "ran out of memory, twice"),
+    "b/07.wav": (lambda: os.kill(os.getpid(), signal.SIGKILL), "crashed", "signal 9 (SIGKILL)"),
+}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
+    build, audio_folder, monkeypatch, workers
+):
+    manifest, _ = scan(audio_folder)
+    original = audio.decode
+
+    def decode(path, **options):
+        for name, (act, *_) in DEADLY.items():
+            if path == audio_folder / name:
+                faulthandler.disable()  # pytest's: it would print where
+                act()
+        return original(path, **options)
+
+    monkeypatch.setattr(audio, "decode", decode)
+    options = {"max_bad": 0.5, "shard_seconds": 2.0, "workers": workers}
+    outcome, planned = build(small(), manifest, clip_timeout=2.0, **options)
+    assert outcome.succeeded
+    monkeypatch.undo()
+    lost = read_table(planned.store / "quarantine.parquet").to_pylist()
+    assert {entry["id"] for entry in lost} == DEADLY.keys()
+    for entry in lost:
+        _, reason, message = DEADLY[entry["id"]]
+        assert (entry["stage"], entry["reason"]) == ("decode", reason)
+        assert message in entry["message"]
+    for name in DEADLY:
+        (audio_folder / name).unlink()
+    outcome, rest = build(small(), scan(audio_folder)[0], root="rest", **options)
+    assert outcome.succeeded
+    hurt, rest = FeatureSet.open(planned.store), FeatureSet.open(rest.store)
+    assert len(hurt) == len(rest) == 7
+    assert hurt.digest == rest.digest

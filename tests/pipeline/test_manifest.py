@@ -53,7 +53,7 @@ def test_hash_is_of_contents_ids_labels_splits_and_groups(audio_folder):
         {"id": "x"},
         {"label": "x"},
         {"split": "test"},
-        {"sha256": "0"},
+        {"sha256": "0" * 64},
         {"offset": 0.1},
     ]
     hashes = {hash_with(**change) for change in changes}

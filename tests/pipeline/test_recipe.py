@@ -48,7 +48,7 @@ representations = st.fixed_dictionaries(
     {"kind": st.sampled_from(sorted(k for k, v in KINDS.items() if issubclass(v, Framed)))},
     optional={
         "n_fft": st.integers(16, 8192),
-        "hop_length": st.integers(1, 4096),
+        "hop_length": st.integers(256, 4096),
         "window": st.sampled_from(["hann", "hamming", "blackman", "rectangular"]),
         "periodic": st.booleans(),
         "center": st.booleans(),
@@ -113,6 +113,12 @@ REFUSED = [
     ({"representation": {"kind": "log_mel", "floor": 0.0}}, "floor = 0.0 is refused"),
     ({"decode": {"channels": "all"}, "representation": MEL}, "decode.channels = 'all' is refused"),
     ({"decode": 3, "representation": MEL}, "decode = 3 is refused"),
+    ({"decode": {"max_seconds": 0}, "representation": MEL}, "decode.max_seconds = 0 is refused"),
+    (
+        {"decode": {"max_channels": 65}, "representation": MEL},
+        "max_channels = 65 is refused",
+    ),
+    ({"decode": {"max_mib": 0.5}, "representation": MEL}, "decode.max_mib = 0.5 is refused"),
     ({"resample": {"sample_rate": 0}, "representation": MEL}, "sample_rate = 0 is refused"),
     (
         {"representation": {"kind": "stft"}, "normalization": {"kind": "standard"}},

@@ -51,7 +51,7 @@ def catalogue(root, name):
     [
         (lambda v: v["recipe"]["representation"].update(n_mels=9), "the recipe hashes to"),
         (lambda v: v["op_versions"].update(resample=9), "the recipe hashes to"),
-        (lambda v: v.pop("op_versions"), "op_versions and recipe do not fit"),
+        (lambda v: v.pop("op_versions"), "it has no 'op_versions'"),
         (lambda v: v["op_versions"].pop("decode"), "the recipe hashes to"),
         (lambda v: v.update(key="0" * 32), "key, recipe, manifest and decoders do not fit"),
         (lambda v: v.update(decoders=["x 1"]), "key, recipe, manifest and decoders do not fit"),

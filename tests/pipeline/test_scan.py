@@ -1,7 +1,9 @@
 import csv
+import errno
 import json
 import os
 import shutil
+import signal
 import sqlite3
 
 import numpy as np
@@ -27,12 +29,19 @@ def settle(folder):
 
 
 @pytest.fixture
-def looks(monkeypatch):
-    """The files that were opened to be hashed and probed."""
-    seen = []
+def looks(monkeypatch, tmp_path):
+    """How many files were opened to be hashed and probed so far, by whichever process."""
+    log = tmp_path / "looks"
+    log.touch()
     original = scan_module._look
-    monkeypatch.setattr(scan_module, "_look", lambda file: seen.append(file) or original(file))
-    return seen
+
+    def look(file):
+        with log.open("a") as lines:
+            lines.write(f"{file}\n")
+        return original(file)
+
+    monkeypatch.setattr(scan_module, "_look", look)
+    return lambda: log.read_text().count("\n")
 
 
 def test_a_folder_becomes_a_sorted_manifest(audio_folder):
@@ -73,15 +82,17 @@ def test_a_real_folder(corpora):
         assert row["channels"] == int(expected[row["path"]]["channels"])
 
 
-def test_a_second_scan_opens_no_file(audio_folder, looks):
+def test_a_second_scan_opens_no_file(audio_folder, looks, monkeypatch):
     settle(audio_folder)
     first, _ = scan(audio_folder)
-    assert len(looks) == 12
-    second, _ = scan(audio_folder)
-    assert len(looks) == 12
+    assert looks() == 12
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fork", None)  # nothing is new: no process is started
+        second, _ = scan(audio_folder)
+    assert looks() == 12
     assert first.table.equals(second.table)
     scan(audio_folder, rehash=True)
-    assert len(looks) == 24
+    assert looks() == 24
 
 
 def test_touch_rename_and_move_change_no_content(audio_folder, tmp_path):
@@ -118,7 +129,7 @@ def test_a_file_that_has_just_changed_is_not_remembered(audio_folder, looks):
         os.utime(file)
     scan(audio_folder)
     scan(audio_folder)
-    assert len(looks) == 24
+    assert looks() == 24
 
 
 def test_labels_and_groups_from_paths(audio_folder):
@@ -339,7 +350,7 @@ def test_a_new_version_of_the_decoder_probes_again(audio_folder, looks, monkeypa
     scan(audio_folder)
     monkeypatch.setattr(audio, "VERSION", audio.VERSION + 1)
     scan(audio_folder)
-    assert len(looks) == 24
+    assert looks() == 24
 
 
 def test_reading_a_manifest_refuses_what_is_not_one(audio_folder, tmp_path):
@@ -365,8 +376,41 @@ def test_contents_of_some_files_or_of_all(audio_folder):
 def test_contents_are_looked_at_again_only_if_asked_to(audio_folder, looks):
     settle(audio_folder)
     scan(audio_folder)
-    looks.clear()
     contents(audio_folder)
-    assert looks == []
+    assert looks() == 12
     contents(audio_folder, rehash=True)
-    assert len(looks) == 12
+    assert looks() == 24
+
+
+def test_a_file_that_kills_the_prober_costs_itself_only(audio_folder, monkeypatch):
+    settle(audio_folder)
+    original = audio.probe
+
+    def probe(path, **options):
+        if path.name == "05.wav":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(path, **options)
+
+    monkeypatch.setattr(audio, "probe", probe)
+    hurt, _ = scan(audio_folder)
+    (row,) = (row for row in rows(hurt) if row["problem"])
+    assert row["path"] == "c/05.wav"
+    assert row["problem"] == "crashed: the decoder died of signal 9 (SIGKILL), twice"
+    monkeypatch.undo()
+    whole, _ = scan(audio_folder)  # what happened is not remembered
+    assert whole.column("problem") == [None] * 12
+    assert hurt.contents == whole.contents
+
+
+def test_a_disk_that_fails_for_a_moment_is_read_again(audio_folder, monkeypatch, tmp_path):
+    original = scan_module.hash_file
+
+    def hash_file(file):
+        if file.name == "05.wav" and not (tmp_path / "failed").exists():
+            (tmp_path / "failed").touch()
+            raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(file))
+        return original(file)
+
+    monkeypatch.setattr(scan_module, "hash_file", hash_file)
+    assert scan(audio_folder)[0].column("problem") == [None] * 12
+    assert (tmp_path / "failed").exists()

@@ -1,14 +1,23 @@
+import csv
+import ctypes
+import errno
+import faulthandler
+import os
+import signal
+import time
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import stages
+from pipeline import audio, stages
 from pipeline.artifacts import Quarantined, Waveforms
 from pipeline.keys import values_hash
 from pipeline.manifest import ManifestError
 from pipeline.recipe import Recipe
+from pipeline.retry import ATTEMPTS, retrying
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.stages import ChangedAudioError, Source
@@ -152,3 +161,123 @@ def test_values_that_the_stored_type_cannot_hold_are_quarantined(noise):
 def test_an_empty_shard(noise):
     shard = stages.represent(waveforms(), TRANSFORM)
     assert shard.contents == shard.features == []
+
+
+def deadly(monkeypatch, name, act):
+    """Let the decoder do something to the process when it reads the file of a name."""
+    original = audio.decode
+
+    def decode(path, **options):
+        if path.name == name:
+            faulthandler.disable()  # pytest's: it would print where
+            act(path)
+        return original(path, **options)
+
+    monkeypatch.setattr(audio, "decode", decode)
+
+
+def content_of(folder, path):
+    return next(clip.content for clip in sources(folder) if clip.path == path)
+
+
+def test_a_clip_that_kills_the_decoder_is_quarantined(audio_folder, monkeypatch):
+    deadly(monkeypatch, "05.wav", lambda _: ctypes.string_at(0))
+    decoded = stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder)
+    message = "the decoder died of signal 11 (SIGSEGV), twice"
+    assert decoded.quarantined == [
+        Quarantined(content_of(audio_folder, "c/05.wav"), "decode", "crashed", message)
+    ]
+    monkeypatch.undo()
+    others = [clip for clip in sources(audio_folder) if clip.path != "c/05.wav"]
+    alone = stages.decode(others, TRANSFORM, root=audio_folder)
+    assert (decoded.contents, decoded.checksums) == (alone.contents, alone.checksums)
+    for y, expected in zip(decoded.signals, alone.signals, strict=True):
+        np.testing.assert_array_equal(y, expected, strict=True)
+
+
+def test_a_clip_that_never_ends_is_quarantined(audio_folder, monkeypatch):
+    deadly(monkeypatch, "05.wav", lambda _: time.sleep(3600))
+    decoded = stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder, timeout=1.0)
+    (lost,) = decoded.quarantined
+    assert lost.reason == "timeout"
+    assert lost.message == "decoding took longer than 1 s, twice; --clip-timeout allows more"
+    assert len(decoded.contents) == 10
+
+
+def test_a_file_that_changes_and_kills_the_decoder_is_a_changed_file(
+    audio_folder, monkeypatch, tmp_path
+):
+    def shrink_and_die(path):
+        if (tmp_path / "tried").exists():  # the second child, too, had found it unchanged
+            os.truncate(path, 100)
+        (tmp_path / "tried").touch()
+        os.kill(os.getpid(), signal.SIGBUS)
+
+    deadly(monkeypatch, "05.wav", shrink_and_die)
+    with pytest.raises(ChangedAudioError, match=r"05\.wav has changed since it was scanned"):
+        stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder)
+
+
+@pytest.mark.parametrize("failures", [4, 5])
+def test_a_disk_that_fails_for_a_moment_is_read_again(
+    audio_folder, monkeypatch, tmp_path, failures
+):
+    calls = tmp_path / "calls"
+    calls.touch()
+
+    def fail(path):
+        with calls.open("a") as file:
+            file.write("x")
+        if len(calls.read_text()) <= failures:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
+
+    monkeypatch.setattr(stages, "retrying", partial(retrying, first_wait=0.001))
+    deadly(monkeypatch, "05.wav", fail)
+    if failures < ATTEMPTS:
+        decoded = stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder)
+        assert (len(decoded.contents), decoded.quarantined) == (11, [])
+    else:
+        with pytest.raises(OSError, match=r"05\.wav") as caught:
+            stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder)
+        assert caught.value.errno == errno.EIO
+    assert len(calls.read_text()) == min(failures + 1, ATTEMPTS)
+
+
+def test_caps_of_the_recipe_quarantine(audio_folder):
+    sf.write(audio_folder / "stereo.wav", np.zeros((2400, 2), np.float32), 8000, subtype="PCM_16")
+    capped = {"max_seconds": 0.8, "max_channels": 1}
+    recipe = {"decode": capped, "representation": {"kind": "log_mel"}}
+    clips = sources(audio_folder)
+    decoded = stages.decode(clips, Transform.from_recipe(recipe), root=audio_folder)
+    paths = {clip.content: clip.path for clip in clips}
+    lost = {paths[entry.content]: (entry.reason, entry.message) for entry in decoded.quarantined}
+    assert lost == {
+        "c/11.wav": ("too_long", "longer than 6400 samples: take excerpts or raise the limits"),
+        "stereo.wav": ("unsupported", "2 channels; the limit is 1"),
+    }
+
+
+def test_all_awkward_files_have_their_outcome_in_a_child(corpora):
+    """A scan and a decode of the whole folder: what each comes to in this process, and no other."""
+    root = corpora / "awkward"
+    with (root / "outcomes.csv").open(newline="", encoding="utf-8") as file:
+        expected = {row["file"].removeprefix("awkward/"): row for row in csv.DictReader(file)}
+    manifest, skipped = scan(root)
+    assert len(expected) == 129
+    problems = dict(zip(manifest.column("path"), manifest.column("problem"), strict=True))
+    assert problems.keys() | set(skipped) == expected.keys() | {"outcomes.csv"}
+    clips = [clip for shard in Plan(RECIPE, manifest).shards for clip in shard.sources]
+    decoded = stages.decode(clips, TRANSFORM, root=root, timeout=60)
+    paths = {clip.content: clip.path for clip in clips}
+    assert sorted([*decoded.contents, *(q.content for q in decoded.quarantined)]) == sorted(paths)
+    for content, y in zip(decoded.contents, decoded.signals, strict=True):
+        assert expected[paths[content]]["expected"].startswith("decode")
+        assert problems[paths[content]] is None
+        np.testing.assert_array_equal(y, audio.decode(root / paths[content])[0], strict=True)
+    for lost in decoded.quarantined:
+        with pytest.raises(audio.AudioError) as caught:
+            audio.decode(root / paths[lost.content])
+        assert (lost.reason, lost.message) == (caught.value.reason, caught.value.message)
+        said = expected[paths[lost.content]]["expected"]
+        allowed = {"reject", "reject_or_flag", "decode_or_flag", "decode_documented", lost.reason}
+        assert said in allowed

@@ -31,7 +31,7 @@ def test_a_build_survives_as_text(planned):
     again = build_of(planned.register())
     assert again.plan.key == planned.plan.key
     assert again.plan.shards == planned.plan.shards
-    for name in ("root", "tracking_uri", "keep", "max_bad", "store"):
+    for name in ("root", "tracking_uri", "keep", "max_bad", "clip_timeout", "store"):
         assert getattr(again, name) == getattr(planned, name)
     assert again.plan.manifest.root == planned.plan.manifest.root
 
@@ -175,6 +175,19 @@ def test_two_layouts_of_one_set_are_different_tasks(planned, tmp_path):
 def test_only_stages_can_be_kept(planned):
     with pytest.raises(ValueError, match="keep: resmple: allowed are decode, resample, represent"):
         Build(planned.root, planned.plan, "", ("resmple",))
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_clip_must_have_some_time(planned, seconds):
+    with pytest.raises(ValueError, match=r"clip timeout: .* must be above 0 and finite"):
+        replace(planned, clip_timeout=seconds)
+
+
+def test_the_time_of_a_clip_is_part_of_no_key(planned):
+    hasty = replace(planned, clip_timeout=0.5)
+    assert build_of(hasty.register()).clip_timeout == 0.5
+    assert hasty.plan.key == planned.plan.key
+    assert LogRun.of(hasty.register()).task_id == LogRun.of(planned.register()).task_id
 
 
 def test_a_model_that_is_to_be_registered_is_part_of_no_key(planned):

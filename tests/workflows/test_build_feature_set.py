@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from workflows.build_feature_set import BuildFeatureSet
 
 RECIPE = str(REPOSITORY / "params" / "log_mel.toml")
 
@@ -147,3 +148,10 @@ def test_the_environment_names_the_tracker(manifest, tmp_path, tracker):
     known = json.loads(marker.read_text())
     assert (known["uri"], known["registered_as"]) == (tracker, "workflow@latest-one")
     assert known["run_id"]
+
+
+def test_the_time_of_a_clip_is_no_part_of_the_workflows_identity(manifest, tmp_path):
+    said = {"recipe": RECIPE, "manifest": str(manifest), "root": str(tmp_path / "root")}
+    hasty = BuildFeatureSet(**said, clip_timeout=5.0)
+    assert hasty.planned.clip_timeout == 5.0
+    assert hasty.task_id == BuildFeatureSet(**said).task_id

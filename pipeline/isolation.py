@@ -1,0 +1,283 @@
+"""Work on untrusted bytes, in forked children whose death costs one item only.
+
+Decoders are C code: what a damaged or hostile file does to them cannot be caught as an exception.
+Here a child works through items one after the other and sends each result as a line of JSON, so
+that the parent knows at which item it died or took too long. That item is tried once more, first in
+a fresh child, and given up after that; the items behind it go on. Long signals go through memory
+that parent and children share.
+
+Children are forked, not spawned: a fork takes milliseconds, and everything is imported in it.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import mmap
+import os
+import resource
+import select
+import signal
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+CLIP_TIMEOUT = 600.0  # seconds, for one item and attempt
+
+_OUT_OF_MEMORY = 121  # exit status of a child that Python refused memory
+_PR_SET_PDEATHSIG = 1
+_ALIGNMENT = 64  # bytes
+
+T = TypeVar("T")
+_forking = threading.Lock()  # else a child of another thread keeps the end of this one's pipe open
+_libc = ctypes.CDLL(None)
+
+
+class Lost(NamedTuple):
+    """What became of an item that two children died of, or took too long for."""
+
+    reason: Literal["crashed", "timeout"]
+    message: str
+
+
+def isolated(
+    work: Callable[[Iterable[T]], Iterator[Any]],
+    items: Sequence[T],
+    *,
+    children: int = 1,
+    timeout: float = CLIP_TIMEOUT,
+    known: Sequence[type[Exception]] = (),
+) -> Iterator[tuple[int, Any]]:
+    """Yield the index of each item and its result, as they come; with one child in order.
+
+    `work` runs in each child: it is given the items that are left to the child, and yields one
+    result for each, which JSON can say. A result is a `Lost` if the child died or took more than
+    `timeout` seconds twice. To run out of memory is to die: which of the two it comes to is up to
+    the kernel.
+
+    What `work` raises is raised here: OSError as it was, errors `known` from their arguments, any
+    other as a RuntimeError with its traceback. Raises OSError if no child can be forked.
+
+    >>> list(isolated(lambda items: (2 * item for item in items), [1, 2, 3]))
+    [(0, 2), (1, 4), (2, 6)]
+    """
+    indices = [deque(range(k, len(items), children)) for k in range(min(children, len(items)))]
+    failed: dict[int, str] = {}
+    running: list[_Child] = []
+    try:
+        running += [_Child(work, items, left) for left in indices]
+        while running:
+            child, ready = _next(running, timeout)
+            if ready:
+                results, failure = child.receive()
+            else:
+                results, failure = [], Lost("timeout", f"decoding took longer than {timeout:g} s")
+            for index, message in results:
+                if "error" in message:
+                    raise _rebuilt(message, known)
+                yield index, message["result"]
+            if failure is None:
+                continue
+            running.remove(child)
+            child.end()
+            if not child.left:
+                continue
+            index = child.left[0]
+            if index in failed:
+                child.left.popleft()
+                both = dict.fromkeys((failed[index], failure.message))
+                said = f"{failure.message}, twice" if len(both) == 1 else ", then ".join(both)
+                yield index, failure._replace(message=said)
+            failed[index] = failure.message
+            if child.left:
+                running.append(_Child(work, items, child.left))
+    finally:
+        for child in running:
+            child.end()
+
+
+class _Child:
+    """A forked process that works through the items `left` to it, and what it says."""
+
+    def __init__(
+        self, work: Callable[[Iterable[T]], Iterator[Any]], items: Sequence[T], left: deque[int]
+    ) -> None:
+        self.left = left
+        self._said = b""
+        parent = os.getpid()
+        with _forking, warnings.catch_warnings():
+            # Python warns of forks of processes with threads: another thread may hold a lock that
+            # nobody releases in the child. The child does nothing but decode, takes no lock that
+            # others hold (C's allocator and Python's own are fit to be forked), logs and prints
+            # nothing, and leaves without cleaning up.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pipe, write = os.pipe()
+            try:
+                self.pid = os.fork()
+            except OSError:
+                os.close(self.pipe)
+                os.close(write)
+                raise
+            if self.pid == 0:
+                _serve(work, (items[i] for i in left), write, parent)
+            os.close(write)
+        self.since = time.monotonic()
+
+    def receive(self) -> tuple[list[tuple[int, Any]], Lost | None]:
+        """The results that have come, by index, and how the child ended if it did."""
+        more = os.read(self.pipe, 1 << 16)
+        *lines, self._said = (self._said + more).split(b"\n")
+        results = [(self.left.popleft(), json.loads(line)) for line in lines]
+        if lines:
+            self.since = time.monotonic()
+        return results, None if more else Lost("crashed", self._death())
+
+    def end(self) -> None:
+        """Kill the child if it still runs, and forget it."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            self._reap()
+        os.close(self.pipe)
+
+    def _death(self) -> str:
+        # Its pipe is closed, so it is dead or about to be.
+        status = os.waitstatus_to_exitcode(self._reap())
+        if status == _OUT_OF_MEMORY:
+            return "the decoder ran out of memory"
+        if status >= 0:
+            return f"the decoder exited with status {status}"
+        try:
+            return f"the decoder died of signal {-status} ({signal.Signals(-status).name})"
+        except ValueError:  # a real-time signal
+            return f"the decoder died of signal {-status}"
+
+    def _reap(self) -> int:
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        return status
+
+
+def _next(children: list[_Child], timeout: float) -> tuple[_Child, bool]:
+    """The next child to look after, and whether it has said something; else its time is up."""
+    poll = select.poll()
+    for child in children:
+        poll.register(child.pipe, select.POLLIN)
+    oldest = min(children, key=lambda child: child.since)
+    wait = max(0.0, oldest.since + timeout - time.monotonic())
+    ready = {pipe for pipe, _ in poll.poll(wait * 1000)}
+    for child in children:
+        if child.pipe in ready:
+            return child, True
+    return oldest, False
+
+
+def _serve(
+    work: Callable[[Iterable[T]], Iterator[Any]], items: Iterable[T], pipe: int, parent: int
+) -> NoReturn:
+    """The whole life of a child."""
+    status = 1
+    try:
+        _settle(parent)
+        for result in work(items):
+            _send(pipe, {"result": result})
+        status = 0
+    except MemoryError:
+        status = _OUT_OF_MEMORY
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            _send(pipe, _described(error))
+    finally:
+        os._exit(status)
+
+
+def _settle(parent: int) -> None:
+    """Cut a child off from what its parent was about, and make it the first to go."""
+    gc.freeze()  # a collection would write to, and so copy, all pages of the parent's objects
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent takes it, and ends its children
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before it could be asked to take its child along
+        os._exit(1)
+
+
+def _send(pipe: int, message: dict[str, Any]) -> None:
+    _write(pipe, json.dumps(message).encode() + b"\n")
+
+
+def _write(file: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _described(error: BaseException) -> dict[str, Any]:
+    """An error in words that JSON has."""
+    arguments = list(error.args)
+    if isinstance(error, OSError):
+        named = [] if error.filename is None else [os.fsdecode(error.filename)]
+        arguments = [error.errno, error.strerror, *named] if error.errno else [str(error)]
+    name = "OSError" if isinstance(error, OSError) else type(error).__name__
+    text = "".join(traceback.format_exception(error))
+    return {"error": name, "arguments": [a if _plain(a) else str(a) for a in arguments], "at": text}
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | None)
+
+
+def _rebuilt(message: dict[str, Any], known: Sequence[type[Exception]]) -> Exception:
+    """The error that a child described."""
+    kinds: list[type[Exception]] = [OSError, *known]
+    for kind in kinds:
+        if kind.__name__ == message["error"]:
+            return kind(*message["arguments"])
+    return RuntimeError(f"an error in the process that decodes:\n{message['at']}")
+
+
+class SharedSamples:
+    """float32 signals that children write and their parent maps; a context manager.
+
+    In memory, or in a nameless temporary file where the system has no such memory.
+    """
+
+    def __enter__(self) -> Self:
+        if hasattr(os, "memfd_create"):
+            self._file = os.memfd_create("basilar")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self._file = os.dup(file.fileno())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def put(self, y: NDArray[np.float32]) -> int:
+        """Append float32 (samples,), in a child: the byte where it begins."""
+        # Behind whatever a child that died left there.
+        begin = -(-os.fstat(self._file).st_size // _ALIGNMENT) * _ALIGNMENT
+        os.lseek(self._file, begin, os.SEEK_SET)
+        _write(self._file, np.ascontiguousarray(y).data.cast("B"))
+        return begin
+
+    def signals(self, places: Sequence[tuple[int, int]]) -> list[NDArray[np.float32]]:
+        """The signals at places (first byte, samples), read-only; they outlive the context."""
+        if not places:
+            return []
+        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+        mapped = mmap.mmap(self._file, 0, flags=flags, prot=mmap.PROT_READ)
+        return [np.frombuffer(mapped, np.float32, count, begin) for begin, count in places]
