@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: FUZZ_SECONDS ?= 600 demo test torture fuzz check bits bench-dsp bench-load clean bench-build
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test torture fuzz check bits bench-dsp bench-load bench-build clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
