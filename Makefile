@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test torture fuzz check bits bench-dsp bench-load clean
+.PHONY: demo test torture fuzz check bits bench-dsp bench-load bench-build clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -39,6 +39,9 @@ bench-dsp: $(READY)  ## Representations against peers
 
 bench-load: $(READY)  ## Training reads against peers
 	$(BIN)/python -m benchmarks.load
+
+bench-build: $(READY)  ## Builds against peers, and of ever more clips
+	$(BIN)/python -m benchmarks.build
 
 clean:  ## Remove the environment and the demo
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
