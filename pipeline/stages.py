@@ -190,7 +190,8 @@ def represent(waveforms: Waveforms, transform: Transform) -> Represented:
             out.quarantined.append(Quarantined(content, "representation", "empty", message))
     features = transform.represent([waveforms.signals[i] for i in usable])
     for i, stored in zip(usable, features, strict=True):
-        described = moments(stored, pivot=kind.pivot)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
+            described = moments(stored, pivot=kind.pivot)
         if not np.isfinite(described).all():
             message = f"the {kind.kind} has values that {stored.dtype} cannot hold"
             out.quarantined.append(

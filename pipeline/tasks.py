@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, canary, locks, running, stages
+from pipeline import artifacts, audio, canary, locks, running, stages
 from pipeline.artifacts import Waveforms
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
@@ -82,8 +82,12 @@ class Build:
 
     def guard(self) -> list[str]:
         """Check that this process computes what it should: the warnings. Raises CanaryError."""
-        decoders = set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
-        return canary.guard(self.plan.recipe, decoders=decoders, catalogue=self.root / "catalogue")
+        catalogue = self.root / "catalogue"
+        return canary.guard(self.plan.recipe, decoders=self._decoders, catalogue=catalogue)
+
+    @cached_property
+    def _decoders(self) -> set[audio.Decoder]:
+        return set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
 
     def register(self, *, scheduler: str = "") -> str:
         """Enter recipe and manifest into the root's catalogue and return the build as text.
@@ -93,10 +97,11 @@ class Build:
         killed builds left is removed if no other is at work. Raises CanaryError, before anything is
         written.
         """
-        self.guard()
+        canary.guard(self.plan.recipe, decoders=self._decoders)
         with contextlib.suppress(locks.BusyError), locks.alone(self.root):
             artifacts.sweep(self.root)
         locks.enter(self.root)
+        self.guard()
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
         if not file.exists():

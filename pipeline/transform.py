@@ -100,13 +100,14 @@ class Transform:
     def represent(self, signals: Signals) -> Features:
         """The representation of signals at the recipe's rate, in the stored dtype.
 
-        Each must have at least one frame. A value too large for the dtype becomes infinite.
+        Each must have at least one frame. A value too large for the dtype becomes infinite, and
+        what is computed from that NaN.
         """
         kind = self.recipe.representation
-        if isinstance(kind, Framed) and kind.dither:
-            signals = [dither(y, amplitude=kind.dither / kind.scale) for y in signals]
-        features = kind.compute(signals, sample_rate=self.sample_rate) if signals else []
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if isinstance(kind, Framed) and kind.dither:
+                signals = [dither(y, amplitude=kind.dither / kind.scale) for y in signals]
+            features = kind.compute(signals, sample_rate=self.sample_rate) if signals else []
             return [x.astype(kind.stored_dtype(), copy=False) for x in features]
 
 
