@@ -126,6 +126,11 @@ class Build:
                 "dask": self.dask,
             }
         )
+        if not self.store.exists():
+            # Here, and not again in each of the processes that tasks are forked into.
+            import pandas  # noqa: F401  # PyArrow does so when it makes a table
+
+            from pipeline import store  # noqa: F401
         running.begin(
             self.root,
             text,
