@@ -9,10 +9,19 @@
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
+    ROOT/running/ID.json                  builds at work (`pipeline.running`)
+    ROOT/latest/NAME.json                 the newest feature set of a recipe (`workflows.nightly`)
+    ROOT/.lock                            who is at work (`pipeline.locks`)
 
-Existence means complete: everything is written to a temporary sibling and renamed. What must
-survive a power cut is fsynced before the rename, and its folder after it. Two writers of one
-artifact write equal bytes; the later one discards its copy.
+Existence means complete: everything is written to a temporary sibling and renamed, so a killed
+process leaves nothing but temporaries, which the next build sweeps. Two writers of one artifact
+write equal values; the later one discards its copy.
+
+After a power cut, whatever was not fsynced may be there, or not, or in part, in any order. So what
+is durable is fsynced first, files and the folders that name them, linked ones too; then comes the
+rename, then the fsync of the parent, and of the parents it has made. A durable folder is removed by
+a rename and an fsync of the parent, before any of its files goes. The rest is temporary, and known
+by a checksum over all that it holds.
 """
 
 import errno
@@ -38,6 +47,8 @@ CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32
 _CHECKED_AT_ONCE = 1 << 22  # samples
 _READ_AT_ONCE = 1 << 20  # bytes
+_ASIDE = ".damaged"
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp(\.\w+)?")
 
 
 class Quarantined(NamedTuple):
@@ -82,7 +93,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     The block makes a file, replacing what was there, or a folder, which is discarded if `path`
     exists by then. An OSError of the block or of the file system names `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
@@ -103,25 +114,69 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
     finally:
-        remove(temporary)
+        remove(temporary, durable=False)
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there; a folder disappears at once."""
+def remove(path: Path, *, durable: bool = True) -> None:
+    """Remove a file or a folder, if it is there; a folder disappears at once.
+
+    Without `durable` a power cut may bring back parts of a folder, which must be known by their
+    name or checksum.
+    """
     if path.is_dir():
         grave = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             path.rename(grave)
         except FileNotFoundError:
             return
+        if durable:
+            fsync_folder(path.parent)
         shutil.rmtree(grave, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
+def leftovers(root: Path) -> Iterator[Path]:
+    """What killed processes left under a root: temporaries, and what repairs have replaced."""
+    yield from root.glob(".repair-*")
+    for path in _hidden(root):
+        if _TEMPORARY.fullmatch(path.name) or (path.name.endswith(_ASIDE) and _of(path).exists()):
+            yield path
+
+
+def sweep(root: Path) -> None:
+    """Remove what killed processes left under a root. Nothing else may be at work there."""
+    put_back(root)
+    for path in list(leftovers(root)):
+        remove(path, durable=False)
+
+
+def put_back(root: Path) -> None:
+    """Put what repairs moved aside and could not replace where it was."""
+    for path in list(_hidden(root)):
+        if path.name.endswith(_ASIDE) and not _of(path).exists():
+            path.rename(_of(path))
+
+
+def aside(path: Path) -> Path:
+    """Where a repair moves a damaged folder until another is in its place."""
+    return path.with_name(f".{path.name}{_ASIDE}")
+
+
+def _of(path: Path) -> Path:
+    """Where what was moved aside comes from."""
+    return path.with_name(path.name[1:].removesuffix(_ASIDE))
+
+
+def _hidden(root: Path) -> Iterator[Path]:
+    folders = ("artifacts/*", "catalogue/*", "features", "runs", "results", "running", "latest")
+    for folder in folders:
+        yield from root.glob(f"{folder}/.*")
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write a JSON file, replacing what was there."""
-    with replacing(path) as temporary:
+    with replacing(path, durable=durable) as temporary:
         temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
@@ -323,6 +378,14 @@ def _crc_of(files: dict[str, Checksum]) -> int:
     return zlib.crc32(json.dumps(files, sort_keys=True).encode())
 
 
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in, and put their entries on the disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
 def _fsync(path: Path) -> None:
     """Put a file, or all files and folders below a folder, on the disk."""
     if not path.is_dir():
@@ -342,5 +405,7 @@ def fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         os.close(descriptor)

@@ -376,9 +376,9 @@ class _SoundFile:
 
     def skip_to(self, start: int) -> None:
         # Exact only where each sample has its place, and in FLAC. Others decode from the beginning,
-        # and so does FLAC behind an ID3 tag, in which libsndfile seeks to wrong places.
-        tagged = self.found.format == "flac" and self.found.start
-        if start and not self.lossy and not tagged:
+        # and so do FLAC behind an ID3 tag and damaged ALAC, which libsndfile seeks wrongly.
+        astray = self.codec == "alac" or (self.found.format == "flac" and self.found.start)
+        if start and not self.lossy and not astray:
             with self._going_on():
                 self.position = self._file.seek(min(start, self._frames))
 
@@ -480,7 +480,7 @@ class _FFmpeg:
         if not seconds and len(container.streams) == 1:  # else it may be the picture's
             seconds = (container.duration or 0) / 1e6
         if self.found.format not in _NO_LENGTH and 0 < seconds < 1e6:
-            self.claimed = round(seconds * self.rate)
+            self.claimed = round(seconds * self.rate) or None
 
     def _check_frame(self, frame: Any) -> None:
         # Raw FLAC frames carry their place: FFmpeg drops a damaged one without a word.

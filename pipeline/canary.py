@@ -145,7 +145,7 @@ def guard(
     stages += [f"resample {recipe.resample.method}", f"representation {kind.kind}"]
     if isinstance(kind, Framed) and (kind.remove_dc or kind.preemphasis):
         stages += ["representation conditioned"]
-    found = [_check_packaged(name) for name in stages]
+    found = [check(name) for name in stages]
     if catalogue is not None:
         file = catalogue / "canaries" / f"{recipe_hashes(recipe)['normalization']}.json"
         found += _check_kept(recipe, file)
@@ -158,7 +158,8 @@ def _packaged() -> Any:
 
 
 @cache
-def _check_packaged(name: str) -> str:
+def check(name: str) -> str:
+    """Compare one of `names` with `canaries.json`, as `compared` does. Raises CanaryError."""
     return compared(
         name,
         Canary.of(_compute(name)),
@@ -288,7 +289,7 @@ def main(arguments: list[str]) -> int:
     failed = False
     for name, _ in names():
         try:
-            print(f"{name:30} {_check_packaged(name) or 'identical'}")
+            print(f"{name:30} {check(name) or 'identical'}")
         except CanaryError as error:
             failed = True
             print(f"{name:30} FAILED {error}")

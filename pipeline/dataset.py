@@ -72,14 +72,17 @@ class FeatureSet:
     def open(
         cls, path: str | PathLike[str], *, access: Access = "auto", memory_limit: int | None = None
     ) -> "FeatureSet":
-        """Open `KEY.zarr`.
+        """Open `KEY.zarr`, or what `ROOT/latest/NAME.json` points to now.
 
         `access` is `map` (memory-mapped), `read`, or `auto`: mapped if the set fits into
         `memory_limit` bytes (left out: half of what this process may use).
         Raises FileNotFoundError, ValueError if it is another Zarr store, or DamagedArtifactError,
         also later, where what the store says of itself cannot be.
         """
-        return cls(Path(path), access, memory_limit)
+        path = Path(path)
+        if path.suffix == ".json":
+            path = path.absolute().parents[1] / "features" / f"{read_json(path)['key']}.zarr"
+        return cls(path, access, memory_limit)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FeatureSet, (self.path, self.access, self.memory_limit, self._selected)

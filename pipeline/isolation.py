@@ -195,6 +195,7 @@ def _serve(
 
 def _settle(parent: int) -> None:
     """Cut a child off from what its parent was about, and make it the first to go."""
+    os.dup2(2, 1)  # libsndfile prints what it thinks of damaged ALAC
     gc.freeze()  # a collection would write to, and so copy, all pages of the parent's objects
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):

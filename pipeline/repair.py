@@ -8,7 +8,7 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import artifacts, engines, recover
+from pipeline import artifacts, engines, locks, recover
 from pipeline.recover import Record
 from pipeline.tasks import Build
 from pipeline.verify import Verified
@@ -38,18 +38,21 @@ def repair(
     root = root.absolute()
     record = recover.of_root(root, verified.key)
     scratch = root / f".repair-{record.key}"
-    artifacts.remove(scratch)
-    try:
-        build, computed = _prepare(root, scratch, record, verified, audio_root)
-        _build(build, record, workers)
-        for name in computed:
-            part = Path("artifacts", "representation", name)
-            _replace(scratch / part, root / part)
-        _replace(build.store, root / "features" / build.store.name)
-        for file in (scratch / "catalogue").glob("*/*"):
-            file.replace(root / file.relative_to(scratch))
-    finally:
-        artifacts.remove(scratch)
+    with locks.session(root):
+        locks.enter(root)
+        with locks.sole(root, scratch.name):
+            artifacts.remove(scratch)
+            try:
+                build, computed = _prepare(root, scratch, record, verified, audio_root)
+                _build(build, record, workers)
+                for name in computed:
+                    part = Path("artifacts", "representation", name)
+                    _replace(scratch / part, root / part)
+                _replace(build.store, root / "features" / build.store.name)
+                for file in (scratch / "catalogue").glob("*/*"):
+                    file.replace(root / file.relative_to(scratch))
+            finally:
+                artifacts.remove(scratch)
     return Repaired(computed, len(build.plan.shards) - len(computed), record.digest)
 
 
@@ -126,7 +129,7 @@ def _link(root: Path, folder: Path, scratch: Path) -> None:
 
 def _replace(new: Path, old: Path) -> None:
     """Put `new` in the place of `old`, which is moved aside until it is there."""
-    aside = old.with_name(f".{old.name}.damaged")
+    aside = artifacts.aside(old)
     artifacts.remove(aside)
     if old.exists():
         old.rename(aside)

@@ -13,7 +13,7 @@ A clip or a shard may be longer than memory: samples and features lie in nameles
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,9 +75,11 @@ def decode(
     root: Path,
     folder: Path | None = None,
     timeout: float = CLIP_TIMEOUT,
+    tell: Callable[[int, int], None] = lambda done, quarantined: None,
 ) -> Waveforms:
     """Decode clips below `root` to one channel at their own rate, each within `timeout` seconds.
 
+    `tell` hears after each clip how many are done, and how many of them are quarantined.
     Raises OSError for a file that cannot be read, ChangedAudioError for one whose content changed.
     """
     if not root.is_dir():
@@ -110,6 +112,7 @@ def decode(
                 out.sample_rates.append(rate)
                 out.sources.append((rate, place.samples))
                 out.checksums.append((place.crc32,))
+            tell(i + 1, len(out.quarantined))
         out.signals = spool.signals(places)
     out.seconds = {"decode": time.perf_counter() - started}
     return out
@@ -207,7 +210,8 @@ def represent(
             out.quarantined.append(Quarantined(content, "representation", "empty", message))
     features = transform.represent([waveforms.signals[i] for i in usable], empty=room(folder))
     for i, stored in zip(usable, features, strict=True):
-        described = moments(stored, pivot=kind.pivot)
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
+            described = moments(stored, pivot=kind.pivot)
         if not np.isfinite(described).all():
             message = f"the {kind.kind} has values that {stored.dtype} cannot hold"
             out.quarantined.append(

@@ -131,7 +131,7 @@ def _shard_histogram(
     shard: ShardTables, clips: pa.Table, weights: NDArray[np.int64], grid: Grid, folder: Path
 ) -> NDArray[np.int64]:
     """The histogram of a shard's clips, each counted as often as its weight says."""
-    kept = folder / f"{hash_of('histogram', shard=shard.key, weights=weights.tolist())}.npy"
+    kept = folder / histogram_name(shard.key, weights.tolist())
     if kept.exists():
         loaded: NDArray[np.int64] = np.load(kept, allow_pickle=False)
         return loaded
@@ -151,6 +151,11 @@ def _shard_histogram(
     with replacing(kept) as temporary, temporary.open("wb") as file:
         np.save(file, histogram, allow_pickle=False)
     return histogram
+
+
+def histogram_name(shard_key: str, weights: list[int]) -> str:
+    """The file that keeps the histogram of a shard whose clips are counted so often."""
+    return f"{hash_of('histogram', shard=shard_key, weights=weights)}.npy"
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:

@@ -137,7 +137,11 @@ def _log_once(
         with FileLock(folder / ".lock"):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment = _experiment(client, (folder / "artifacts") if embedded else None)
-            run_id = _finished(client, experiment, tag) or _log(client, experiment, name, fill)
+            # Who logs to the embedded tracker has this lock: what is not finished never will be.
+            patience = 0 if embedded else _UNFINISHED_SECONDS
+            run_id = _finished(client, experiment, tag, patience) or _log(
+                client, experiment, name, fill
+            )
             if then is not None:
                 then(client, run_id)
             return run_id
@@ -183,12 +187,15 @@ def _failed(uri: str, error: Exception) -> TrackerError:
     return TrackerError(f"{uri}: {type(error).__name__}: {said}")
 
 
-def _finished(client: MlflowClient, experiment: str, tag: RunTag) -> str | None:
-    """The id of the run that has `tag`, if it is there; one that was cut off is deleted."""
+def _finished(client: MlflowClient, experiment: str, tag: RunTag, patience: float) -> str | None:
+    """The id of the run that has `tag`, if it is there.
+
+    One that was not finished within `patience` seconds was cut off, and is deleted.
+    """
     for run in client.search_runs([experiment], f"tags.`{tag.key}` = '{tag.value}'"):
         if run.info.status == "FINISHED":
             return str(run.info.run_id)
-        if time.time() - run.info.start_time / 1000 < _UNFINISHED_SECONDS:
+        if time.time() - run.info.start_time / 1000 < patience:
             raise TrackerError(f"run {run.info.run_id} is being logged by another process")
         client.delete_run(run.info.run_id)
     return None

@@ -119,27 +119,27 @@ class Transform:
     def represent(self, signals: Signals, *, empty: Empty = np.empty) -> Features:
         """The representation of signals at the recipe's rate, in the stored dtype.
 
-        Each must have at least one frame. A value too large for the dtype becomes infinite. `empty`
-        makes the arrays (`pipeline.scratch`).
+        Each must have at least one frame. A value too large for the dtype becomes infinite, and
+        what is computed from that NaN. `empty` makes the arrays (`pipeline.scratch`).
         """
         if not signals:
             return []
         kind, dtype = self.recipe.representation, self.recipe.representation.stored_dtype()
-        if isinstance(kind, Framed) and kind.dither:
-            dithered = rows_of([y.size for y in signals], 1, np.float32, empty=empty)
-            amplitude = kind.dither / kind.scale
-            signals = [
-                dither(y, amplitude=amplitude, out=x[:, 0])
-                for y, x in zip(signals, dithered, strict=True)
-            ]
-        features = kind.compute(signals, sample_rate=self.sample_rate, empty=empty)
-        if features[0].dtype == dtype:
-            return features
-        stored = rows_of([len(x) for x in features], kind.columns(), dtype, empty=empty)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if isinstance(kind, Framed) and kind.dither:
+                dithered = rows_of([y.size for y in signals], 1, np.float32, empty=empty)
+                amplitude = kind.dither / kind.scale
+                signals = [
+                    dither(y, amplitude=amplitude, out=x[:, 0])
+                    for y, x in zip(signals, dithered, strict=True)
+                ]
+            features = kind.compute(signals, sample_rate=self.sample_rate, empty=empty)
+            if features[0].dtype == dtype:
+                return features
+            stored = rows_of([len(x) for x in features], kind.columns(), dtype, empty=empty)
             for x, cast in zip(features, stored, strict=True):
                 cast[...] = x  # through a buffer
-        return stored
+            return stored
 
 
 class Stream:

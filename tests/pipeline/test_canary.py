@@ -25,7 +25,7 @@ def forget():
 
 
 def clear_caches():
-    canary._check_packaged.cache_clear()
+    canary.check.cache_clear()
     canary._check_kept.cache_clear()
 
 
@@ -176,7 +176,7 @@ def test_a_cached_rerun_is_guarded(planned, monkeypatch):
 
 def test_only_the_decoders_of_the_data_are_asked(planned, monkeypatch):
     asked = []
-    monkeypatch.setattr(canary, "_check_packaged", lambda name: asked.append(name) or "")
+    monkeypatch.setattr(canary, "check", lambda name: asked.append(name) or "")
     planned().guard()
     assert asked == [
         *(f"decode {codec}" for codec in ("wav", "flac", "mp3", "ogg")),

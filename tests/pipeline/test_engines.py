@@ -101,7 +101,8 @@ def test_a_build_may_end_with_the_feature_set_and_without_mlflow(tmp_path, audio
     outcome = engines.run(planned, workers=1, log=False)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
-    assert {path.name for path in planned.root.iterdir()} == {"artifacts", "catalogue", "features"}
+    made = {path.name for path in planned.root.iterdir()}
+    assert made == {"artifacts", "catalogue", "features", "running", ".lock"}
 
 
 def test_only_what_is_kept_stays(build, audio_folder):

@@ -235,11 +235,12 @@ def test_forking_beside_threads_warns_nobody_and_keeps_no_pipe_open():
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from pipeline.isolation import isolated
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be inherited as ignored
 def work(items):
     for item in items:
-        print(os.getpid(), flush=True)
+        print(os.getpid(), file=sys.stderr, flush=True)
         time.sleep(3600)
         yield 0
 list(isolated(work, [0]))
@@ -263,12 +264,11 @@ def ends(pid):
 def test_no_child_outlives_its_parent(number):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
     )
-    child = int(parent.stdout.readline())
+    child = int(parent.stderr.readline())
     if number == signal.SIGINT:  # as a terminal sends it: to the whole group
         os.killpg(parent.pid, number)
     else:

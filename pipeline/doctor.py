@@ -1,0 +1,240 @@
+"""Whether Basilar works here: libraries, decoders, canaries, file system, tracker."""
+
+import contextlib
+import fcntl
+import io
+import os
+import platform
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from pipeline import artifacts, audio, canary, locks
+from pipeline.transform import Transform
+
+State = Literal["ok", "warning", "failed"]
+LIBRARIES = (
+    *("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "luigi", "zarr"),
+    *("numcodecs", "google-crc32c", "pandas", "pyarrow", "filelock", "mlflow", "typer", "rich"),
+)
+# What libsndfile and FFmpeg must be able to read, by their own names for it.
+SNDFILE = ("WAV", "W64", "RF64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
+FFMPEG = (
+    *("aac", "alac", "wmav2", "opus", "vorbis", "flac", "mp3", "ac3", "ape", "wavpack", "tta"),
+    "amrnb",
+)
+_LITTLE_SPACE = 1 << 30  # bytes
+_TIMEOUT = 3.0  # seconds
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried: what came of it, and what to do unless it is ok."""
+
+    name: str
+    state: State
+    message: str
+
+
+def checks(root: Path | None = None, tracking_uri: str = "") -> Iterator[Check]:
+    """Try everything, one after the other: with a root, its file system; with a URI, its tracker.
+
+    >>> next(iter(checks())).name
+    'python'
+    """
+    yield _python()
+    yield _libraries()
+    yield from _decoders()
+    yield from _canaries()
+    if root is not None:
+        yield from _root(root)
+    if tracking_uri:
+        yield _tracker(tracking_uri)
+
+
+def _python() -> Check:
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    said = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
+    if supported:
+        return Check("python", "ok", said)
+    return Check("python", "warning", f"{said}: tested are 3.11, 3.12 and 3.13; install one")
+
+
+def _libraries() -> Check:
+    found, missing = [], []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        said = f"{', '.join(missing)} missing: pip install basilar again"
+        return Check("libraries", "failed", said)
+    return Check("libraries", "ok", ", ".join(found))
+
+
+def _decoders() -> Iterator[Check]:
+    """What both decoders say they read, and what they do read of what is written here."""
+    import av
+    import soundfile as sf
+
+    for name, known, needed in (
+        ("libsndfile", sf.available_formats(), SNDFILE),
+        ("ffmpeg", av.codecs_available, FFMPEG),
+    ):
+        missing = [each for each in needed if each not in known]
+        if missing:
+            said = f"reads no {', '.join(missing)}: install the wheels of soundfile and av"
+            yield Check(name, "warning", said)
+        else:
+            decoder: audio.Decoder = "soundfile" if name == "libsndfile" else "ffmpeg"
+            yield Check(name, "ok", f"{audio.identity(decoder)} reads {', '.join(needed)}")
+    y = canary.signal(8820)
+    transform = Transform.from_recipe({"representation": {"kind": "waveform"}})
+    for suffix, container, largest in (
+        *(("wav", "WAV", 1e-4), ("flac", "FLAC", 1e-4)),
+        *(("ogg", "OGG", 0.5), ("mp3", "MP3", 0.5)),
+    ):
+
+        def decoded(
+            suffix: str = suffix, container: str = container, largest: float = largest
+        ) -> str:
+            written = io.BytesIO()
+            sf.write(written, y, canary.SAMPLE_RATE, format=container)
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / f"signal.{suffix}"
+                file.write_bytes(written.getvalue())
+                back, rate = transform.decode(file)
+            if rate != canary.SAMPLE_RATE or back.size != y.size:
+                raise ValueError(f"{back.size} samples at {rate} Hz came back of {y.size}")
+            if (error := float(np.abs(back - y).max())) > largest:
+                raise ValueError(f"samples came back wrong by {error:.2g}")
+            return f"{back.size} samples came back, wrong by at most {error:.1g}"
+
+        yield _tried(f"decode {suffix}", decoded, "install the wheel of soundfile again")
+
+
+def _canaries() -> Iterator[Check]:
+    """Whether each stage computes what it did when it was released."""
+    good = 0
+    for name, _ in canary.names():
+        try:
+            warning = canary.check(name)
+        except canary.CanaryError as error:
+            yield Check(f"canary {name}", "failed", str(error))
+            continue
+        if warning:
+            yield Check(f"canary {name}", "warning", warning)
+        good += not warning
+    yield Check("canaries", "ok", f"{good} stages compute what they did when they were released")
+
+
+def _root(root: Path) -> Iterator[Check]:
+    """What the file system of a root can do, tried in a temporary folder in it."""
+    if not root.is_dir():
+        yield Check("root", "failed", f"{root}: no such folder; name one, or make it")
+        return
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".doctor-", dir=root))
+    except OSError as error:
+        yield Check("root", "failed", f"it cannot be written to ({error}): see its permissions")
+        return
+    try:
+        yield Check("root", "ok", f"{root} can be written to")
+        free = shutil.disk_usage(root).free
+        said = f"{free / 1e9:.1f} GB"
+        advice = "" if free > _LITTLE_SPACE else ": little; basilar gc says what can go"
+        yield Check("free space", "warning" if advice else "ok", said + advice)
+        yield from _file_system(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    stale = list(artifacts.leftovers(root))
+    try:
+        with locks.alone(root):
+            pass
+    except locks.BusyError as error:
+        yield Check("at work", "warning", str(error))
+    else:
+        yield Check("at work", "ok", "no build is at work there")
+        if stale:
+            said = f"{len(stale)} are left by killed processes; the next build sweeps them"
+            yield Check("temporaries", "warning", said)
+        else:
+            yield Check("temporaries", "ok", "none are left")
+
+
+def _file_system(folder: Path) -> Iterator[Check]:
+    one, two = folder / "one", folder / "two"
+
+    def rename_over() -> str:
+        one.write_bytes(b"1")
+        two.write_bytes(b"2")
+        one.replace(two)
+        if one.exists() or two.read_bytes() != b"1":
+            raise OSError("the old file is still there")
+        return "a file takes the place of another at once"
+
+    def hard_link() -> str:
+        os.link(two, one)
+        if one.stat().st_nlink != 2:
+            raise OSError("the link is a copy")
+        return "published sets share the bytes of their shards"
+
+    def fsync() -> str:
+        with two.open("r+b") as file:
+            os.fsync(file.fileno())
+        artifacts.fsync_folder(folder)
+        return "files and folders can be put on the disk"
+
+    def lock() -> str:
+        with two.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 << 40)
+        return "builds at once share their work"
+
+    local = "take a root on another file system"
+    yield _tried("rename", rename_over, local)
+    costs = "published sets are copies, and need twice the space"
+    yield _tried("hard links", hard_link, f"{costs}; {local} to save it", state="warning")
+    yield _tried("fsync", fsync, local)
+    alone = "let one build at a time work there"
+    yield _tried("locks", lock, f"{alone}, and remove by hand what gc would", state="warning")
+
+
+def _tracker(uri: str) -> Check:
+    """Whether the tracker's server answers, or the folder of its database can be written to."""
+    parts = urlsplit(uri)
+
+    def answers() -> str:
+        if parts.scheme in ("http", "https"):
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            with contextlib.closing(
+                socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT)
+            ):
+                return f"{uri} answers"
+        if parts.scheme in ("sqlite", "file", ""):
+            place = Path(parts.path.removeprefix("/") if parts.scheme == "sqlite" else parts.path)
+            existing = next(folder for folder in (place, *place.parents) if folder.exists())
+            if not os.access(existing, os.W_OK):
+                raise OSError(f"{existing} cannot be written to")
+            return f"{uri} can be written to"
+        return f"{uri} is of a kind that only a build tries"
+
+    advice = "start it, or name another; builds end well without it, and log the next time"
+    return _tried("tracker", answers, advice)
+
+
+def _tried(name: str, attempt: Callable[[], str], advice: str, *, state: State = "failed") -> Check:
+    """What came of an attempt; where it raises, what to do."""
+    try:
+        return Check(name, "ok", attempt())
+    except Exception as error:  # a broken library raises what it likes
+        return Check(name, state, f"{type(error).__name__}: {error}; {advice}")

@@ -1,0 +1,113 @@
+import os
+
+import pytest
+
+from pipeline import artifacts, canary, doctor, locks
+from pipeline.doctor import checks
+
+
+@pytest.fixture
+def found(tmp_path):
+    """What the doctor says of a folder, by name."""
+
+    def run(root=tmp_path, uri=""):
+        return {check.name: check for check in checks(root, uri)}
+
+    return run
+
+
+def test_a_sound_installation_and_folder_are_ok(found, tmp_path):
+    said = found(uri=f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}")
+    bad = [check for check in said.values() if check.state != "ok"]
+    assert bad == []
+    assert {"decode mp3", "canaries", "hard links", "locks", "at work", "tracker"} <= said.keys()
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_library_or_codec_that_is_not_there_is_named(found, monkeypatch):
+    monkeypatch.setattr(doctor, "LIBRARIES", ("numpy", "no-such-library"))
+    monkeypatch.setattr(doctor, "FFMPEG", ("aac", "no-such-codec"))
+    said = found()
+    assert said["libraries"].state == "failed"
+    assert "no-such-library missing" in said["libraries"].message
+    assert said["ffmpeg"].state == "warning"
+    assert "reads no no-such-codec" in said["ffmpeg"].message
+
+
+def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
+    original = doctor.Transform.decode
+
+    def late(self, file, **options):
+        y, rate = original(self, file, **options)
+        return (y[1105:], rate) if file.suffix == ".mp3" else (-y, rate)
+
+    monkeypatch.setattr(doctor.Transform, "decode", late)
+    said = found()
+    assert "7715 samples at 22050 Hz came back of 8820" in said["decode mp3"].message
+    assert {said[f"decode {name}"].state for name in ("mp3", "wav", "flac", "ogg")} == {"failed"}
+
+
+def test_a_canary_that_moved_is_named(found, monkeypatch):
+    def moved(name):
+        if name == "representation mel":
+            raise canary.CanaryError("it computes other numbers")
+        return "a little" if name == "resample soxr" else ""
+
+    monkeypatch.setattr(canary, "check", moved)
+    said = found()
+    assert said["canary representation mel"].state == "failed"
+    assert said["canary resample soxr"].state == "warning"
+    assert said["canaries"].message.startswith(f"{len(list(canary.names())) - 2} stages")
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "state"),
+    [
+        ("hard links", "link", "warning"),
+        ("fsync", "fsync", "failed"),
+        ("rename", "replace", "failed"),
+    ],
+)
+def test_what_a_file_system_cannot_do_is_said(found, monkeypatch, name, broken, state):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, broken, refuse)
+    check = found()[name]
+    assert check.state == state
+    assert "Operation not supported; " in check.message
+    assert "take a root on another file system" in check.message
+
+
+def test_a_file_system_without_locks_is_a_warning(found, monkeypatch):
+    def refuse(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(doctor.fcntl, "lockf", refuse)
+    assert found()["locks"].state == found()["at work"].state == "warning"
+
+
+def test_builds_at_work_and_what_killed_ones_left_are_said(found, tmp_path, monkeypatch):
+    (tmp_path / "features" / f".{'0' * 32}.tmp.zarr").mkdir(parents=True)
+    assert "1 are left by killed processes" in found()["temporaries"].message
+    assert list(artifacts.leftovers(tmp_path))  # to look changes nothing
+
+    def busy(*_):
+        raise BlockingIOError(11, "held")
+
+    monkeypatch.setattr(locks.fcntl, "lockf", busy)
+    monkeypatch.setattr(locks, "holder", lambda _: 123)
+    assert "process 123 is at work there" in found()["at work"].message
+
+
+def test_a_root_that_is_not_there_and_a_dead_tracker_fail(found, tmp_path):
+    said = found(tmp_path / "missing", "http://127.0.0.1:9")
+    assert said["root"].state == said["tracker"].state == "failed"
+    assert "free space" not in said
+    assert "start it, or name another" in said["tracker"].message
+
+
+def test_little_space_is_a_warning(found, monkeypatch):
+    monkeypatch.setattr(doctor, "_LITTLE_SPACE", 1 << 60)
+    assert found()["free space"].state == "warning"
+    assert "basilar gc" in found()["free space"].message

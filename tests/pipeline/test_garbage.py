@@ -1,0 +1,140 @@
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline import artifacts, engines, garbage, locks
+from pipeline.artifacts import DamagedArtifactError
+from pipeline.recipe import Recipe
+from pipeline.shards import Plan
+from pipeline.tasks import Build
+from pipeline.verify import verify
+from tests.conftest import SMALL
+
+
+def plans(manifest):
+    """Sets that share audio, samples, features or nothing."""
+    for change, seconds in (
+        ({}, 1.0),
+        ({"normalization": {"kind": "robust"}}, 1.0),
+        ({"representation": {**SMALL["representation"], "n_mels": 5}}, 1.0),
+        ({"resample": {"sample_rate": 4000}}, 1.0),
+        ({"normalization": {"kind": "none"}}, 1e9),
+    ):
+        yield Plan(Recipe.from_dict({**SMALL, **change}), manifest, seconds)
+
+
+@pytest.fixture(scope="module")
+def several(built, tmp_path_factory):
+    """A root with five sets, of which some share artifacts."""
+    root = tmp_path_factory.mktemp("several") / "root"
+    builds = [Build(root, plan, "") for plan in plans(built.plan.manifest)]
+    for build in builds:
+        assert engines.run(build, workers=1, log=False).succeeded
+    return builds
+
+
+def files(root):
+    """All files of a root, by device and inode."""
+    return {(s.st_dev, s.st_ino): 512 * s.st_blocks for s in stats(root)}
+
+
+def stats(root):
+    return [path.lstat() for path in root.rglob("*") if path.is_file()]
+
+
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@given(gone=st.sets(st.integers(0, 4), min_size=1))
+def test_what_is_left_is_all_that_the_sets_need(several, tmp_path_factory, gone):
+    root = tmp_path_factory.mktemp("copy") / "root"
+    subprocess.run(["cp", "-a", several[0].root, root], check=True)
+    builds = [Build(root, build.plan, "") for build in several]
+    for i in gone:
+        shutil.rmtree(builds[i].store)
+    expected, before = garbage.find(root), files(root)
+    found = garbage.collect(root)
+    assert found == expected
+    assert found.sets == 5 - len(gone)
+    assert found.bytes == sum(before.values()) - sum(files(root).values()) > 0
+    assert garbage.find(root).garbage == []
+    nothing = dict.fromkeys(("decode", "resample", "representation"), 0)
+    needed = set()
+    for i in set(range(5)) - gone:
+        assert verify(root, builds[i].plan.key).problems == []
+        assert verify(root, builds[i].plan.key).artifacts
+        shutil.rmtree(builds[i].store)  # made of the artifacts that are left
+        outcome = engines.run(builds[i], workers=1, log=False)
+        assert outcome.succeeded
+        assert outcome.computed == nothing
+        for shard in builds[i].plan.shards:
+            needed |= {builds[i].artifact(stage, shard) for stage in ("resample", "representation")}
+    assert set(root.glob("artifacts/re*/*")) == needed
+    assert len(list(root.glob("artifacts/statistics/*"))) == len(
+        {builds[i].plan.fit_key() for i in set(range(5)) - gone}
+    )
+    assert garbage.find(root).garbage == []  # nothing was made that had been removed
+    shutil.rmtree(root)
+
+
+def test_a_root_of_published_sets_holds_no_garbage(root):
+    before = files(root)
+    assert garbage.collect(root).garbage == []
+    assert files(root) == before
+
+
+def test_temporaries_go_strangers_stay_and_what_a_repair_moved_aside_comes_back(root):
+    left = [
+        root / "artifacts" / "resample" / f".{'0' * 32}.tmp",
+        root / "features" / f".{'1' * 32}.tmp.zarr",
+        root / "catalogue" / "recipes" / f".{'2' * 32}.tmp.json",
+        root / ".repair-key",
+    ]
+    for path in left:
+        path.mkdir(parents=True)
+        (path / "part").write_bytes(b"x" * 5000)
+    strange = [root / "artifacts" / "notes" / "a.txt", root / "artifacts" / "decode" / "b.txt"]
+    for path in strange:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (store,) = (root / "features").glob("[!.]*")
+    store.rename(artifacts.aside(store))
+    replaced = next((root / "artifacts" / "representation").iterdir())
+    left.append(artifacts.aside(replaced))
+    shutil.copytree(replaced, left[-1])
+    found = garbage.collect(root)
+    assert store.exists()
+    assert {item.path for item in found.garbage} >= set(left)
+    assert found.unknown == sorted(strange)
+    assert not any(path.exists() for path in left)
+    assert all(path.read_text() == "mine" for path in strange)
+
+
+def test_nothing_goes_while_a_build_is_at_work_or_a_set_is_not_understood(root, monkeypatch):
+    (store,) = (root / "features").glob("*")
+    (name,) = (path.name for path in (root / "catalogue" / "features").glob("*.json"))
+    before = files(root)
+    (store / "zarr.json").write_text("{")
+    (root / "catalogue" / "features" / name).write_text("{")
+    with pytest.raises(DamagedArtifactError, match="cannot be read"):
+        garbage.collect(root)
+
+    def busy(*_):
+        raise BlockingIOError(11, "held")
+
+    monkeypatch.setattr(locks.fcntl, "lockf", busy)
+    shutil.rmtree(store)
+    before = files(root)
+    with pytest.raises(locks.BusyError, match="is at work there"):
+        garbage.collect(root)
+    assert files(root) == before
+    assert garbage.find(root).garbage
+
+
+def test_a_set_of_another_installation_keeps_its_features(root, monkeypatch):
+    monkeypatch.setattr("dsp.resample.VERSION", 99)
+    found = garbage.collect(root)
+    assert "was made with other decoders or versions of operations" in found.notes[0]
+    assert {item.stage for item in found.garbage} >= {"resample", "statistics"}
+    assert "representation" not in {item.stage for item in found.garbage}
