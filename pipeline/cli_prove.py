@@ -10,12 +10,14 @@ import typer
 
 from pipeline import artifacts
 from pipeline.console import (
+    AudioRoot,
     Json,
     Root,
     UsageError,
     app,
     find_key,
     find_store,
+    place,
     print_result,
     progress,
 )
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from pipeline.recover import Record
 
 Key = Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")]
-AudioRoot = Annotated[Path | None, typer.Option(help="Where the audio is now, if it moved.")]
 Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
 CPUS = os.cpu_count() or 1
 SHOWN = 50  # clips that are named at most
@@ -93,7 +94,10 @@ def verify(
 @app.command()
 def reproduce(
     key: Key,
-    root: Annotated[Path | None, typer.Option(help="Folder that it was published in.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(parser=place, metavar="DIR|URL", help="Folder that it was published in."),
+    ] = None,
     tracking_uri: Annotated[
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, to take it from its run.")
     ] = "",
@@ -236,7 +240,10 @@ def why(
     b: Annotated[
         str | None, typer.Argument(help="Another; left out: the nearest other key of the root.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that keys were published in.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(parser=place, metavar="DIR|URL", help="Folder that keys were published in."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Every field and clip in which two feature sets, recipes or manifests differ.

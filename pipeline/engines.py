@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import luigi
 
-from pipeline import locks
+from pipeline import locks, storage
 from pipeline.console import Lines, print_error
 from pipeline.keys import STAGES
 from pipeline.shards import disk_bytes
@@ -52,7 +52,7 @@ def run(build: Build, *, workers: int, log: bool = True) -> Outcome:
         _tell_of_space(build, sum(disk_bytes(build.plan, work, build.keep).values()))
     computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
     return Outcome(
-        succeeded=succeeded and build.store.exists(),
+        succeeded=succeeded and storage.exists(build.store),
         computed=computed,
         cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},
         seconds=time.perf_counter() - started,
@@ -83,6 +83,8 @@ def run_luigi(task: luigi.Task, *, workers: int) -> bool:
 
 def _tell_of_space(build: Build, needed: int) -> None:
     """Say so if what is left of a build does not fit on the disk."""
+    if storage.is_remote(build.root):
+        return
     free = shutil.disk_usage(build.root).free
     if free < needed:
         print_error(

@@ -1,0 +1,285 @@
+"""Object stores: `memory://` for what is the same in all, an S3 server on loopback for the rest."""
+
+import importlib.util
+import time
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from pipeline import engines, storage
+from pipeline.dataset import FeatureSet
+from pipeline.manifest import read_manifest, write_manifest
+from pipeline.recipe import Recipe
+from pipeline.scan import scan
+from pipeline.shards import Plan
+from pipeline.tasks import Build, embedded_tracking_uri
+from tests.conftest import SMALL
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch):
+    """Each test fetches for itself."""
+    monkeypatch.setattr(storage, "_made", {})
+    yield
+    storage._forget()
+
+
+@pytest.fixture
+def memory():
+    """The store of `memory://bucket`, empty."""
+    store = fsspec.filesystem("memory")
+    store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
+    store.mkdirs("/bucket")
+    return store
+
+
+@pytest.fixture(scope="session")
+def server():
+    """An S3 server: its URL."""
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"http://{host}:{port}"
+    running.stop()
+
+
+@pytest.fixture
+def s3(server, monkeypatch):
+    """The store of an empty `s3://bucket`."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    storage._store.cache_clear()
+    store = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    if store.exists("bucket"):
+        store.rm("bucket", recursive=True)
+    store.mkdir("bucket")
+    yield store
+    storage._store.cache_clear()
+
+
+def uploaded(store, folder, where):
+    """The files of a folder as objects."""
+    for file in folder.rglob("*.wav"):
+        target = f"{where}/{file.relative_to(folder).as_posix()}"
+        store.pipe_file(target, file.read_bytes())
+
+
+def planned(audio, root, **settings):
+    """A build of the small recipe over the audio that is somewhere."""
+    manifest, _ = scan(audio)
+    return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, 1.0), "", **settings)
+
+
+def digest(build, *, workers=1):
+    """What a build comes to."""
+    assert engines.run(build, workers=workers, log=False).succeeded
+    return FeatureSet.open(storage.name(build.store)).digest
+
+
+@pytest.fixture
+def local_digest(audio_folder, tmp_path):
+    return digest(planned(audio_folder, tmp_path / "local"))
+
+
+def test_urls_have_places_and_places_urls():
+    path = storage.place("s3://bucket/a/b")
+    assert path.is_absolute()
+    assert storage.is_remote(path)
+    assert storage.name(path / "c") == "s3://bucket/a/b/c"
+    assert storage.place(Path("s3://bucket/a/b")) == path  # pathlib makes one slash of two
+    assert storage.place("a/b") == Path("a/b")
+    assert storage.name(Path("a/b")) == "a/b"
+    assert storage.shown(f"in {path}/c: x") == "in s3://bucket/a/b/c: x"
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a", "s3://", "s3://bucket/../other"])
+def test_what_is_no_place_is_refused(url):
+    with pytest.raises(ValueError, match=r"allowed are|write s3"):
+        storage.place(url)
+
+
+def test_a_missing_library_is_named_with_what_installs_it(basilar):
+    if importlib.util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    code, _, said = basilar("ls", "--root", "gs://bucket/features")
+    assert code == 2
+    assert "pip install 'basilar[gs]'" in said
+    assert said.count("\n") == 1
+
+
+def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    memory.pipe_file("/bucket/audio/notes.txt", b"not audio")
+    here, there = scan(audio_folder)[0], scan("memory://bucket/audio")
+    assert there[0].hash == here.hash
+    assert there[0].table.equals(here.table)
+    assert there[1] == ["notes.txt"]
+    write_manifest(there[0], tmp_path / "manifest.parquet")
+    assert (
+        storage.name(read_manifest(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
+    )
+
+
+def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypatch):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    monkeypatch.setattr("pipeline.scan.time.time", lambda: time.time_ns() / 1e9 + 10)
+    first, _ = scan("memory://bucket/audio")
+    fetched = []
+    fetch = storage._fetch_file
+    monkeypatch.setattr(storage, "_fetch_file", lambda path: fetched.append(path) or fetch(path))
+    second, _ = scan("memory://bucket/audio")
+    assert second.hash == first.hash
+    assert not fetched
+    memory.pipe_file("/bucket/audio/a/00.wav", (audio_folder / "b" / "01.wav").read_bytes())
+    assert scan("memory://bucket/audio")[0].hash != first.hash
+    assert [path.name for path in fetched] == ["00.wav"]
+
+
+def test_remote_audio_and_remote_root_give_the_local_digest(
+    memory, audio_folder, tmp_path, local_digest
+):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    assert digest(planned("memory://bucket/audio", tmp_path / "root")) == local_digest
+    remote = planned("memory://bucket/audio", "memory://bucket/root")
+    assert digest(remote) == local_digest
+    made = {name.removeprefix("/bucket/root/") for name in memory.find("/bucket/root")}
+    assert f"features/{remote.plan.key}.zarr/zarr.json" in made
+    assert not [name for name in made if name.startswith("artifacts/decode")]
+    assert len([name for name in made if name.startswith("artifacts/resample")]) == 2 * len(
+        remote.plan.shards
+    )
+    assert not [name for name in made if ".tmp" in name]
+
+
+def test_working_copies_are_gone_when_they_were_used(memory, audio_folder):
+    build = planned(audio_folder, "memory://bucket/root")
+    digest(build)
+    left = {path.suffix for path in storage._scratch().rglob("*") if path.is_file()}
+    assert not left & {".f32", ""} - {""}
+    assert not list((build.root / "artifacts" / "representation").rglob("c/*"))
+    assert not list(build.store.rglob("features/c/*"))
+
+
+def test_a_changed_object_is_refused(memory, audio_folder, tmp_path, capfd):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    build = planned("memory://bucket/audio", tmp_path / "root")
+    memory.pipe_file("/bucket/audio/a/00.wav", (audio_folder / "b" / "01.wav").read_bytes())
+    assert not engines.run(build, workers=1, log=False).succeeded
+    assert "memory://bucket/audio/a/00.wav has changed since" in capfd.readouterr().err
+
+
+def test_a_missing_object_is_named(memory, audio_folder, tmp_path, capfd):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    build = planned("memory://bucket/audio", tmp_path / "root")
+    memory.rm("/bucket/audio/a/00.wav")
+    assert not engines.run(build, workers=1, log=False).succeeded
+    assert "memory://bucket/audio/a/00.wav" in capfd.readouterr().err
+
+
+def test_a_second_build_finds_the_first(memory, audio_folder, monkeypatch):
+    build = planned(audio_folder, "memory://bucket/root")
+    digest(build)
+    monkeypatch.setattr(storage, "_made", {})
+    again = engines.run(planned(audio_folder, "memory://bucket/root"), workers=1, log=False)
+    assert (again.succeeded, again.shards_computed) == (True, 0)
+
+
+def test_the_tracker_of_a_remote_root_must_be_named(basilar, memory, audio_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"memory://bucket/root: .*--tracking-uri"):
+        embedded_tracking_uri(storage.place("memory://bucket/root"))
+
+
+def test_the_first_to_commit_a_folder_stays(memory, tmp_path):
+    for value in ("1", "2"):
+        made = tmp_path / value
+        made.mkdir()
+        (made / "zarr.json").write_text(value)
+        storage.commit(made, storage.place("memory://bucket/root/features/a.zarr"))
+    assert memory.cat_file("/bucket/root/features/a.zarr/zarr.json") == b"1"
+
+
+def test_an_upload_that_was_cut_off_does_not_exist(memory, tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    made.mkdir()
+    for name in ("zarr.json", "values"):
+        (made / name).write_text("{}")
+    path = storage.place("memory://bucket/root/features/a.zarr")
+    monkeypatch.setattr(type(memory), "pipe_file", lambda *_, **__: 1 / 0)
+    with pytest.raises(OSError, match="ZeroDivisionError"):
+        storage.commit(made, path)
+    assert memory.exists("/bucket/root/features/a.zarr/values")
+    assert not storage.exists(path)
+    assert storage.children(path.parent, "*.zarr") == []
+
+
+def test_training_reads_through_a_bounded_cache(memory, audio_folder, tmp_path):
+    local = planned(audio_folder, tmp_path / "local")
+    digest(local)
+    build = planned(audio_folder, "memory://bucket/root")
+    digest(build)
+    url, cache = storage.name(build.store), tmp_path / "cache"
+    largest = max(
+        entry["size"]
+        for name, entry in memory.find("/bucket/root", detail=True).items()
+        if f"{build.plan.key}.zarr/features/c/" in name
+    )
+    fs = FeatureSet.open(url, cache=cache, cache_bytes=2 * largest)
+    for x, y in zip(fs, FeatureSet.open(local.store), strict=True):
+        np.testing.assert_array_equal(x, y)
+    there = list(cache.rglob("features/c/*/0"))
+    assert 0 < sum(path.stat().st_size for path in there) <= 2 * largest
+    assert len(set(fs.files)) > 2  # else nothing had to go
+    np.testing.assert_array_equal(
+        fs.select(split="train").pooled("mean"), FeatureSet.open(local.store).pooled("mean")
+    )
+
+
+def test_a_warm_cache_fetches_nothing(memory, audio_folder, tmp_path, monkeypatch):
+    build = planned(audio_folder, "memory://bucket/root")
+    digest(build)
+    url = storage.name(build.store)
+    first = [x.copy() for x in FeatureSet.open(url, cache=tmp_path)]
+    monkeypatch.setattr(type(memory), "get_file", lambda *_: 1 / 0)
+    for x, y in zip(FeatureSet.open(url, cache=tmp_path), first, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_set_that_was_published_anew_is_fetched_anew(memory, audio_folder, tmp_path):
+    build = planned(audio_folder, "memory://bucket/root")
+    digest(build)
+    url = storage.name(build.store)
+    cached = FeatureSet.open(url, cache=tmp_path)
+    cached[0]
+    file = f"/bucket/root/features/{build.plan.key}.zarr/zarr.json"
+    memory.pipe_file(file, memory.cat_file(file) + b" ")
+    assert not [*FeatureSet.open(url, cache=tmp_path).path.rglob("features/c/*")]
+
+
+def test_the_commands_take_a_remote_root(memory, audio_folder, as_json, tmp_path):
+    build = planned(audio_folder, "memory://bucket/root")
+    value = digest(build)
+    key = build.plan.key
+    code, listed = as_json("ls", "--root", "memory://bucket/root")
+    assert (code, [a["digest"] for a in listed["feature_sets"]]) == (0, [value])
+    assert listed["root"] == "memory://bucket/root"
+    code, shown = as_json("show", key[:8], "--root", "memory://bucket/root")
+    assert (code, shown["path"]) == (0, f"memory://bucket/root/features/{key}.zarr")
+
+
+def test_s3_gives_the_local_digest(s3, audio_folder, local_digest):
+    uploaded(s3, audio_folder, "bucket/audio")
+    build = planned("s3://bucket/audio", "s3://bucket/root")
+    assert digest(build, workers=2) == local_digest
+    again = engines.run(build, workers=1, log=False)
+    assert (again.succeeded, again.shards_computed) == (True, 0)
