@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import artifacts
+from pipeline import artifacts, storage
 from pipeline.console import (
     AudioRoot,
     Json,
@@ -104,7 +104,11 @@ def reproduce(
     audio_root: AudioRoot = None,
     into: Annotated[
         Path | None,
-        typer.Option(help="Empty folder to build in and keep; left out: a temporary one."),
+        typer.Option(
+            parser=place,
+            metavar="DIR|URL",
+            help="Empty folder to build in and keep; left out: a temporary one.",
+        ),
     ] = None,
     workers: Workers = CPUS,
     shard_seconds: Annotated[
@@ -125,7 +129,7 @@ def reproduce(
     from pipeline.reproduce import RebuildError
     from pipeline.reproduce import reproduce as reproduce_set
 
-    if into is not None and into.exists() and (not into.is_dir() or any(into.iterdir())):
+    if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
         raise UsageError(f"--into {into}: is not empty; what is there would not be built again")
     with tempfile.TemporaryDirectory(prefix="basilar-") as folder:
         record = _record(key, root, tracking_uri, Path(folder))

@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -249,11 +250,12 @@ def files(folder: Path) -> dict[str, Status]:
     }
 
 
-def status(path: Path) -> os.stat_result | Status:
-    """What tells a version of a file from others. Raises OSError if it is not there."""
-    if not is_remote(path):
-        return path.stat()
-    return _status(_ask(path, lambda store, url: store.info(url)))
+def members(folder: Path) -> set[str]:
+    """The relative names of all that is below a folder and is no folder."""
+    if is_remote(folder):
+        return set(files(folder))
+    found = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return {path.relative_to(folder).as_posix() for path in found}
 
 
 def read_ahead(
@@ -367,9 +369,12 @@ def _commit_object(path: Path) -> Path:
 
 def _status(entry: dict[str, Any]) -> Status:
     etag = str(entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or "")
-    when = entry.get("LastModified") or entry.get("updated") or entry.get("last_modified")
-    when = when or entry.get("created")
-    seconds = when.timestamp() if isinstance(when, datetime) else 0.0
+    names = ("LastModified", "updated", "last_modified", "created")
+    when = next((entry[name] for name in names if entry.get(name)), None)
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    known = when.timestamp() if isinstance(when, datetime) else when
+    seconds = time.time() if known is None else float(known)  # it may be changing right now
     version = int.from_bytes(uuid.uuid5(uuid.NAMESPACE_URL, f"{etag} {when}").bytes[:7])
     return Status(int(entry["size"]), seconds, int(seconds * 1e9), version)
 

@@ -1,6 +1,7 @@
 """Object stores: `memory://` for what is the same in all, an S3 server on loopback for the rest."""
 
 import importlib.util
+import pickle
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline import engines, storage
 from pipeline.dataset import FeatureSet
+from pipeline.loader import Loader
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
@@ -75,10 +77,10 @@ def uploaded(store, folder, where):
         store.pipe_file(target, file.read_bytes())
 
 
-def planned(audio, root, **settings):
+def planned(audio, root, *, shard_seconds=1.0):
     """A build of the small recipe over the audio that is somewhere."""
     manifest, _ = scan(audio)
-    return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, 1.0), "", **settings)
+    return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, shard_seconds), "")
 
 
 def digest(build, *, workers=1):
@@ -90,6 +92,21 @@ def digest(build, *, workers=1):
 @pytest.fixture
 def local_digest(audio_folder, tmp_path):
     return digest(planned(audio_folder, tmp_path / "local"))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, built):
+    """A set in a store, to read: its root, key and digest."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(storage, "_made", {})
+        manifest = built.plan.manifest
+        build = Build(
+            storage.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), ""
+        )
+        assert engines.run(build, workers=1, log=False).succeeded
+        value = FeatureSet.open(built.store).digest
+        storage._forget()
+    return "memory://kept/root", build.plan.key, value
 
 
 def test_urls_have_places_and_places_urls():
@@ -223,32 +240,30 @@ def test_an_upload_that_was_cut_off_does_not_exist(memory, tmp_path, monkeypatch
     assert storage.children(path.parent, "*.zarr") == []
 
 
-def test_training_reads_through_a_bounded_cache(memory, audio_folder, tmp_path):
-    local = planned(audio_folder, tmp_path / "local")
-    digest(local)
-    build = planned(audio_folder, "memory://bucket/root")
-    digest(build)
-    url, cache = storage.name(build.store), tmp_path / "cache"
-    largest = max(
-        entry["size"]
-        for name, entry in memory.find("/bucket/root", detail=True).items()
-        if f"{build.plan.key}.zarr/features/c/" in name
-    )
-    fs = FeatureSet.open(url, cache=cache, cache_bytes=2 * largest)
-    for x, y in zip(fs, FeatureSet.open(local.store), strict=True):
-        np.testing.assert_array_equal(x, y)
-    there = list(cache.rglob("features/c/*/0"))
-    assert 0 < sum(path.stat().st_size for path in there) <= 2 * largest
-    assert len(set(fs.files)) > 2  # else nothing had to go
-    np.testing.assert_array_equal(
-        fs.select(split="train").pooled("mean"), FeatureSet.open(local.store).pooled("mean")
-    )
+def test_training_reads_through_a_bounded_cache(memory, published, built, tmp_path):
+    root, key, value = published
+    files = memory.find(f"/kept/root/features/{key}.zarr/features/c", detail=True)
+    largest = max(entry["size"] for entry in files.values())
+    url = f"{root}/features/{key}.zarr"
+    fs = FeatureSet.open(url, cache=tmp_path, cache_bytes=2 * largest)
+    assert (fs.digest, len(set(fs.files)) > 2) == (value, True)  # else nothing has to go
+    local = FeatureSet.open(built.store)
+    for _ in range(2):
+        for x, y in zip(
+            FeatureSet.open(url, cache=tmp_path, cache_bytes=2 * largest), local, strict=True
+        ):
+            np.testing.assert_array_equal(x, y)
+        there = [path.stat().st_size for path in tmp_path.rglob("features/c/*/0")]
+        assert 0 < sum(there) <= 2 * largest
+    np.testing.assert_array_equal(fs.pooled("mean"), local.pooled("mean"))
+    again = pickle.loads(pickle.dumps(fs))  # noqa: S301
+    np.testing.assert_array_equal(again[0], local[0])
+    assert again.cache_bytes == 2 * largest
 
 
-def test_a_warm_cache_fetches_nothing(memory, audio_folder, tmp_path, monkeypatch):
-    build = planned(audio_folder, "memory://bucket/root")
-    digest(build)
-    url = storage.name(build.store)
+def test_a_warm_cache_fetches_nothing(memory, published, tmp_path, monkeypatch):
+    root, key, _ = published
+    url = f"{root}/features/{key}.zarr"
     first = [x.copy() for x in FeatureSet.open(url, cache=tmp_path)]
     monkeypatch.setattr(type(memory), "get_file", lambda *_: 1 / 0)
     for x, y in zip(FeatureSet.open(url, cache=tmp_path), first, strict=True):
@@ -266,20 +281,85 @@ def test_a_set_that_was_published_anew_is_fetched_anew(memory, audio_folder, tmp
     assert not [*FeatureSet.open(url, cache=tmp_path).path.rglob("features/c/*")]
 
 
-def test_the_commands_take_a_remote_root(memory, audio_folder, as_json, tmp_path):
+def test_the_commands_take_a_remote_root(published, as_json, basilar, tmp_path):
+    root, key, value = published
+    code, listed = as_json("ls", "--root", root)
+    assert (code, [a["digest"] for a in listed["feature_sets"]]) == (0, [value])
+    assert listed["root"] == root
+    code, shown = as_json("show", key[:8], "--root", root)
+    assert (code, shown["path"]) == (0, f"{root}/features/{key}.zarr")
+    code, verified = as_json("verify", key[:8], "--root", root, "--sample", 2)
+    assert (code, verified["sound"], len(verified["sampled"])) == (0, True, 2)
+    assert verified["artifacts"] > 1
+    code, found = as_json("bundle", key[:8], "--root", root, "-o", tmp_path / "bundle")
+    assert (code, found["key"]) == (0, key)
+    assert basilar("check-bundle", tmp_path / "bundle")[0] == 0
+
+
+def test_a_set_is_reproduced_from_a_remote_root(published, as_json):
+    root, key, value = published
+    code, found = as_json("reproduce", key[:8], "--root", root, "--workers", 1)
+    assert (code, found["verdict"], found["digest_now"]) == (0, "identical", value)
+
+
+def test_verify_finds_what_changed_is_missing_or_too_many(memory, published, as_json):
+    root, key, _ = published
+    folder = f"/kept/root/features/{key}.zarr"
+    saved = {name: memory.cat_file(name) for name in memory.find(folder)}
+    shard = next(name for name in sorted(saved) if "/features/c/" in name)
+    damaged = bytearray(saved[shard])
+    damaged[10] ^= 1
+    memory.pipe_file(shard, bytes(damaged))
+    memory.rm(f"{folder}/quarantine.parquet")
+    memory.pipe_file(f"{folder}/other", b"")
+    try:
+        code, found = as_json("verify", key[:8], "--root", root)
+        said = {
+            problem["file"].removeprefix(f"{root}/features/{key}.zarr/"): problem["problem"]
+            for problem in found["problems"]
+        }
+        assert code == 1
+        assert "CRC-32" in said.pop(shard.removeprefix(f"{folder}/"))
+        assert said == {"quarantine.parquet": "is missing", "other": "does not belong here"}
+        code, found = as_json("verify", key[:8], "--root", root, "--repair")
+        assert code == 1
+        assert "build again" in found["error"]
+    finally:
+        memory.rm(f"{folder}/other")
+        for name, data in saved.items():
+            memory.pipe_file(name, data)
+
+
+def test_gc_removes_what_nobody_needs_and_is_not_young(memory, audio_folder, as_json, monkeypatch):
     build = planned(audio_folder, "memory://bucket/root")
     value = digest(build)
-    key = build.plan.key
-    code, listed = as_json("ls", "--root", "memory://bucket/root")
-    assert (code, [a["digest"] for a in listed["feature_sets"]]) == (0, [value])
-    assert listed["root"] == "memory://bucket/root"
-    code, shown = as_json("show", key[:8], "--root", "memory://bucket/root")
-    assert (code, shown["path"]) == (0, f"memory://bucket/root/features/{key}.zarr")
+    stray = "/bucket/root/artifacts/resample/" + 32 * "a"
+    cut_off = "/bucket/root/features/" + 32 * "b" + ".zarr"
+    for name in (f"{stray}/samples.f32", f"{cut_off}/clips.parquet", f"{stray}x/mine"):
+        memory.pipe_file(name, b"1234")
+    code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
+    assert (code, found["garbage"]) == (0, [])
+    assert "2 more" in found["notes"][0]
+    monkeypatch.setattr("pipeline.garbage.SETTLED", -1.0)
+    code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
+    assert {f"memory:/{stray}", f"memory:/{cut_off}"} == {g["path"] for g in found["garbage"]}
+    assert found["unknown"] == [f"memory:/{stray}x"]
+    assert (found["bytes"], memory.exists(stray), memory.exists(cut_off)) == (8, False, False)
+    assert memory.exists(f"{stray}x/mine")
+    assert digest(build) == value
+    memory.rm(f"/bucket/root/features/{build.plan.key}.zarr", recursive=True)
+    code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
+    assert found["stages"]["representation"]["count"] == len(build.plan.shards)
+    assert not memory.find("/bucket/root/artifacts/representation")
 
 
-def test_s3_gives_the_local_digest(s3, audio_folder, local_digest):
+def test_s3_gives_the_local_digest(s3, audio_folder, local_digest, as_json, tmp_path):
     uploaded(s3, audio_folder, "bucket/audio")
-    build = planned("s3://bucket/audio", "s3://bucket/root")
+    build = planned("s3://bucket/audio", "s3://bucket/root", shard_seconds=4.0)
     assert digest(build, workers=2) == local_digest
     again = engines.run(build, workers=1, log=False)
     assert (again.succeeded, again.shards_computed) == (True, 0)
+    code, found = as_json("verify", build.plan.key, "--root", "s3://bucket/root", "--sample", 1)
+    assert (code, found["problems"]) == (0, [])
+    fs = FeatureSet.open(storage.name(build.store), cache=tmp_path)
+    assert sum(len(batch["clip"]) for batch in Loader(fs, batch_size=4)) == len(fs)
