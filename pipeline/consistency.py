@@ -63,7 +63,7 @@ def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
         hashes = recipe_hashes(Recipe.from_dict(read_json(file)), attributes["op_versions"])
         if hashes != attributes["hashes"]:
             yield Problem(str(file), "does not hash to its name")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, DamagedArtifactError) as error:
         yield Problem(str(file), f"cannot be read: {error}")
 
 

@@ -134,7 +134,7 @@ def of_run(uri: str, key: str, folder: Path) -> Record:
     """
     from pipeline import tracking  # imports mlflow
 
-    store = storage.place(tracking.fetch_run(uri, key, folder))
+    store = tracking.fetch_run(uri, key, folder)
     record = of_folder(folder, "mlflow")
     return replace(record, store=store if storage.exists(store / "zarr.json") else None)
 

@@ -153,7 +153,7 @@ def _log_once(
         raise _failed(uri, error) from error
 
 
-def fetch_run(uri: str, key: str, folder: Path) -> str:
+def fetch_run(uri: str, key: str, folder: Path) -> Path:
     """Download what `log_run` logged of the set whose key begins with `key` into a folder.
 
     Returns where its store was. Raises NoRecordError if no set has this key, or several have;
@@ -174,7 +174,7 @@ def fetch_run(uri: str, key: str, folder: Path) -> str:
             raise NoRecordError(f"{uri}: runs of a key that begins with {key!r}: {known}")
         for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
             client.download_artifacts(runs[0].info.run_id, name, str(folder))
-        return str(runs[0].data.tags["basilar.path"])
+        return storage.place(runs[0].data.tags["basilar.path"])
     except NoRecordError:
         raise
     except Exception as error:  # as in log_run

@@ -1,23 +1,34 @@
 """Object stores: `memory://` for what is the same in all, an S3 server on loopback for the rest."""
 
+import errno
 import importlib.util
+import itertools
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import threading
 import time
+import zlib
+from functools import partial
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+from werkzeug.serving import WSGIRequestHandler, make_server
 
-from pipeline import engines, storage
+from pipeline import artifacts, engines, storage
 from pipeline.dataset import FeatureSet
 from pipeline.loader import Loader
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
+from pipeline.retry import retrying
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.tasks import Build, embedded_tracking_uri
-from tests.conftest import SMALL
+from tests.conftest import REPOSITORY, SMALL
 
 
 @pytest.fixture(autouse=True)
@@ -37,16 +48,41 @@ def memory():
     return store
 
 
+class Server:
+    """An S3 server on loopback; what `meddle` returns for a request is answered in its place."""
+
+    def __init__(self):
+        from moto.server import DomainDispatcherApplication, create_backend_app
+
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.requests = []
+        self.meddle = lambda method, path: None
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True, request_handler=Quiet)
+        self.url = f"http://127.0.0.1:{self.server.port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def answer(self, environ, start_response):
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.requests.append((method, path))
+        status = self.meddle(method, path)
+        if status is None:
+            return self.app(environ, start_response)
+        environ["wsgi.input"].read()
+        start_response(status, [("Content-Type", "application/xml")])
+        return [b"<Error><Code>" + status.partition(" ")[2].encode() + b"</Code></Error>"]
+
+
+class Quiet(WSGIRequestHandler):
+    def log(self, *_, **__):
+        pass
+
+
 @pytest.fixture(scope="session")
 def server():
-    """An S3 server: its URL."""
-    from moto.server import ThreadedMotoServer
-
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
+    running = Server()
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
 
 
 @pytest.fixture
@@ -55,7 +91,7 @@ def s3(server, monkeypatch):
     import s3fs
 
     for name, value in {
-        "AWS_ENDPOINT_URL": server,
+        "AWS_ENDPOINT_URL": server.url,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -67,6 +103,7 @@ def s3(server, monkeypatch):
         store.rm("bucket", recursive=True)
     store.mkdir("bucket")
     yield store
+    server.meddle = lambda method, path: None
     storage._store.cache_clear()
 
 
@@ -89,9 +126,10 @@ def digest(build, *, workers=1):
     return FeatureSet.open(storage.name(build.store)).digest
 
 
-@pytest.fixture
-def local_digest(audio_folder, tmp_path):
-    return digest(planned(audio_folder, tmp_path / "local"))
+@pytest.fixture(scope="session")
+def local(built):
+    """The audio of a local feature set, and the set's digest."""
+    return built.plan.manifest.root, FeatureSet.open(built.store).digest
 
 
 @pytest.fixture(scope="module")
@@ -163,13 +201,12 @@ def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypat
     assert [path.name for path in fetched] == ["00.wav"]
 
 
-def test_remote_audio_and_remote_root_give_the_local_digest(
-    memory, audio_folder, tmp_path, local_digest
-):
-    uploaded(memory, audio_folder, "/bucket/audio")
-    assert digest(planned("memory://bucket/audio", tmp_path / "root")) == local_digest
+def test_remote_audio_and_remote_root_give_the_local_digest(memory, local, tmp_path):
+    audio, value = local
+    uploaded(memory, audio, "/bucket/audio")
+    assert digest(planned("memory://bucket/audio", tmp_path / "root")) == value
     remote = planned("memory://bucket/audio", "memory://bucket/root")
-    assert digest(remote) == local_digest
+    assert digest(remote) == value
     made = {name.removeprefix("/bucket/root/") for name in memory.find("/bucket/root")}
     assert f"features/{remote.plan.key}.zarr/zarr.json" in made
     assert not [name for name in made if name.startswith("artifacts/decode")]
@@ -353,13 +390,168 @@ def test_gc_removes_what_nobody_needs_and_is_not_young(memory, audio_folder, as_
     assert not memory.find("/bucket/root/artifacts/representation")
 
 
-def test_s3_gives_the_local_digest(s3, audio_folder, local_digest, as_json, tmp_path):
-    uploaded(s3, audio_folder, "bucket/audio")
-    build = planned("s3://bucket/audio", "s3://bucket/root", shard_seconds=4.0)
-    assert digest(build, workers=2) == local_digest
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        ConnectionResetError(),
+        OSError(errno.EBUSY, "SlowDown"),
+        OSError(errno.EREMOTEIO, "InternalError"),
+        type("EndpointConnectionError", (type("HTTPClientError", (Exception,), {}),), {})(),
+    ],
+    ids=repr,
+)
+def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error):
+    memory.pipe_file("/bucket/file.json", b"{}")
+    path, calls, get_file = storage.place("memory://bucket/file.json"), [], type(memory).get_file
+    monkeypatch.setattr("pipeline.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(storage, "retrying", partial(retrying, sleep=lambda seconds: None))
+
+    def fails(times):
+        def get(self, *arguments):
+            calls.append(arguments)
+            if len(calls) <= times:
+                raise error
+            return get_file(self, *arguments)
+
+        calls.clear()
+        monkeypatch.setattr(type(memory), "get_file", get)
+
+    fails(2)
+    assert storage.fetch(path).read_bytes() == b"{}"
+    storage.drop(path)
+    fails(100)
+    with pytest.raises(OSError, match=type(error).__name__) as failed:
+        storage.fetch(path)
+    assert (failed.value.filename, len(calls)) == ("memory://bucket/file.json", 3)
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("error", [PermissionError("AccessDenied"), FileNotFoundError("x")])
+def test_what_will_not_pass_is_said_at_once(memory, monkeypatch, error):
+    calls = []
+
+    def get_file(*arguments):
+        calls.append(arguments)
+        raise error
+
+    monkeypatch.setattr(type(memory), "get_file", get_file)
+    with pytest.raises(type(error), match="memory://bucket/file") as failed:
+        storage.fetch(storage.place("memory://bucket/file.json"))
+    assert failed.value.errno in (errno.EACCES, errno.ENOENT)
+    assert len(calls) == 1
+
+
+def test_s3_commits_once_copies_inside_and_lists_nothing(s3, server, tmp_path):
+    first = storage.place("s3://bucket/root/artifacts/representation/a.1")
+    second = storage.place("s3://bucket/root/features/b.zarr")
+    server.requests.clear()
+    for folder, text in ((first, "1"), (second, "2"), (second, "3")):
+        made = tmp_path / text
+        (made / "features" / "c" / "0").mkdir(parents=True)
+        (made / "zarr.json").write_text(text)
+        artifacts.link(first / "features" / "c" / "0" / "0", made / "features" / "c" / "0" / "0")
+        if folder == first:
+            (made / "features" / "c" / "0" / "0").unlink()
+            (made / "features" / "c" / "0" / "0").write_bytes(b"rows")
+        (made / "files.json").write_text("")
+        artifacts.write_checksums(made, known={"features/c/0/0": (4, zlib.crc32(b"rows"))})
+        assert storage.exists(folder) == (text == "3")
+        storage.commit(made, folder)
+    assert storage.exists(second)
+    assert not [path for method, path in server.requests if path.rstrip("/") == "/bucket"]
+    last = [path for method, path in server.requests if method == "PUT"][-1]
+    assert last == "/bucket/root/features/b.zarr/zarr.json"
+    assert (storage.fetch(second) / "zarr.json").read_text() == "2"  # the third came too late
+    assert (second / "features" / "c" / "0" / "0").read_bytes() == b"rows"
+    assert storage.children(second.parent, "[!.]*.zarr") == [second]
+    storage.remove(second)
+    assert (storage.exists(second), second.exists(), storage.files(second)) == (False, False, {})
+    assert storage.exists(first)
+
+
+def test_s3_after_a_fork(s3):
+    s3.pipe_file("bucket/file.json", b"{}")
+    path = storage.place("s3://bucket/file.json")
+    assert storage.exists(path)  # a connection is there, and its thread
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if storage.fetch(path).read_bytes() == b"{}" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.torture
+def test_s3_gives_the_local_digest(s3, local, as_json, tmp_path):
+    audio, value = local
+    uploaded(s3, audio, "bucket/audio")
+    build = planned("s3://bucket/audio", "s3://bucket/root")
+    assert digest(build, workers=2) == value
     again = engines.run(build, workers=1, log=False)
     assert (again.succeeded, again.shards_computed) == (True, 0)
-    code, found = as_json("verify", build.plan.key, "--root", "s3://bucket/root", "--sample", 1)
+    key = build.plan.key
+    code, found = as_json("verify", key, "--root", "s3://bucket/root", "--sample", 1)
     assert (code, found["problems"]) == (0, [])
+    code, found = as_json("reproduce", key, "--root", "s3://bucket/root")
+    assert (code, found["verdict"]) == (0, "identical")
+    code, found = as_json("gc", "--root", "s3://bucket/root")
+    assert (code, found["garbage"], found["notes"]) == (0, [], [])
     fs = FeatureSet.open(storage.name(build.store), cache=tmp_path)
     assert sum(len(batch["clip"]) for batch in Loader(fs, batch_size=4)) == len(fs)
+
+
+@pytest.mark.torture
+def test_a_store_that_fails_now_and_then_costs_time_only(s3, server, local):
+    audio, value = local
+    uploaded(s3, audio, "bucket/audio")
+    count = itertools.count()
+
+    def meddle(method, path):
+        number = next(count)
+        if number % 7 == 0:
+            return "500 InternalError"
+        return "503 SlowDown" if number % 11 == 0 else None
+
+    server.meddle = meddle
+    assert digest(planned("s3://bucket/audio", "s3://bucket/root"), workers=2) == value
+    assert next(count) > 100
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("at", [1, 5, "zarr.json"])
+def test_a_build_killed_while_it_publishes_goes_on(s3, server, local, tmp_path, at):
+    audio, value = local
+    manifest, _ = scan(audio)
+    write_manifest(manifest, tmp_path / "manifest.parquet")
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(Recipe.from_dict(SMALL).to_toml())
+    tracker = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    command = [
+        sys.executable,
+        "-c",
+        "from pipeline.cli import main; main()",
+        "build",
+        recipe,
+        tmp_path / "manifest.parquet",
+    ]
+    command += ["--root", "s3://bucket/root", "--shard-seconds", "4", "--workers", "1"]
+    running = subprocess.Popen([*map(str, command), "--tracking-uri", tracker], cwd=REPOSITORY)
+    published = []
+
+    def meddle(method, path):
+        if method == "PUT" and path.startswith("/bucket/root/features/"):
+            published.append(path)
+            if len(published) == at or path.endswith(f".zarr/{at}"):
+                running.kill()
+                running.wait()
+                return "503 SlowDown"
+        return None
+
+    server.meddle = meddle
+    assert running.wait(timeout=120) == -signal.SIGKILL
+    server.meddle = lambda method, path: None
+    build = planned(audio, "s3://bucket/root", shard_seconds=4.0)
+    assert published
+    assert not storage.exists(build.store)
+    assert storage.children(build.store.parent, "*.zarr") == []
+    assert digest(build) == value
