@@ -36,7 +36,7 @@ FEATURES = ("features/c/",)  # what is large of a feature set, and of a shard
 _MARK = ".objects"
 _EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": ""}  # protocol: what installs it
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 1}}},
+    "s3": {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}}},
     "gs": {"use_listings_cache": False},
     "az": {"use_listings_cache": False},
 }
@@ -428,7 +428,7 @@ def _store(protocol: str, process: int) -> Any:
     import fsspec
 
     try:
-        return fsspec.filesystem(
+        store = fsspec.filesystem(
             protocol, **_OPTIONS.get(protocol, {}), skip_instance_cache=protocol != "memory"
         )
     except ImportError as error:
@@ -436,6 +436,8 @@ def _store(protocol: str, process: int) -> Any:
             f"{protocol}:// needs another library: pip install 'basilar[{_EXTRAS[protocol]}]' "
             f"({error})"
         ) from None
+    store.retries = 2  # where it has its own: ours come on top
+    return store
 
 
 _made: dict[int, Path] = {}  # the folder of working copies, by the process that removes it

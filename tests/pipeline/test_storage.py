@@ -67,7 +67,7 @@ class Server:
         status = self.meddle(method, path)
         if status is None:
             return self.app(environ, start_response)
-        environ["wsgi.input"].read()
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         start_response(status, [("Content-Type", "application/xml")])
         return [b"<Error><Code>" + status.partition(" ")[2].encode() + b"</Code></Error>"]
 
