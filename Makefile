@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test torture check bits bench-dsp bench-load clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test torture fuzz check bits bench-dsp bench-load bench-build clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -18,6 +20,9 @@ test: $(READY)  ## All tests
 
 torture: $(READY)  ## The tests that take long
 	$(BIN)/python -m pytest -m torture
+
+fuzz: $(READY)  ## Fresh random input: FUZZ_SECONDS of damaged audio, and recipes, tables, stores
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz
 
 check: $(READY)  ## Lint, formatting, types
 	$(BIN)/ruff check .
@@ -34,6 +39,9 @@ bench-dsp: $(READY)  ## Representations against peers
 
 bench-load: $(READY)  ## Training reads against peers
 	$(BIN)/python -m benchmarks.load
+
+bench-build: $(READY)  ## Builds against peers, and of ever more clips
+	$(BIN)/python -m benchmarks.build
 
 clean:  ## Remove the environment and the demo
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,8 @@
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
+    ROOT/running/ID.json                  builds at work (`pipeline.running`)
+    ROOT/latest/NAME.json                 the newest feature set of a recipe (`workflows.nightly`)
     ROOT/.lock                            who is at work (`pipeline.locks`)
 
 Existence means complete: everything is written to a temporary sibling and renamed, so a killed
@@ -64,10 +66,9 @@ class Quarantined(NamedTuple):
 class Waveforms:
     """The decoded or resampled clips of one shard, in content order.
 
-    `signals` are float32 (samples,), each at its `sample_rates` Hz; decoded or read back they are
-    read-only, mapped from what the decoding process shared or from a file. `sources` keeps the
-    (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of each clip's
-    samples after each stage so far, `seconds` the time each stage took.
+    `signals` are float32 (samples,), each at its `sample_rates` Hz, read-only, mapped from a file.
+    `sources` keeps the (sample rate in Hz, samples) that each had in its file, `checksums` the
+    CRC-32 of each clip's samples after each stage so far, `seconds` the time each stage took.
     """
 
     contents: list[str] = field(default_factory=list)
@@ -175,13 +176,14 @@ def _of(path: Path) -> Path:
 
 
 def _hidden(root: Path) -> Iterator[Path]:
-    for folder in ("artifacts/*", "catalogue/*", "features", "runs", "results"):
+    folders = ("artifacts/*", "catalogue/*", "features", "runs", "results", "running", "latest")
+    for folder in folders:
         yield from root.glob(f"{folder}/.*")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write a JSON file, replacing what was there."""
-    with replacing(path) as temporary:
+    with replacing(path, durable=durable) as temporary:
         temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
@@ -278,9 +280,12 @@ def write_waveforms(folder: Path, waveforms: Waveforms, *, durable: bool) -> Non
         checksum = google_crc32c.Checksum()
         with (temporary / "samples.f32").open("wb") as file:
             for y in waveforms.signals:
-                data = np.ascontiguousarray(y, "<f4").tobytes()
-                checksum.update(data)
-                file.write(data)
+                for start in range(0, y.size, _CHECKED_AT_ONCE):
+                    data = np.ascontiguousarray(
+                        y[start : start + _CHECKED_AT_ONCE], "<f4"
+                    ).tobytes()
+                    checksum.update(data)
+                    file.write(data)
         index: dict[str, Any] = {
             "contents": waveforms.contents,
             "n_samples": [y.size for y in waveforms.signals],
@@ -416,5 +421,7 @@ def fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         os.close(descriptor)

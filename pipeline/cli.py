@@ -10,7 +10,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -35,6 +35,8 @@ from pipeline.console import (
 from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
 from pipeline.recipe import Recipe, RecipeError
 from pipeline.storage import StorageError
+
+Engine = Literal["local", "luigid", "dask"]
 
 
 @app.command()
@@ -153,6 +155,15 @@ def build(
     register: Annotated[
         str, typer.Option(help="Register its bundle as a model in MLflow: NAME or NAME@ALIAS.")
     ] = "",
+    engine: Annotated[
+        Engine, typer.Option(help="Where the work runs: here, shared by a luigid, or on Dask.")
+    ] = "local",
+    scheduler: Annotated[
+        str, typer.Option(help="With --engine luigid: http://host:port; basilar worker helps.")
+    ] = "",
+    dask: Annotated[
+        str, typer.Option(help="With --engine dask: tcp://host:port, or a scheduler file.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option(help="Print what would be done.")] = False,
     explain: Annotated[
         bool, typer.Option(help="With --dry-run: and why it is not cached.")
@@ -166,11 +177,16 @@ def build(
     from pipeline.shards import Plan
     from pipeline.tasks import Build, embedded_tracking_uri
 
+    if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
+        raise UsageError(
+            f"--engine {engine}: luigid needs --scheduler, dask needs --dask, and no other engine "
+            "takes them"
+        )
     plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
     try:
         tracker = tracking_uri or embedded_tracking_uri(root)
         planned = Build(
-            root.absolute(), plan, tracker, _keep(keep), max_bad, register, clip_timeout
+            root.absolute(), plan, tracker, _keep(keep), max_bad, register, clip_timeout, dask
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -181,7 +197,10 @@ def build(
         return
     from pipeline import engines
 
-    outcome = engines.run(planned, workers=workers)
+    try:
+        outcome = engines.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
+    except engines.SchedulerError as error:
+        raise UsageError(str(error)) from None
     if not outcome.succeeded:
         if as_json:
             print(json.dumps({"key": plan.key, "error": "the build failed"}))
@@ -377,7 +396,7 @@ def options(
 
 
 # Last, since help lists commands as they register.
-from pipeline import cli_deploy, cli_keep, cli_prove  # noqa: E402, F401
+from pipeline import cli_deploy, cli_keep, cli_prove, cli_run  # noqa: E402, F401
 
 
 def main() -> NoReturn:

@@ -88,7 +88,9 @@ def identify(file: io.FileIO) -> Found | None:
         return Found("aiff", "soundfile", 0, _cut(*sound[0], size))
     if magic == b".snd":
         begin, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
-        return Found("au", "soundfile", 0, _cut(begin, length, size))
+        # Sound inside of the header: libsndfile begins behind it, and seeks to where it says.
+        inside = begin < 24 and AudioError("corrupt", f"its sound begins in its header, at {begin}")
+        return Found("au", "soundfile", 0, inside or _cut(begin, length, size))
     if head[:16] == b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00":
         return Found("w64", "soundfile", 0, _cut(0, int.from_bytes(head[16:24], "little"), size))
     if head[:8] == b"NIST_1A\n":
@@ -107,7 +109,7 @@ def identify(file: io.FileIO) -> Found | None:
     if magic == b"OggS" and len(head) > 27:
         body = 27 + head[26]
         second = head[body + sum(head[27:body]) :][:6]
-        alone = not (second[:4] == b"OggS" and second[5] & 2)
+        alone = not (len(second) > 5 and second[:4] == b"OggS" and second[5] & 2)
         vorbis = head[body : body + 7] == b"\x01vorbis"
         return Found("ogg", "soundfile" if vorbis and alone else "ffmpeg", start)
     for offset, letters, demuxer in _FFMPEG_MAGIC:

@@ -83,7 +83,7 @@ class FeatureSet:
         cache: str | PathLike[str] | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> "FeatureSet":
-        """Open `KEY.zarr`, a folder or a URL in an object store.
+        """Open `KEY.zarr`, or what `ROOT/latest/NAME.json` points to now: a path, or a URL.
 
         Of a URL, whole shard files are fetched when they are first read, and mapped from the folder
         `cache` (left out: the user's), where those used last are kept, `cache_bytes` of them.
@@ -93,7 +93,11 @@ class FeatureSet:
         Raises FileNotFoundError, ValueError if it is another Zarr store, or DamagedArtifactError,
         also later, where what the store says of itself cannot be.
         """
-        return cls(storage.cached(path, cache), access, memory_limit, None, cache_bytes)
+        path = storage.cached(path, cache)
+        if path.suffix == ".json":
+            store = path.absolute().parents[1] / "features" / f"{read_json(path)['key']}.zarr"
+            path = storage.cached(storage.name(store), cache)
+        return cls(path, access, memory_limit, None, cache_bytes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.access, self.memory_limit, self._selected, self.cache_bytes)

@@ -1,22 +1,39 @@
-"""Where the work of a build runs: Luigi workers on this machine."""
+"""Where the work of a build runs: Luigi workers here, or also elsewhere by a luigid, or Dask.
 
+With a luigid, every process that takes part schedules the same tasks, which luigid gives to one of
+them each, and asks for work until the build is done: a worker that dies loses what it was at, which
+luigid gives to another when it has not heard of it for `worker_disconnect_delay`. A task that fails
+ends the worker it failed on.
+"""
+
+import contextlib
 import logging
 import multiprocessing
 import shutil
 import sys
 import time
+import urllib.request
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import luigi
 
-from pipeline import locks, storage
+from pipeline import locks, running, status, storage
 from pipeline.console import Lines, print_error
 from pipeline.keys import STAGES
 from pipeline.shards import disk_bytes
-from pipeline.tasks import Build, LogRun, Publish, logged_run, new_attempt
+from pipeline.tasks import Build, LogRun, Publish, build_of, logged_run, new_attempt
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
+_BAD = (
+    luigi.LuigiStatusCode.FAILED,
+    luigi.LuigiStatusCode.FAILED_AND_SCHEDULING_FAILED,
+    luigi.LuigiStatusCode.SCHEDULING_FAILED,
+)
+_ASK_AGAIN = 2.0  # seconds
+_TIMEOUT = 10.0  # seconds until a luigid that does not answer is given up
 
 
 @dataclass(frozen=True)
@@ -35,17 +52,29 @@ class Outcome:
         return max(self.computed.values())
 
 
-def run(build: Build, *, workers: int, log: bool = True) -> Outcome:
-    """Carry out a build with Luigi's own scheduler; a cached one only looks for its last output.
+class SchedulerError(RuntimeError):
+    """A luigid that does not answer."""
 
-    Without `log` it ends with the published feature set and is no run in MLflow.
+
+def run(
+    build: Build, *, workers: int, log: bool = True, scheduler: str = "", show: bool = False
+) -> Outcome:
+    """Carry out a build, by the luigid at a URL or alone; a cached one only looks for its output.
+
+    Without `log` it ends with the published feature set and is no run in MLflow. `show` shows how
+    far it is on standard error. Raises SchedulerError.
     """
     started = time.perf_counter()
     new_attempt()
     pending = build.work().pending
     last = LogRun if log else Publish
     with locks.session(build.root):
-        succeeded = run_luigi(last.of(build.register()), workers=workers)
+        try:
+            text = build.register(scheduler=scheduler)
+            with status.shown(build) if show else contextlib.nullcontext():
+                succeeded = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
+        finally:
+            running.end(build.root)
     work = build.work()
     left = work.pending
     if not succeeded:
@@ -60,8 +89,37 @@ def run(build: Build, *, workers: int, log: bool = True) -> Outcome:
     )
 
 
-def run_luigi(task: luigi.Task, *, workers: int) -> bool:
-    """Run a task and all it requires on this machine; whether everything succeeded.
+def assist(
+    root: Path, *, scheduler: str, workers: int, key: str = "", idle: float = 0.0
+) -> dict[str, bool]:
+    """Take part in the builds that run in a root by a luigid, whose keys begin with `key`.
+
+    Ends when there was none for `idle` seconds: by key, whether all that was done here succeeded.
+    What a build logs to MLflow is left to who began it. Raises SchedulerError.
+    """
+    done: dict[str, bool] = {}
+    since = time.monotonic()
+    while True:
+        for record in running.records(root):
+            text, name = record["build"], record["key"]
+            if not (record["scheduler"] and name.startswith(key) and done.get(name, True)):
+                continue
+            if storage.exists(build_of(text).store):
+                continue
+            with locks.session(root):
+                try:
+                    mine = build_of(text).register(scheduler=scheduler)
+                    done[name] = run_luigi(Publish.of(mine), workers=workers, scheduler=scheduler)
+                finally:
+                    running.end(root)
+            since = time.monotonic()
+        if time.monotonic() - since >= idle:
+            return done
+        time.sleep(_ASK_AGAIN)
+
+
+def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
+    """Run a task and all it requires, by the luigid at a URL or alone; whether it succeeded.
 
     Failures are reported on standard error, the first ten; Luigi's own log is silent.
     """
@@ -75,10 +133,26 @@ def run_luigi(task: luigi.Task, *, workers: int) -> bool:
         logger.handlers = [handler]
         logger.setLevel(logging.ERROR)
         logger.propagate = False
-    summary = luigi.build([task], workers=workers, local_scheduler=True, detailed_summary=True)
-    if few.more:
-        print_error(f"error: {few.more} more tasks failed; run it again to see what is left")
-    return summary.status in _GOOD
+    where: dict[str, Any] = {"local_scheduler": True}
+    if scheduler:
+        _refuse_silence(scheduler)
+        where = {"scheduler_url": scheduler}
+    while True:
+        summary = luigi.build([task], workers=workers, detailed_summary=True, **where)
+        if few.more:
+            print_error(f"error: {few.more} more tasks failed; run it again to see what is left")
+        done = summary.status in _GOOD if not scheduler else task.complete()
+        if done or not scheduler or summary.status in _BAD:
+            return done
+        time.sleep(_ASK_AGAIN)  # others are at what is left, or were when they died
+
+
+def _refuse_silence(scheduler: str) -> None:
+    """Raise SchedulerError if no luigid answers at a URL."""
+    try:
+        urllib.request.urlopen(f"{scheduler.rstrip('/')}/api/is_paused", timeout=_TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        raise SchedulerError(f"{scheduler}: no luigid answers there ({error})") from None
 
 
 def _tell_of_space(build: Build, needed: int) -> None:

@@ -5,7 +5,7 @@ machines over NFS, and are neither inherited by a fork nor left behind by a kill
 
 * byte 0 is shared by all processes that build in the root; what removes things takes it alone;
 * of the others, each stands for an artifact, by the hash of its name: who makes it holds the byte,
-  and others wait and then find it made.
+  and others wait and then find it made; or for the record of a build that runs.
 
 No result depends on them: what they save is work. Where there are none (a read-only root, a file
 system without), builds go on, and nothing is swept. A deadlock is impossible: a process holds the
@@ -93,8 +93,7 @@ def alone(root: Path) -> Iterator[None]:
 @contextmanager
 def sole(root: Path, name: str) -> Iterator[None]:
     """Make the artifact `name` in the block while others wait, if locks are to be had."""
-    descriptor = _open(root)
-    byte = 1 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+    descriptor, byte = _open(root), _byte(name)
     if descriptor is None or not _acquire(
         descriptor, byte, fcntl.LOCK_EX, f"make {root / name}", patience=_PATIENCE
     ):
@@ -107,10 +106,35 @@ def sole(root: Path, name: str) -> Iterator[None]:
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
 
 
+def hold(root: Path, name: str) -> bool:
+    """Hold what nobody else does until this process leaves the root; whether that can be."""
+    descriptor = _open(root)
+    return descriptor is not None and _acquire(
+        descriptor, _byte(name), fcntl.LOCK_EX, f"hold {root / name}", patience=_SAY_AFTER
+    )
+
+
+def is_held(root: Path, name: str) -> bool:
+    """Whether another process holds `name`, or makes it."""
+    descriptor = _open(root)
+    if descriptor is None:
+        return False
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte(name))
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _byte(name))
+    except OSError as error:
+        return _is_held(error)
+    return False
+
+
 def holder(root: Path) -> int | None:
     """The id of another process that is at work in a root, as far as the system tells."""
     descriptor = _open(root)
     return None if descriptor is None else _holder(descriptor, _ROOT_BYTE)
+
+
+def _byte(name: str) -> int:
+    return 1 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
 
 def _acquire(descriptor: int, byte: int, mode: int, what: str, *, patience: float) -> bool:

@@ -432,7 +432,7 @@ class _Layout(NamedTuple):
             chunk_rows, _ = map(index, sharding["chunk_shape"])
             settings = dict(sharding["codecs"][-1]["configuration"])
             fill_value = _FILL_VALUES[found["data_type"]]
-            divides = shard_rows % chunk_rows == 0 < bins
+            divides = shard_rows % chunk_rows == 0 < min(bins, chunk_rows, shard_rows) and rows >= 0
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise _ForeignLayoutError("it is no sharded array of floats") from error
         if not divides:

@@ -244,7 +244,7 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
         rows = table.to_pylist()
     elif source.suffix in (".csv", ".jsonl"):
         try:
-            text = source.read_text("utf-8-sig")
+            text = source.read_bytes().decode("utf-8-sig")  # a CR may be part of an id
             if source.suffix == ".csv":
                 rows = list(csv.DictReader(io.StringIO(text, newline="")))
             else:  # not splitlines(): JSON strings may hold what it takes for the end of a line
@@ -307,7 +307,10 @@ def _statuses(root: Path, paths: list[str]) -> list[tuple[Path, os.stat_result |
 
 
 def _status(file: Path) -> os.stat_result:
-    status = file.stat()
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        raise ManifestError(f"{file} is not there; remove its row, or scan again") from None
     if not stat.S_ISREG(status.st_mode):
         raise ManifestError(f"{file} is not a file; remove its row, or scan again")
     return status

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import re
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,11 +23,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, canary, locks, stages, storage
+from pipeline import artifacts, audio, canary, locks, running, stages, storage
 from pipeline.artifacts import Waveforms
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
-from pipeline.manifest import read_manifest, write_manifest
+from pipeline.manifest import Manifest, read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
 from pipeline.transform import Transform
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 KEEP = ("resample", "representation")
 MAX_BAD = 0.01
+_TELL_EVERY = 1.0  # seconds
 
 # Names the build in this process and those it forks: a LogRun whose tracker did not answer counts
 # as complete in the build that asked, so that nothing above it fails or waits, and as open later.
@@ -63,6 +65,7 @@ class Build:
     max_bad: float = MAX_BAD
     register_as: str = ""  # NAME or NAME@ALIAS of a model in MLflow's registry
     clip_timeout: float = CLIP_TIMEOUT  # s, to decode one clip
+    dask: str = ""  # address, or scheduler file, of the cluster that computes the shards
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"([^/:.%\"'@]+(@[A-Za-z][\w-]*)?)?", self.register_as):
@@ -79,20 +82,26 @@ class Build:
 
     def guard(self) -> list[str]:
         """Check that this process computes what it should: the warnings. Raises CanaryError."""
-        decoders = set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
-        return canary.guard(self.plan.recipe, decoders=decoders, catalogue=self.root / "catalogue")
+        catalogue = self.root / "catalogue"
+        return canary.guard(self.plan.recipe, decoders=self._decoders, catalogue=catalogue)
 
-    def register(self) -> str:
+    @cached_property
+    def _decoders(self) -> set[audio.Decoder]:
+        return set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
+
+    def register(self, *, scheduler: str = "") -> str:
         """Enter recipe and manifest into the root's catalogue and return the build as text.
 
         Every build begins here, and is at work in the root until the process ends, or
-        `locks.session` does. What killed builds left is removed if no other is at work. Raises
-        CanaryError, before anything is written.
+        `locks.session` does; others see that it runs, and by which luigid they can help. What
+        killed builds left is removed if no other is at work. Raises CanaryError, before anything is
+        written.
         """
-        self.guard()
+        canary.guard(self.plan.recipe, decoders=self._decoders)
         with contextlib.suppress(locks.BusyError), locks.alone(self.root):
             artifacts.sweep(self.root)
         locks.enter(self.root)
+        self.guard()
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
         if not storage.exists(file):
@@ -101,7 +110,8 @@ class Build:
         if not storage.exists(file) or not read_manifest(file).table.equals(manifest.table):
             write_manifest(manifest, file)
             build_of.cache_clear()  # paths are not part of its text
-        return canonical(
+            _manifest_of.cache_clear()
+        text = canonical(
             {
                 "root": storage.name(self.root),
                 "recipe": recipe.resolved(),
@@ -113,8 +123,23 @@ class Build:
                 "tracking_uri": self.tracking_uri,
                 "register_as": self.register_as,
                 "clip_timeout": self.clip_timeout,
+                "dask": self.dask,
             }
         )
+        if not storage.exists(self.store):
+            # Here, and not again in each of the processes that tasks are forked into.
+            import pandas  # noqa: F401  # PyArrow does so when it makes a table
+
+            from pipeline import store  # noqa: F401
+        running.begin(
+            self.root,
+            text,
+            key=self.plan.key,
+            name=recipe.name or recipe.representation.kind,
+            scheduler=scheduler,
+            pending={s: [shard.index for shard in p] for s, p in self.work().pending.items()},
+        )
+        return text
 
     @cached_property
     def store(self) -> Path:
@@ -138,13 +163,34 @@ class Build:
             exists=lambda stage, shard: storage.exists(self.artifact(stage, shard)),
         )
 
+    def awaits(self, stage: str, key: str) -> bool:
+        """Whether this build has yet to read what a stage made of a shard."""
+        for shard in self.plan.shards:
+            if shard.keys[stage] == key:
+                later = STAGES[STAGES.index(stage) + 1 :]
+                made = any(storage.exists(self.artifact(name, shard)) for name in later)
+                return not made and not storage.exists(self.store)
+        return False
 
-@lru_cache(maxsize=16)
+    def discard(self, stage: str, shard: Shard) -> None:
+        """Remove what a stage made of a shard, if it is temporary and no build will read it.
+
+        Builds that run at once look after they have committed: the last one sees the others done.
+        """
+        file, key = self.artifact(stage, shard), shard.keys[stage]
+        if stage in self.keep or not file.exists():
+            storage.drop(file)
+            return
+        if not any(build_of(text).awaits(stage, key) for text in running.builds(self.root)):
+            artifacts.remove(file, durable=False)
+
+
+@lru_cache(maxsize=64)
 def build_of(text: str) -> Build:
     """The build that a task's parameter describes."""
     fields: dict[str, Any] = json.loads(text)
     root = storage.place(fields["root"])
-    manifest = read_manifest(_manifest_file(root, fields["manifest"]))
+    manifest = _manifest_of(_manifest_file(root, fields["manifest"]))
     manifest = replace(manifest, root=storage.place(fields["audio_root"]))
     recipe = Recipe.from_dict(fields["recipe"])
     plan = Plan(recipe, manifest, fields["shard_seconds"])
@@ -156,7 +202,14 @@ def build_of(text: str) -> Build:
         fields["max_bad"],
         fields["register_as"],
         fields["clip_timeout"],
+        fields["dask"],
     )
+
+
+@lru_cache(maxsize=2)
+def _manifest_of(file: Path) -> Manifest:
+    """A manifest, once for all the recipes that are built over it."""
+    return read_manifest(file)
 
 
 def _manifest_file(root: Path, manifest_hash: str) -> Path:
@@ -247,10 +300,7 @@ class _ShardTask(_Task):
         """Make the output, then remove what it was made from if that is not kept."""
         super().run()
         for stage in STAGES[: STAGES.index(self.stage)][-1:]:
-            made_from = self.the_build.artifact(stage, self.the_shard)
-            if not self.kept(stage):
-                artifacts.remove(made_from, durable=False)
-            storage.drop(made_from)
+            self.the_build.discard(stage, self.the_shard)
 
     def made_already(self) -> bool:
         """Whether the output is there, or what another build has made of it and removed it."""
@@ -277,8 +327,31 @@ class Decode(_ShardTask):
         root, timeout = build.plan.manifest.root, build.clip_timeout
         return _read_or(
             self.path(),
-            lambda: stages.decode(sources, self.transform, root=root, timeout=timeout),
+            lambda: stages.decode(
+                sources,
+                self.transform,
+                root=root,
+                folder=self.path().parent,
+                timeout=timeout,
+                tell=self._tell(len(sources)),
+            ),
         )
+
+    def _tell(self, n_clips: int) -> Callable[[int, int], None]:
+        """What tells Luigi's scheduler, once a second, how far the decoding is."""
+        said = time.monotonic()
+
+        def tell(done: int, quarantined: int) -> None:
+            nonlocal said
+            # Luigi sets both while it runs a task; a Dask worker calls `run` alone.
+            if self.set_status_message is None or self.set_progress_percentage is None:
+                return
+            if time.monotonic() - said > _TELL_EVERY or done == n_clips:
+                said = time.monotonic()
+                self.set_status_message(f"{done} of {n_clips} clips, {quarantined} quarantined")
+                self.set_progress_percentage(100 * done // n_clips)
+
+        return tell
 
 
 class Resample(_ShardTask):
@@ -297,7 +370,10 @@ class Resample(_ShardTask):
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
         return _read_or(
-            self.path(), lambda: stages.resample(self.requires().made(), self.transform)
+            self.path(),
+            lambda: stages.resample(
+                self.requires().made(), self.transform, folder=self.path().parent
+            ),
         )
 
 
@@ -314,7 +390,9 @@ class Represent(_ShardTask):
         """Compute the representation of the clips of the shard."""
         from pipeline import store
 
-        represented = stages.represent(self.requires().made(), self.transform)
+        represented = stages.represent(
+            self.requires().made(), self.transform, folder=self.path().parent
+        )
         store.write_shard(
             self.path(),
             represented,
@@ -323,6 +401,45 @@ class Represent(_ShardTask):
             canary=self.the_build.guard(),
         )
         storage.drop(self.path())
+
+
+class MapShards(_Task):
+    """The features of all shards, computed on a Dask cluster."""
+
+    @classmethod
+    def of(cls, build: str) -> "MapShards":
+        """The shards of a build."""
+        the_build = build_of(build)
+        key = f"{the_build.plan.key}.{the_build.plan.layout}"
+        return cls(root=storage.name(the_build.root), key=key, build=build)
+
+    def output(self) -> list[luigi.LocalTarget]:  # type: ignore[override]
+        build = self.the_build
+        return [Target(storage.name(build.shard_folder(s))) for s in build.plan.shards]
+
+    def run(self) -> None:
+        """Map the shards that are missing over the cluster."""
+        from pipeline import cluster
+
+        build = self.the_build
+        missing = build.work().pending["representation"]
+        cluster.map_shards(self.build, missing, address=build.dask, tell=self._tell(len(missing)))
+
+    def _tell(self, n_shards: int) -> Callable[[int], None]:
+        def tell(done: int) -> None:
+            if self.set_status_message is not None and self.set_progress_percentage is not None:
+                self.set_status_message(f"{done} of {n_shards} shards")
+                self.set_progress_percentage(100 * done // n_shards)
+
+        return tell
+
+
+def _represented(build: str) -> list[luigi.Task]:
+    """The tasks that make the features of all shards."""
+    the_build = build_of(build)
+    if the_build.dask:
+        return [MapShards.of(build)]
+    return [Represent.of(build, shard) for shard in the_build.plan.shards]
 
 
 def _read_or(path: Path, compute: Callable[[], Waveforms]) -> Waveforms:
@@ -355,7 +472,7 @@ class FitNormalization(_Task):
 
     def requires(self) -> list[luigi.Task]:
         """The features of all shards."""
-        return [Represent.of(self.build, shard) for shard in self.the_build.plan.shards]
+        return _represented(self.build)
 
     def path(self) -> Path:
         build = self.the_build
@@ -385,8 +502,7 @@ class Publish(_Task):
 
     def requires(self) -> list[luigi.Task]:
         """The statistics and the features of all shards."""
-        shards = [Represent.of(self.build, shard) for shard in self.the_build.plan.shards]
-        return [FitNormalization.of(self.build), *shards]
+        return [FitNormalization.of(self.build), *_represented(self.build)]
 
     def path(self) -> Path:
         return self.the_build.store
@@ -397,8 +513,8 @@ class Publish(_Task):
 
         build = self.the_build
         for shard in build.plan.shards:  # what a killed build made and could not remove
-            for stage in {"decode", "resample"} - set(build.keep):
-                artifacts.remove(build.artifact(stage, shard), durable=False)
+            for stage in STAGES[:2]:
+                build.discard(stage, shard)
         refuse_too_many_bad(
             build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
         )

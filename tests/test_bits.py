@@ -77,14 +77,28 @@ UNPORTABLE = {
     *("linalg", "cbrt", "arctanh", "sinh", "cosh", "arctan2", "nansum", "average", "prod"),
 }
 TABLES = {
-    "resample": {"_polyphase", "_sinc_hann"},
+    "resample": {"_polyphase", "_sinc_hann", "<module>"},
     "cepstrum": {"dct_matrix", "lifter"},
     "chroma": {"stft_to_chroma", "cqt_to_chroma"},
-    "cqt": {"frequencies", "lengths", "_stages", "_kernels", "_sine"},
+    "cqt": {
+        "frequencies",
+        "lengths",
+        "_rates",
+        "_stages",
+        "_kernels",
+        "_sine",
+        "table_bytes",
+        "<module>",
+    },
     "framing": {"window"},
     "mel": {"hz_to_mel", "mel_to_hz", "_filters", "<module>"},
     "compress": {"<module>", "of_clip", "_offset", "_constants"},  # constants
-    "moments": {"merge", "quantile", "centre_and_scale"},  # integer counts, which are exact
+    "moments": {
+        "merge",
+        "described",
+        "quantile",
+        "centre_and_scale",
+    },  # integer counts, which are exact
 }
 MATRICES = {"filters", "kernels"}  # CSR matrices, whose products have one order
 

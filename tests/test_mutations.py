@@ -22,6 +22,9 @@ from tests.damage import edit_json, edit_table, flip, seal, store_of
 RECIPE = {
     "name": "smell",
     "decode.channels": "first",
+    "decode.max_seconds": 3600.0,
+    "decode.max_channels": 32,
+    "decode.max_mib": 1024,
     "resample.sample_rate": 8001,
     "resample.method": "polyphase",
     "resample.quality": "high",

@@ -50,6 +50,11 @@ class BuildFeatureSet(luigi.WrapperTask):
     clip_timeout = luigi.FloatParameter(
         default=CLIP_TIMEOUT, significant=False, description="seconds to decode one clip"
     )
+    dask = luigi.Parameter(
+        default="",
+        significant=False,
+        description="compute shards on this Dask cluster: tcp://host:port, or a scheduler file",
+    )
 
     @cached_property
     def planned(self) -> Build:
@@ -68,6 +73,7 @@ class BuildFeatureSet(luigi.WrapperTask):
             self.max_bad,
             self.register_as,
             self.clip_timeout,
+            self.dask,
         )
 
     @cached_property

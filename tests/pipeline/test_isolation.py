@@ -13,12 +13,11 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.isolation import Lost, SharedSamples, isolated
+from pipeline.isolation import Lost, isolated
 
 
 def read_null():
@@ -236,11 +235,12 @@ def test_forking_beside_threads_warns_nobody_and_keeps_no_pipe_open():
 
 
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from pipeline.isolation import isolated
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be inherited as ignored
 def work(items):
     for item in items:
-        print(os.getpid(), flush=True)
+        print(os.getpid(), file=sys.stderr, flush=True)
         time.sleep(3600)
         yield 0
 list(isolated(work, [0]))
@@ -264,12 +264,11 @@ def ends(pid):
 def test_no_child_outlives_its_parent(number):
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
     )
-    child = int(parent.stdout.readline())
+    child = int(parent.stderr.readline())
     if number == signal.SIGINT:  # as a terminal sends it: to the whole group
         os.killpg(parent.pid, number)
     else:
@@ -277,43 +276,3 @@ def test_no_child_outlives_its_parent(number):
     _, said = parent.communicate(timeout=60)
     assert ends(child)
     assert said.count("Traceback") == (number == signal.SIGINT)  # the parent's own
-
-
-def test_samples_are_shared(noise):
-    lengths = [5, 1, 7000, 1]
-    with SharedSamples() as shared:
-
-        def put(items):
-            for n in items:
-                yield shared.put(noise(n, n))
-
-        begins = [begin for _, begin in isolated(put, lengths)]
-        signals = shared.signals(list(zip(begins, lengths, strict=True)))
-    for n, y in zip(lengths, signals, strict=True):
-        np.testing.assert_array_equal(y, noise(n, n), strict=True)
-        assert not y.flags.writeable
-        assert y.ctypes.data % 64 == 0
-
-
-def test_samples_of_a_child_that_died_are_passed_over(noise):
-    with SharedSamples() as shared:
-
-        def put(items):
-            for n in items:
-                begin = shared.put(noise(n, n))
-                if n == 13:
-                    kill_9()
-                yield begin
-
-        found = dict(isolated(put, [100, 13, 50]))
-        assert isinstance(found.pop(1), Lost)
-        first, last = shared.signals([(found[0], 100), (found[2], 50)])
-    np.testing.assert_array_equal(first, noise(100, 100))
-    np.testing.assert_array_equal(last, noise(50, 50))
-
-
-def test_samples_are_shared_without_memory_for_it(noise, monkeypatch):
-    monkeypatch.delattr(os, "memfd_create")
-    test_samples_are_shared(noise)
-    with SharedSamples() as shared:
-        assert shared.signals([]) == []

@@ -120,3 +120,16 @@ def test_without_locks_builds_go_on_and_nobody_is_alone(tmp_path, monkeypatch):
         pass
     with pytest.raises(locks.BusyError, match="has no locks"), locks.alone(tmp_path):
         pass
+
+
+def test_what_is_held_is_known_to_others_and_waited_for_by_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_SAY_AFTER", 0.1)
+    other = Other(tmp_path, "running/a")
+    assert locks.is_held(tmp_path, "running/a")
+    assert not locks.is_held(tmp_path, "running/b")
+    assert not locks.hold(tmp_path, "running/a")
+    other.kill()
+    assert not locks.is_held(tmp_path, "running/a")
+    with locks.session(tmp_path):
+        locks.enter(tmp_path)
+        assert locks.hold(tmp_path, "running/a")

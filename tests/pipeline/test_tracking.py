@@ -136,12 +136,14 @@ def test_a_feature_set_is_logged_once(logged, tmp_path):
     assert len(client.search_runs([run.info.experiment_id])) == 1
 
 
-def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("root", "patience"), [("root", 600), ("another", 0)])
+def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path, monkeypatch, root, patience):
+    """Soon in the root's own tracker, which nobody else logs to by its lock."""
     fs, client, run = logged
     client.update_run(run.info.run_id, status="RUNNING")
-    monkeypatch.setattr(tracking, "_UNFINISHED_SECONDS", 0)
+    monkeypatch.setattr(tracking, "_UNFINISHED_SECONDS", patience)
     uri = embedded_tracking_uri(tmp_path / "root")
-    again = tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
+    again = tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / root / "mlflow")
     assert again != run.info.run_id
     assert [r.info.run_id for r in client.search_runs([run.info.experiment_id])] == [again]
 
@@ -163,7 +165,7 @@ def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
     client.update_run(run.info.run_id, status="RUNNING")
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(tracking.TrackerError, match="is being logged by another"):
-        tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
+        tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "another" / "mlflow")
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
 

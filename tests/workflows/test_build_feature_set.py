@@ -1,4 +1,4 @@
-"""The same feature set by the three ways to build it, from outside, as users do."""
+"""The same feature set by all ways to build it, from outside, as users do."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.pipeline.clusters import Processes, dask
 from workflows.build_feature_set import BuildFeatureSet
 
 RECIPE = str(REPOSITORY / "params" / "log_mel.toml")
@@ -85,15 +86,22 @@ def luigid(tmp_path):
     server.wait(10)
 
 
-def test_three_ways_give_the_same_keys_and_digests(manifest, luigid, tmp_path, tracker):
+def test_all_ways_give_the_same_keys_and_digests(manifest, luigid, tmp_path, tracker):
     built = basilar("build", RECIPE, manifest, "--root", tmp_path / "cli")
     assert built.returncode == 0, built.stderr
     local = luigi(manifest, tmp_path / "local", "--local-scheduler", "--shard-seconds", "2")
     assert local.returncode == 0, local.stderr
     central = luigi(manifest, tmp_path / "central", "--scheduler-port", luigid, "--workers", "2")
     assert central.returncode == 0, central.stderr
-    assert digests(tmp_path / "cli") == digests(tmp_path / "local") == digests(tmp_path / "central")
-    assert len(digests(tmp_path / "cli")) == 1
+    with Processes() as processes:
+        cluster, _ = dask(processes, tmp_path / "cluster", workers=1)
+        options = ("--local-scheduler", "--dask", cluster, "--workers", "2")
+        mapped = luigi(manifest, tmp_path / "dask", *options)
+    assert mapped.returncode == 0, mapped.stderr
+    assert "MapShards" in mapped.stderr
+    ways = [digests(tmp_path / way) for way in ("cli", "local", "central", "dask")]
+    assert ways == [ways[0]] * 4
+    assert len(ways[0]) == 1
     with urllib.request.urlopen(
         f"http://127.0.0.1:{luigid}/api/task_list?data=%7B%22status%22%3A%22DONE%22%7D"
     ) as answer:

@@ -1,0 +1,147 @@
+"""What is timed against what: builds of log-mels from MP3s, ours and others'.
+
+Each is called with a manifest of the files and a folder to write to, which is not there yet. A
+module of their own, because the processes they start import it.
+"""
+
+from collections.abc import Callable
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RECIPE = Path(__file__).resolve().parents[1] / "params" / "log_mel.toml"
+RATE, N_FFT, HOP, MELS = 22050, 2048, 512, 128
+
+
+def ours(manifest: Path, out: Path) -> None:
+    from pipeline import engines
+    from pipeline.manifest import read_manifest
+    from pipeline.recipe import Recipe
+    from pipeline.shards import Plan
+    from pipeline.tasks import Build, embedded_tracking_uri
+
+    plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
+    build = Build(out, plan, embedded_tracking_uri(out))
+    assert engines.run(build, workers=2, log=False).succeeded
+
+
+def bare_loop(manifest: Path, _: Path) -> None:
+    with Pool(2) as pool:
+        for _frames in pool.imap_unordered(_bare, audio(manifest)):
+            pass
+
+
+def _bare(file: Path) -> int:
+    import soundfile
+    import soxr
+
+    from dsp.compress import Log
+    from dsp.framing import Framing
+    from dsp.mel import MelBank
+    from dsp.representations import log_mel
+
+    stereo, rate = soundfile.read(file, dtype="float32")
+    mono = (stereo[:, 0] + stereo[:, 1]) * np.float32(0.5)
+    y = soxr.resample(mono, rate, RATE, quality="VHQ")
+    return len(
+        log_mel(
+            [y],
+            sample_rate=RATE,
+            framing=Framing(N_FFT, HOP),
+            bank=MelBank(MELS),
+            power=2,
+            log=Log(top_db=80.0),
+        )[0]
+    )
+
+
+def by_librosa(file: Path) -> Any:
+    import librosa
+
+    y, _ = librosa.load(file, sr=RATE)
+    mel = librosa.feature.melspectrogram(y=y, sr=RATE, n_fft=N_FFT, hop_length=HOP, n_mels=MELS)
+    return librosa.power_to_db(mel).T
+
+
+def with_joblib(manifest: Path, out: Path) -> None:
+    from joblib import Parallel, delayed, parallel_config
+
+    out.mkdir()
+    saved = (delayed(_save)(file, out / f"{file.stem}.npy") for file in audio(manifest))
+    with parallel_config("loky", idle_worker_timeout=10):  # 300 by default: they hold up our exit
+        Parallel(n_jobs=2)(saved)
+
+
+def _save(file: Path, target: Path) -> None:
+    np.save(target, by_librosa(file))
+
+
+def with_datasets(manifest: Path, out: Path) -> None:
+    from datasets import Array2D, Dataset, Features, Value
+
+    files = Dataset.from_dict({"path": list(map(str, audio(manifest)))})
+    features = Features({"path": Value("string"), "features": Array2D((None, MELS), "float32")})
+    out.mkdir()
+    files.map(
+        lambda row: {"features": by_librosa(row["path"])},
+        num_proc=2,
+        features=features,
+        cache_file_name=str(out / "features.arrow"),
+    )
+
+
+def with_lhotse(manifest: Path, out: Path) -> None:
+    """The recordings, too, are looked at before, by `prepared`."""
+    import torch
+    from lhotse import CutSet, Fbank, FbankConfig
+
+    torch.set_num_threads(1)  # as its warning says
+    config = FbankConfig(
+        sampling_rate=RATE, num_filters=MELS, frame_length=N_FFT / RATE, frame_shift=HOP / RATE
+    )
+    cuts = CutSet.from_file(manifest.with_suffix(".cuts.jsonl.gz")).resample(RATE)
+    cuts.compute_and_store_features(
+        Fbank(config), storage_path=out, num_jobs=2, progress_bar=False
+    ).to_file(out.with_suffix(".jsonl.gz"))
+
+
+CONTENDERS: dict[str, Callable[[Path, Path], None]] = {
+    "bare loop": bare_loop,
+    "ours": ours,
+    "librosa, joblib": with_joblib,
+    "lhotse": with_lhotse,
+    "datasets": with_datasets,
+}
+NEEDS = {"librosa, joblib": "librosa", "lhotse": "lhotse", "datasets": "datasets"}
+
+
+def audio(manifest: Path) -> list[Path]:
+    from pipeline.manifest import read_manifest
+
+    known = read_manifest(manifest)
+    return [known.root / path for path in known.column("path")]
+
+
+def prepared(files: list[Path], manifest: Path) -> None:
+    """Look at the files as each contender does it once: a manifest, and Lhotse's cuts."""
+    import pyarrow as pa
+
+    from pipeline.manifest import SCHEMA, Manifest, write_manifest
+    from pipeline.scan import scan
+
+    found, _ = scan(files[0].parent)
+    names = {file.name for file in files}
+    rows = [row for row in found.table.to_pylist() if row["path"] in names]
+    write_manifest(Manifest(found.root, pa.Table.from_pylist(rows, SCHEMA)), manifest)
+
+
+def cut(files: list[Path], manifest: Path) -> None:
+    """The first channel alone: Lhotse decodes a file once for each channel that it mixes."""
+    from lhotse import CutSet, Recording, RecordingSet
+
+    recordings = RecordingSet.from_recordings(map(Recording.from_file, files))
+    cuts = CutSet.from_manifests(recordings=recordings)
+    first = CutSet.from_cuts(cut.to_mono()[0] for cut in cuts)
+    first.to_file(manifest.with_suffix(".cuts.jsonl.gz"))

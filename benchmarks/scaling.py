@@ -1,0 +1,94 @@
+"""Builds of ever more short clips: seconds, memory, reruns. Part of `make bench-build`."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.recordings import wav, wavs
+from benchmarks.usage import Usage, measured
+
+RECIPE = Path(__file__).resolve().parents[1] / "params" / "log_mel_speech.toml"
+BASILAR = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+
+
+def scanned(folder: Path, manifest: Path) -> None:
+    from pipeline.manifest import write_manifest
+    from pipeline.scan import scan
+
+    write_manifest(scan(folder)[0], manifest)
+
+
+def built(manifest: Path, root: Path) -> dict[str, int]:
+    """Build without MLflow; how many shards each stage computed."""
+    from pipeline import engines
+    from pipeline.manifest import read_manifest
+    from pipeline.recipe import Recipe
+    from pipeline.shards import Plan
+    from pipeline.tasks import Build, embedded_tracking_uri
+
+    plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
+    outcome = engines.run(Build(root, plan, embedded_tracking_uri(root)), workers=2, log=False)
+    assert outcome.succeeded
+    return outcome.computed
+
+
+def command(manifest: Path, root: Path) -> tuple[float, Any]:
+    """`basilar build` as a process: its seconds and what it said."""
+    arguments = ["build", str(RECIPE), str(manifest), "--root", str(root), "--workers", "2"]
+    started = time.perf_counter()
+    done = subprocess.run([*BASILAR, *arguments, "--json"], check=True, stdout=subprocess.PIPE)
+    return time.perf_counter() - started, json.loads(done.stdout)
+
+
+def written(root: Path) -> int:
+    """Bytes on the disk below a folder, linked files once."""
+    status = [file.stat() for file in root.rglob("*") if file.is_file()]
+    return sum({s.st_ino: s.st_blocks * 512 for s in status}.values())
+
+
+def report(folder: Path, scratch: Path, sizes: list[int]) -> None:
+    """Build each number of clips afresh, then again, then with one more."""
+    found: dict[int, Usage] = {}
+    for count in sizes:
+        clips, manifest, root = wavs(folder, count), scratch / "clips.parquet", scratch / "root"
+        scan = measured(scanned, clips, manifest)
+        found[count] = build = measured(built, manifest, root)
+        print(f"\n{count:,} clips of 0.2 to 0.5 s at 8 kHz")
+        for name, usage in (("scan", scan), ("build", build)):
+            print(
+                f"  {name:14}{usage.seconds:8.1f} s  CPU {usage.cpu:7.1f} s  "
+                f"{1e3 * usage.seconds / count:6.2f} s a 1,000, CPU "
+                f"{1e3 * usage.cpu / count:6.2f} s  "
+                f"main {usage.main / 2**20:6.0f} MB, a worker {usage.worker / 2**20:6.0f} MB"
+            )
+        print(f"  written       {written(root) / 2**20:8.0f} MB, {build.result}")
+        print(f"  basilar build, to log it to MLflow: {command(manifest, root)[0]:.1f} s")
+        seconds, said = command(manifest, root)
+        assert said["shards_computed"] == 0
+        print(f"  basilar build, cached: {seconds:.1f} s, the whole process")
+        wav(added := clips / "added.wav", seed=count)
+        again = measured(scanned, clips, manifest)
+        more = measured(built, manifest, root)
+        added.unlink()
+        print(
+            f"  one more clip: scan {again.seconds:.1f} s, build {more.seconds:.1f} s "
+            f"(CPU {more.cpu:.1f} s), {more.result}"
+        )
+        shutil.rmtree(root)
+        os.sync()
+    if len(sizes) > 1:
+        least, most = found[min(sizes)], found[max(sizes)]
+        middle = found[sorted(sizes)[-2]]
+        each = {n: u.seconds / n for n, u in found.items()}
+        print(
+            f"\n  a clip, {max(sizes):,} against {min(sizes):,}: "
+            f"{each[max(sizes)] / each[min(sizes)]:.2f} (goal 1.3); memory: main "
+            f"{most.main / least.main:.2f}, workers {most.worker / least.worker:.2f} (goal 1.2); "
+            f"against {sorted(sizes)[-2]:,}: {most.main / middle.main:.2f}, "
+            f"{most.worker / middle.worker:.2f}"
+        )

@@ -1,0 +1,96 @@
+"""Shards computed on a Dask cluster that is there already: one function call a shard.
+
+Its workers need this package, and root and audio under the same paths as here. A call decodes,
+resamples and represents one shard and writes what is kept, by the tasks that Luigi would run: keys
+and digest are the same. What a lost worker was at is given to another; what it had committed stays.
+A shard that loses four workers is given up (Dask's `distributed.scheduler.allowed-failures`).
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import locks
+from pipeline.shards import Shard
+from pipeline.tasks import Decode, Represent, Resample, build_of
+
+_TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
+
+_one = threading.Lock()  # locks belong to processes: threads take turns
+
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot be used; the message says why, and what to do."""
+
+
+def map_shards(
+    build: str,
+    shards: Sequence[Shard],
+    *,
+    address: str,
+    tell: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Compute shards of a build (as text) on the cluster at an address, or of a scheduler file.
+
+    `tell` hears how many are done. Raises ClusterError without a cluster; the first error of a
+    shard, when all others are done.
+    """
+    attempt = uuid.uuid4().hex[:8]
+    failed: list[BaseException] = []
+    with _connected(address) as client:
+        from distributed import as_completed
+
+        calls = [
+            client.submit(
+                compute,
+                build,
+                shard.index,
+                # Readable on the dashboard, and of this attempt: an earlier one may have failed.
+                key=f"shard-{shard.index:03}-{shard.keys['representation'][:12]}-{attempt}",
+                pure=False,
+            )
+            for shard in shards
+        ]
+        for done, call in enumerate(as_completed(calls, loop=client.loop), start=1):
+            error = call.exception()
+            if error is not None:
+                failed.append(error)
+            tell(done)
+    if failed:
+        if len(failed) > 1:
+            logging.getLogger("basilar").error("%d more shards failed", len(failed) - 1)
+        raise failed[0]
+
+
+def compute(build: str, index: int) -> None:
+    """Compute one shard of a build: what a worker of the cluster calls."""
+    with _one:
+        the_build = build_of(build)
+        shard = the_build.plan.shards[index]
+        with locks.session(Path(the_build.root)):
+            for task in (Decode, Resample, Represent):
+                if task.stage in (*the_build.keep, Represent.stage):
+                    task.of(build, shard).run()
+
+
+def _connected(address: str) -> Any:
+    """A client of the cluster. Opened where it is used: one that is forked hangs."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ClusterError(
+            "Dask is not installed; install it with: pip install 'basilar[dask]'"
+        ) from None
+    named = "://" in address
+    if not named and not Path(address).is_file():
+        raise ClusterError(
+            f"{address}: no such scheduler file, and no address like tcp://host:port"
+        )
+    try:
+        where = {"address": address} if named else {"scheduler_file": address}
+        return Client(**where, timeout=_TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"{address}: no Dask scheduler answers there ({error})") from None

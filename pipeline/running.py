@@ -1,0 +1,76 @@
+"""Which builds run in a root: each says so in `ROOT/running/ID.json`, and holds its lock.
+
+A record is JSON: `key` and `name` of the feature set, `host` and `process` that build it, `started`
+(seconds since 1970), `pending` (by stage, the shards that were missing then), `scheduler` (of the
+luigid it shares its tasks by, or nothing), and `build`, its text form (`pipeline.tasks.Build`).
+Whose lock is free was killed, and its record is removed by whoever sees it. A root where nothing
+can be written or locked has no records.
+"""
+
+import atexit
+import contextlib
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pipeline import artifacts, locks
+
+_own: dict[Path, int] = {}  # records, and the process that wrote them: a forked one did not
+
+
+def begin(root: Path, build: str, **about: Any) -> None:
+    """Say that this process begins a build, until `end` or its exit; once for each build."""
+    if any(record["build"] == build for file, record in _read(root) if _is_own(file)):
+        return
+    file = root / "running" / f"{uuid.uuid4().hex[:12]}.json"
+    who = {"host": socket.gethostname(), "process": os.getpid(), "started": time.time()}
+    with contextlib.suppress(OSError):
+        if not locks.hold(root, _name(file)):
+            return
+        artifacts.write_json(file, {**about, **who, "build": build}, durable=False)
+        _own[file] = os.getpid()
+        atexit.register(end, root)
+
+
+def end(root: Path) -> None:
+    """Take back what this process said of a root."""
+    for file in [file for file in _own if _is_own(file) and file.parent.parent == root]:
+        del _own[file]
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def records(root: Path) -> list[dict[str, Any]]:
+    """What runs in a root, the oldest first."""
+    found = []
+    for file, record in _read(root):
+        if _is_own(file) or locks.is_held(root, _name(file)):
+            found.append(record)
+        else:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+    return sorted(found, key=lambda record: float(record["started"]))
+
+
+def builds(root: Path) -> list[str]:
+    """The text forms of the builds that run in a root, or ran when they were killed."""
+    return [str(record["build"]) for _, record in _read(root)]
+
+
+def _read(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    found = []
+    for file in (root / "running").glob("[!.]*.json"):
+        with contextlib.suppress(OSError, artifacts.DamagedArtifactError):  # it may just be going
+            found.append((file, artifacts.read_json(file)))
+    return found
+
+
+def _is_own(file: Path) -> bool:
+    return _own.get(file) == os.getpid()
+
+
+def _name(file: Path) -> str:
+    return f"running/{file.name}"

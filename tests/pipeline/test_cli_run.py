@@ -1,0 +1,69 @@
+import pytest
+
+from pipeline import locks, running
+from pipeline.recipe import Recipe
+from tests.conftest import SMALL
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
+    return tmp_path / "small.toml"
+
+
+def test_status_shows_what_runs(built, basilar, as_json):
+    code, out, _ = basilar("status", "--root", built.root)
+    assert (code, out) == (0, "no build runs\n")
+    with locks.session(built.root):
+        built.register()
+        code, result = as_json("status", "--root", built.root)
+        assert code == 0
+        (found,) = result["builds"]
+        assert found["key"] == built.plan.key
+        assert (found["clips"], found["quarantined"], found["share"]) == (13, 1, 1.0)
+        assert found["stages"]["decode"] == [len(built.plan.shards)] * 2
+        _, out, _ = basilar("status", "--root", built.root)
+        assert out.startswith(f"small {built.plan.key[:12]}: 100%, 13 of 13 clips, 1 quarantined")
+        running.end(built.root)
+
+
+def test_status_of_no_root_is_wrong_use(basilar, tmp_path):
+    assert basilar("status", "--root", tmp_path / "none")[0] == 2
+
+
+def test_a_worker_without_builds_ends(as_json, built):
+    nobody = ("--scheduler", "http://127.0.0.1:9", "--idle", "0")
+    assert as_json("worker", "--root", built.root, *nobody) == (0, {"builds": {}})
+
+
+def test_a_luigid_that_does_not_answer_is_wrong_use(basilar, recipe, audio_folder, tmp_path):
+    how = ("--engine", "luigid", "--scheduler", "http://127.0.0.1:9")
+    code, _, err = basilar("build", recipe, audio_folder, "--root", tmp_path / "root", *how)
+    assert code == 2
+    assert "http://127.0.0.1:9: no luigid answers there" in err
+    assert not list((tmp_path / "root" / "running").iterdir())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--engine", "luigid"),
+        ("--engine", "dask"),
+        ("--scheduler", "http://127.0.0.1:9"),
+        ("--engine", "luigid", "--dask", "tcp://127.0.0.1:9"),
+    ],
+)
+def test_engines_take_their_own_options(basilar, recipe, audio_folder, tmp_path, options):
+    code, _, err = basilar("build", recipe, audio_folder, "--root", tmp_path / "root", *options)
+    assert code == 2
+    assert "luigid needs --scheduler, dask needs --dask" in err
+
+
+def test_without_a_cluster_a_dask_build_fails_and_says_why(
+    basilar, recipe, audio_folder, tmp_path, tracker
+):
+    where = ("--engine", "dask", "--dask", tmp_path / "none.json", "--workers", 1)
+    how = (*where, "--tracking-uri", tracker)
+    code, _, err = basilar("build", recipe, audio_folder, "--root", tmp_path / "root", *how)
+    assert code == 1
+    assert "none.json: no such scheduler file" in err

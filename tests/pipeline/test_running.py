@@ -1,0 +1,65 @@
+import os
+import signal
+import subprocess
+import sys
+
+from pipeline import locks, running
+from tests.conftest import REPOSITORY
+
+HOLD = """
+import signal, sys
+from pathlib import Path
+from pipeline import running
+running.begin(Path(sys.argv[1]), "text", key="k")
+print(flush=True)
+signal.pause()
+"""
+
+
+def another(root):
+    """Another process that builds in a root until it is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root)], cwd=REPOSITORY, stdout=subprocess.PIPE
+    )
+    process.stdout.readline()
+    return process
+
+
+def test_a_build_is_known_until_it_ends(tmp_path):
+    with locks.session(tmp_path):
+        locks.enter(tmp_path)
+        running.begin(tmp_path, "text", key="k")
+        running.begin(tmp_path, "text", key="k")  # a task that asks again
+        (record,) = running.records(tmp_path)
+        assert (record["key"], record["build"], record["process"]) == ("k", "text", os.getpid())
+        running.end(tmp_path)
+        assert running.records(tmp_path) == []
+        assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_what_a_killed_build_said_is_removed_by_who_sees_it(tmp_path):
+    process = another(tmp_path)
+    assert [record["process"] for record in running.records(tmp_path)] == [process.pid]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert running.builds(tmp_path) == ["text"]
+    assert running.records(tmp_path) == running.builds(tmp_path) == []
+
+
+def test_a_process_takes_its_records_back_when_it_exits(tmp_path):
+    code = HOLD.replace("signal.pause()", "")
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, check=True)
+    assert running.builds(tmp_path) == []
+
+
+def test_where_nothing_can_be_written_nothing_is_said(tmp_path):
+    (tmp_path / "running").write_text("a file")
+    running.begin(tmp_path, "text", key="k")
+    assert running.records(tmp_path) == []
+    running.end(tmp_path)
+
+
+def test_a_damaged_record_is_no_build(tmp_path):
+    (tmp_path / "running").mkdir()
+    (tmp_path / "running" / "a.json").write_text("{")
+    assert running.records(tmp_path) == []

@@ -1,0 +1,106 @@
+import io
+import time
+
+import luigi
+import pytest
+from rich.console import Console
+
+from pipeline import engines, locks, running, status
+from pipeline.recipe import Recipe
+from pipeline.scan import scan
+from pipeline.shards import Plan
+from pipeline.tasks import Build, Decode, Represent, Resample
+from tests.conftest import SMALL
+
+
+@pytest.fixture
+def build(audio_folder, tmp_path):
+    """A build that has only begun, over 12 clips and a bad one."""
+    (audio_folder / "broken.wav").write_bytes(b"RIFF broken")
+    planned = Build(
+        tmp_path / "root", Plan(Recipe.from_dict(SMALL), scan(audio_folder)[0], 1.5), ""
+    )
+    with locks.session(planned.root):
+        planned.register()
+        yield planned
+        running.end(planned.root)
+
+
+def make(build, shard, *tasks):
+    for task in tasks:
+        task.of(build.register(), shard).run()
+
+
+def test_how_far_a_build_is_is_what_is_there_of_it(build):
+    ((begun, who),) = status.of_root(build.root)
+    shards = build.plan.shards
+    assert begun.stages == dict.fromkeys(("decode", "resample", "representation"), (0, len(shards)))
+    assert (begun.clips, begun.all_clips, begun.share, begun.seconds_left) == (0, 13, 0.0, None)
+    assert len(who) == 1
+    make(build, shards[0], Decode, Resample)  # its decode artifact is gone by now
+    ((now, _),) = status.of_root(build.root)
+    assert now.stages["decode"] == now.stages["resample"] == (1, len(shards))
+    assert now.stages["representation"] == (0, len(shards))
+    for shard in shards:
+        make(build, shard, Represent)
+    ((now, _),) = status.of_root(build.root)
+    assert now.stages["representation"] == (len(shards), len(shards))
+    assert (now.clips, now.quarantined, now.share) == (13, 1, 1.0)
+    assert now.seconds_left == 0.0
+    hours = sum(shard.seconds for shard in shards) / 3600
+    assert now.clips_per_second == pytest.approx(13 / now.seconds)
+    assert now.audio_hours_per_second == pytest.approx(hours / now.seconds)
+
+
+def test_what_was_there_before_is_not_counted_as_fast(build):
+    first, *others = build.plan.shards
+    make(build, first, Decode, Resample, Represent)
+    pending = {stage: [shard.index for shard in others] for stage in ("decode", "representation")}
+    watch = status.Watch(build, pending, time.time() - 10)
+    assert watch.look().clips == len(first.rows)
+    assert watch.look().clips_per_second == watch.look().share == 0
+    for shard in others:
+        make(build, shard, Represent)
+    rate = sum(len(shard.rows) for shard in others) / 10
+    assert watch.look().clips_per_second == pytest.approx(rate, rel=0.3)
+
+
+@pytest.mark.parametrize("screen", [False, True])
+def test_a_build_shows_how_far_it_is(build, screen, monkeypatch, capsys):
+    seen = io.StringIO()
+    terminal = Console(file=seen, force_terminal=True, width=120)
+    monkeypatch.setattr(status, "on_screen", lambda: screen)
+    monkeypatch.setattr(status, "stderr", terminal)
+    monkeypatch.setattr(status, "_REDRAW", 0.05)
+    monkeypatch.setattr(status, "_LINE", 0.05)
+    with status.shown(build):
+        make(build, build.plan.shards[0], Decode, Resample, Represent)
+        time.sleep(1)
+    said = seen.getvalue() if screen else capsys.readouterr().err
+    assert f"{len(build.plan.shards[0].rows)} of 13 clips" in said
+    assert ("━" in said) == screen
+
+
+def test_a_cached_build_shows_nothing(built, capsys, monkeypatch):
+    monkeypatch.setattr(status, "_LINE", 0.01)
+    assert engines.run(built, workers=1, log=False, show=True).succeeded
+    assert capsys.readouterr().err == ""
+
+
+def test_a_task_tells_luigi_how_far_it_is(build, monkeypatch):
+    monkeypatch.setattr("pipeline.tasks._TELL_EVERY", 0.0)
+    scheduler = luigi.scheduler.Scheduler()
+    worker = luigi.worker.Worker(scheduler=scheduler)
+    told = []
+    monkeypatch.setattr(
+        scheduler, "set_task_status_message", lambda task_id, message: told.append(message)
+    )
+    sizes = []
+    for shard in build.plan.shards:
+        task = Decode.of(build.register(), shard)
+        sizes.append(len(shard.sources))
+        worker.add(task)
+    assert worker.run()
+    for size in sizes:
+        assert any(message.startswith(f"{size} of {size} clips, ") for message in told)
+    assert any(message.endswith("1 quarantined") for message in told)

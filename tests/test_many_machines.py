@@ -1,0 +1,141 @@
+"""One build by several processes with a shared root, and what it costs to lose one."""
+
+import json
+import time
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from pipeline import artifacts, engines, locks
+from pipeline.manifest import read_manifest, write_manifest
+from pipeline.recipe import Recipe
+from pipeline.scan import scan
+from pipeline.shards import Plan
+from pipeline.tasks import Build
+from tests.conftest import SMALL
+from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill, luigid, wait_for
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a manifest of 60 clips, a recipe, and the digest of a build in one process."""
+    folder = tmp_path_factory.mktemp("machines")
+    (folder / "audio").mkdir()
+    for i in range(60):
+        y = 0.1 * np.random.default_rng(i).standard_normal(8000 + 80 * i)
+        sf.write(folder / "audio" / f"{i:02}.wav", y, 8000, subtype="PCM_16")
+    write_manifest(scan(folder / "audio")[0], folder / "m.parquet")
+    (folder / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
+    plan = Plan(Recipe.from_dict(SMALL), read_manifest(folder / "m.parquet"), 1.5)
+    assert len(plan.shards) > 20
+    build = Build(folder / "clean", plan, "")
+    assert engines.run(build, workers=1, log=False).succeeded
+    return folder, digest_in(build.root)
+
+
+def digest_in(root):
+    (store,) = (root / "features").glob("*.zarr")
+    return artifacts.read_json(store / "zarr.json")["attributes"]["basilar"]["digest"]
+
+
+def start_build(processes, work, root, tracker, *engine):
+    what = (work / "small.toml", work / "m.parquet", "--root", root, "--shard-seconds", "1.5")
+    how = ("--workers", "1", "--tracking-uri", tracker, *engine)
+    return processes.start(*basilar("build", *what, *how), folder=root.parent / "builder")
+
+
+def start_worker(processes, root, url, name, idle=20):
+    command = basilar("worker", "--root", root, "--scheduler", url, "--idle", idle)
+    return processes.start(*command, folder=root.parent / name)
+
+
+def said(process_folder):
+    return (process_folder / "said").read_text()
+
+
+def made(root):
+    return len(list((root / "artifacts" / "representation").glob("[!.]*")))
+
+
+def running(url, process):
+    """The tasks that a luigid takes to be run by a process."""
+    query = urllib.parse.urlencode({"data": json.dumps({"status": "RUNNING", "search": None})})
+    with urllib.request.urlopen(f"{url}/api/task_list?{query}", timeout=5) as page:
+        tasks = json.load(page)["response"]
+    return {
+        name
+        for name, task in tasks.items()
+        if f"pid={process.pid})" in str(task["worker_running"])
+        or str(task["worker_running"]).endswith(f"-{process.pid}")
+    }
+
+
+def test_a_worker_in_a_folder_of_its_own_shares_a_build_by_a_luigid(work, tmp_path):
+    folder, clean = work
+    plan = Plan(Recipe.from_dict(SMALL), read_manifest(folder / "m.parquet"), 3.0)
+    build = Build(tmp_path / "root", plan, "")
+    with Processes() as processes, locks.session(build.root):
+        url = luigid(processes, tmp_path / "luigid")
+        build.register(scheduler=url)
+        helper = start_worker(processes, build.root, url, "a", idle=0)
+        wait_for(lambda: running(url, helper))
+        assert engines.run(build, workers=1, log=False, scheduler=url).succeeded
+        assert digest_in(build.root) == clean
+        assert helper.wait(60) == 0, said(tmp_path / "a")
+        assert said(tmp_path / "a") == f"done {plan.key}\n"
+
+
+@pytest.mark.torture
+def test_what_a_killed_worker_was_at_is_taken_over(work, tmp_path, tracker):
+    folder, clean = work
+    root = tmp_path / "root"
+    with Processes() as processes:
+        url = luigid(processes, tmp_path / "luigid")
+        victim, helper = [start_worker(processes, root, url, name) for name in ("a", "b")]
+        builder = start_build(
+            processes, folder, root, tracker, "--engine", "luigid", "--scheduler", url
+        )
+        wait_for(lambda: running(url, victim))
+        kill(victim)
+        lost = running(url, victim)
+        before, began = made(root), time.monotonic()
+        assert builder.wait(240) == 0, said(tmp_path / "builder")
+        print(f"{before} shards were made; with {lost} lost, {time.monotonic() - began:.1f} s more")
+        assert digest_in(root) == clean
+        assert helper.wait(60) == 0
+
+
+@pytest.mark.torture
+def test_helpers_finish_what_a_killed_builder_began(work, tmp_path, tracker):
+    folder, clean = work
+    root = tmp_path / "root"
+    with Processes() as processes:
+        url = luigid(processes, tmp_path / "luigid")
+        helper = start_worker(processes, root, url, "a")
+        builder = start_build(
+            processes, folder, root, tracker, "--engine", "luigid", "--scheduler", url
+        )
+        wait_for(lambda: running(url, helper))
+        kill(builder)
+        assert helper.wait(120) == 0, said(tmp_path / "a")
+        assert digest_in(root) == clean
+
+
+@pytest.mark.torture
+def test_a_dask_cluster_that_loses_a_worker_builds_the_same_set(work, tmp_path, tracker):
+    folder, clean = work
+    root = tmp_path / "root"
+    with Processes() as processes:
+        file, (victim, _) = dask(processes, tmp_path / "dask")
+        builder = start_build(processes, folder, root, tracker, "--engine", "dask", "--dask", file)
+        wait_for(lambda: made(root) > 2)
+        kill(victim)
+        before = made(root)
+        assert before < 20, "it was killed too late"
+        time.sleep(1)
+        dask_worker(processes, tmp_path / "dask" / "new", file)
+        assert builder.wait(120) == 0, said(tmp_path / "builder")
+        assert digest_in(root) == clean

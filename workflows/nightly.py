@@ -1,0 +1,100 @@
+"""Scan a folder that grows, build every recipe over it, and point to the newest sets, every night.
+
+    python -m luigi --module workflows.nightly Nightly --audio audio \
+        --recipes params/log_mel.toml,params/mfcc.toml --root features --local-scheduler
+
+A scan opens new files only. What recipes share is computed once: clips are decoded once for each
+`[decode]` they have, resampled once for each `[resample]`. `ROOT/latest/NAME.json`, by the name of
+the recipe's file, is replaced when the new set is complete, and `FeatureSet.open` opens it. A
+recipe that fails keeps its old pointer and stops no other; Luigi then exits with 1.
+"""
+
+import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from pipeline.artifacts import DamagedArtifactError, read_json, write_json
+from pipeline.manifest import write_manifest
+from pipeline.recipe import RecipeError
+from pipeline.recover import read_attributes
+from pipeline.scan import scan
+from workflows.build_feature_set import BuildFeatureSet
+
+
+class Latest(luigi.Task):
+    """The pointer to the newest feature set of a recipe."""
+
+    recipe = luigi.PathParameter(description="recipe (TOML)")
+    manifest = luigi.PathParameter(description="manifest (Parquet)")
+    root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
+
+    def requires(self) -> BuildFeatureSet:
+        """The feature set."""
+        return BuildFeatureSet(recipe=self.recipe, manifest=self.manifest, root=self.root)
+
+    def output(self) -> luigi.LocalTarget:
+        """The pointer, which an older set may have written."""
+        name = Path(self.recipe).with_suffix(".json").name
+        return luigi.LocalTarget(str(Path(self.root) / "latest" / name))
+
+    def complete(self) -> bool:
+        """Whether it points to this very set, and the set is there and logged."""
+        pointer = Path(self.output().path)
+        try:
+            known = read_json(pointer)["key"] if pointer.exists() else None
+        except DamagedArtifactError:
+            return False
+        required = self.requires()
+        return bool(known == required.planned.plan.key and required.complete())
+
+    def run(self) -> None:
+        """Point to the set."""
+        store = self.requires().planned.store
+        attributes = read_attributes(store / "zarr.json")
+        pointer = {
+            "key": attributes["key"],
+            "digest": attributes["digest"],
+            "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        write_json(Path(self.output().path), pointer)
+
+
+class Nightly(luigi.WrapperTask):
+    """The newest feature sets of several recipes over a folder of audio."""
+
+    audio = luigi.PathParameter(absolute=True, description="folder of audio")
+    recipes = luigi.Parameter(description="recipes (TOML), separated by commas")
+    root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
+    label = luigi.OptionalParameter(default=None, description="as basilar scan has it")
+    group = luigi.OptionalParameter(default=None, description="as basilar scan has it")
+    split: Any = luigi.DictParameter(default={}, description='shares: {"train": 0.8, "test": 0.2}')
+
+    def requires(self) -> list[Latest]:
+        """The pointers of all recipes."""
+        recipes = [Path(name.strip()) for name in self.recipes.split(",") if name.strip()]
+        if len({recipe.stem for recipe in recipes}) < len(recipes):
+            raise ValueError(
+                f"recipes: {self.recipes}: two files have one name, and so would their pointers; "
+                "rename one"
+            )
+        return [Latest(recipe=r, manifest=self.manifest, root=self.root) for r in recipes]
+
+    def complete(self) -> bool:
+        """Whether all pointers are new; a recipe that cannot be read fails as its own task only."""
+        try:
+            return all(latest.complete() for latest in self.requires())
+        except (RecipeError, OSError):
+            return False
+
+    @cached_property
+    def manifest(self) -> Path:
+        """The manifest of what the folder holds now, in the catalogue of the root."""
+        found, _ = scan(
+            Path(self.audio), label=self.label, group=self.group, split=dict(self.split) or None
+        )
+        file = Path(self.root) / "catalogue" / "manifests" / f"{found.hash}.parquet"
+        write_manifest(found, file)
+        return file
