@@ -40,6 +40,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import storage
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -93,11 +95,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     The block makes a file, replacing what was there, or a folder, which is discarded if `path`
     exists by then. An OSError of the block or of the file system names `path`.
     """
+    remote = storage.is_remote(path)
     _make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
     try:
         yield temporary
-        if durable:
+        if durable and remote:
+            storage.commit(temporary, path)
+        elif durable:
             _fsync(temporary)
         if not (temporary.is_dir() and path.exists()):
             try:
@@ -105,7 +110,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             except OSError:
                 if not path.is_dir():  # another writer committed the same folder first
                     raise
-        if durable:
+        if durable and not remote:
             fsync_folder(path.parent)
     except OSError as error:
         # NumPy tells of a full disk without its number, and most writers without the file's name.
@@ -121,8 +126,10 @@ def remove(path: Path, *, durable: bool = True) -> None:
     """Remove a file or a folder, if it is there; a folder disappears at once.
 
     Without `durable` a power cut may bring back parts of a folder, which must be known by their
-    name or checksum.
+    name or checksum, and what lies in an object store stays there.
     """
+    if durable and storage.is_remote(path):
+        storage.remove(path)
     if path.is_dir():
         grave = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
@@ -183,7 +190,7 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises DamagedArtifactError if it is none."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(storage.fetch(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedArtifactError(f"{path} is damaged ({error})") from None
 
@@ -260,7 +267,7 @@ def read_table(path: Path) -> "pa.Table":
     """Read a Parquet file (`pyarrow.parquet.read_table` would import pandas to do it)."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with pq.ParquetFile(storage.fetch(path), page_checksum_verification=True) as file:
         return file.read(use_threads=False)
 
 
@@ -301,8 +308,10 @@ def read_waveforms(folder: Path) -> Waveforms:
     """
     import google_crc32c
 
-    if not folder.exists():
+    if not storage.exists(folder):
         raise FileNotFoundError(f"{folder} is not there")
+    if not folder.is_dir():
+        storage.fetch(folder)
     try:
         index = read_json(folder / "index.json")
         lengths = index["n_samples"]
@@ -339,7 +348,8 @@ def write_checksums(folder: Path, *, known: dict[str, Checksum] | None = None) -
         name = path.relative_to(folder).as_posix()
         if name not in files:
             files[name] = checksum(path)
-    write_json(folder / CHECKSUMS, {"files": files, "crc32": _crc_of(files)})
+    value = {"files": files, "crc32": _crc_of(files)}
+    (folder / CHECKSUMS).write_text(json.dumps(value, indent=1), "utf-8")
 
 
 def read_checksums(folder: Path) -> dict[str, Checksum]:
@@ -365,9 +375,15 @@ def checksum(path: Path) -> Checksum:
 
 
 def link(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it where the file system has no links between the two."""
+    """Hard-link a file, or copy it where the file system has no links between the two.
+
+    A symbolic link to what lies in an object store stands for it there (`storage.commit`).
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
+    if storage.is_remote(source) and not source.exists():
+        target.symlink_to(source)
+        return
     try:
         os.link(source, target)
     except OSError:

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp import representations, resample
-from pipeline import artifacts, audio
+from pipeline import artifacts, audio, storage
 from pipeline.keys import recipe_hashes
 from pipeline.kinds import Framed
 from pipeline.recipe import Recipe
@@ -173,7 +173,7 @@ def check(name: str) -> str:
 @cache
 def _check_kept(recipe: Recipe, file: Path) -> list[str]:
     made = _of_recipe(recipe)
-    if not file.exists():
+    if not storage.exists(file):
         entries = {name: canary.to_json() for name, canary in made.items()}
         artifacts.write_json(file, {"versions": library_versions(), "canaries": entries})
         return []

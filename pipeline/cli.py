@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from pipeline import artifacts
+from pipeline import artifacts, storage
 from pipeline.bundle import BundleError
 from pipeline.canary import CanaryError
 from pipeline.console import (
+    AudioRoot,
     Json,
     Lines,
     Root,
@@ -26,24 +27,30 @@ from pipeline.console import (
     attributes_of,
     explained,
     find_store,
+    place,
     print_error,
     print_result,
     progress,
 )
 from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
 from pipeline.recipe import Recipe, RecipeError
+from pipeline.storage import StorageError
 
 Engine = Literal["local", "luigid", "dask"]
 
 
 @app.command()
 def scan(
-    source: Annotated[Path, typer.Argument(help="Folder of audio, or a table of clips.")],
+    source: Annotated[
+        Path,
+        typer.Argument(parser=place, metavar="PATH|URL", help="Folder of audio, or table."),
+    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Manifest: .parquet, or .csv or .jsonl.")
     ],
     root: Annotated[
-        Path | None, typer.Option(help="Folder that a table's paths start from.")
+        Path | None,
+        typer.Option(parser=place, metavar="PATH|URL", help="Where a table's paths start from."),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="'parent', or a regular expression with (?P<label>…).")
@@ -127,13 +134,14 @@ def recipe(
 @app.command()
 def build(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
-    manifest: Annotated[Path, typer.Argument(help="Manifest, or a folder to scan.")],
+    manifest: Annotated[
+        Path,
+        typer.Argument(parser=place, metavar="PATH|URL", help="Manifest, or a folder to scan."),
+    ],
     root: Root,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
     shard_seconds: Annotated[float, typer.Option(min=0.001, help="Audio a shard, s.")] = 600.0,
-    audio_root: Annotated[
-        Path | None, typer.Option(help="Where the manifest's audio is now, if it moved.")
-    ] = None,
+    audio_root: AudioRoot = None,
     keep: Annotated[
         str, typer.Option(help="Stages whose artifacts are kept.")
     ] = "resample,representation",
@@ -240,10 +248,10 @@ def ls(root: Root, as_json: Json = False) -> None:
 
     Example: basilar ls --root features
     """
-    if not root.is_dir():
+    if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder")
     sets, damaged = [], []
-    for path in sorted((root / "features").glob("[!.]*.zarr")):
+    for path in storage.children(root / "features", "[!.]*.zarr"):
         try:
             sets.append(attributes_of(path))
         except artifacts.DamagedArtifactError as error:
@@ -398,7 +406,7 @@ def main() -> NoReturn:
     logging.getLogger("basilar").handlers = [handler]
     try:
         app(standalone_mode=True)
-    except (RecipeError, ManifestError, UsageError, FileNotFoundError) as error:
+    except (RecipeError, ManifestError, UsageError, FileNotFoundError, StorageError) as error:
         _fail(error, 2)
     except (OSError, artifacts.DamagedArtifactError, artifacts.ForeignStoreError) as error:
         _fail(error, 1)

@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import Json, Root, UsageError, app, attributes_of, find_store, print_result
+from pipeline.console import (
+    AudioRoot,
+    Json,
+    Root,
+    UsageError,
+    app,
+    attributes_of,
+    find_store,
+    print_result,
+)
 
 
 @app.command()
@@ -16,9 +25,7 @@ def bundle(
     clips: Annotated[
         int, typer.Option(min=0, max=100, help="Clips whose audio goes along as a proof.")
     ] = 2,
-    audio_root: Annotated[
-        Path | None, typer.Option(help="Where the audio is now, if it moved.")
-    ] = None,
+    audio_root: AudioRoot = None,
     as_json: Json = False,
 ) -> None:
     """Make a folder that computes a feature set's transform, and proves that it does.

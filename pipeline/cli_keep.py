@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import storage
 from pipeline.console import Json, Root, UsageError, app, print_result
 
 
@@ -22,7 +23,7 @@ def gc(
     """
     from pipeline import garbage
 
-    if not root.is_dir():
+    if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder")
     found = (garbage.collect if delete else garbage.find)(root.absolute())
     stages: dict[str, Counter[str]] = {}

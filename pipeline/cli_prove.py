@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import artifacts
+from pipeline import artifacts, storage
 from pipeline.console import (
+    AudioRoot,
     Json,
     Root,
     UsageError,
     app,
     find_key,
     find_store,
+    place,
     print_result,
     progress,
 )
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from pipeline.recover import Record
 
 Key = Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")]
-AudioRoot = Annotated[Path | None, typer.Option(help="Where the audio is now, if it moved.")]
 Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
 CPUS = os.cpu_count() or 1
 SHOWN = 50  # clips that are named at most
@@ -93,14 +94,21 @@ def verify(
 @app.command()
 def reproduce(
     key: Key,
-    root: Annotated[Path | None, typer.Option(help="Folder that it was published in.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(parser=place, metavar="DIR|URL", help="Folder that it was published in."),
+    ] = None,
     tracking_uri: Annotated[
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, to take it from its run.")
     ] = "",
     audio_root: AudioRoot = None,
     into: Annotated[
         Path | None,
-        typer.Option(help="Empty folder to build in and keep; left out: a temporary one."),
+        typer.Option(
+            parser=place,
+            metavar="DIR|URL",
+            help="Empty folder to build in and keep; left out: a temporary one.",
+        ),
     ] = None,
     workers: Workers = CPUS,
     shard_seconds: Annotated[
@@ -121,7 +129,7 @@ def reproduce(
     from pipeline.reproduce import RebuildError
     from pipeline.reproduce import reproduce as reproduce_set
 
-    if into is not None and into.exists() and (not into.is_dir() or any(into.iterdir())):
+    if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
         raise UsageError(f"--into {into}: is not empty; what is there would not be built again")
     with tempfile.TemporaryDirectory(prefix="basilar-") as folder:
         record = _record(key, root, tracking_uri, Path(folder))
@@ -236,7 +244,10 @@ def why(
     b: Annotated[
         str | None, typer.Argument(help="Another; left out: the nearest other key of the root.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder that keys were published in.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(parser=place, metavar="DIR|URL", help="Folder that keys were published in."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Every field and clip in which two feature sets, recipes or manifests differ.

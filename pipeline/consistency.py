@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp import moments
+from pipeline import storage
 from pipeline.artifacts import DamagedArtifactError, checksum, read_json, read_table
 from pipeline.dataset import FeatureSet, dense
 from pipeline.keys import digest, recipe_hashes, values_hash
@@ -54,7 +55,8 @@ def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
     except DamagedArtifactError as error:
         yield Problem(str(file), str(error))
     file = folder / "features" / f"{record.key}.parquet"
-    if not file.exists() or checksum(file) != checksum(record.clips_file):
+    clips_file = storage.fetch(record.clips_file)
+    if not storage.exists(file) or checksum(storage.fetch(file)) != checksum(clips_file):
         yield Problem(str(file), f"is no copy of {record.clips_file}")
     file = folder / "recipes" / f"{attributes['recipe_hash']}.json"
     try:
@@ -98,6 +100,7 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
     """Hash, moments and statistics of every clip anew from its values, and the digest of all."""
     clips, recipe = record.clips, record.recipe
     kind, split = recipe.representation, recipe.normalization.split
+    storage.fetch(fs.path, only="moments/")
     stored = np.stack([dense(fs.path / "moments" / name) for name in MOMENTS], axis=1)
     fitted = np.array([split in ("all", clip["split"]) for clip in clips])
     same: dict[tuple[Any, ...], list[int]] = {}  # clips of equal content share their rows

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from pipeline import artifacts
+from pipeline import artifacts, storage
 
 app = typer.Typer(
     help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
@@ -24,8 +24,24 @@ stderr = Console(stderr=True, highlight=False)
 FULL = "the disk is full; free some space and run it again, which goes on where it stopped"
 _LONGEST = 4000  # characters of a line
 
+
+def place(text: str) -> Path:
+    """A path, or the working copy of a URL, as an option names it."""
+    try:
+        return storage.place(text)
+    except storage.StorageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-Root = Annotated[Path, typer.Option(help="Folder of artifacts, feature sets and MLflow runs.")]
+AudioRoot = Annotated[
+    Path | None,
+    typer.Option(parser=place, metavar="DIR|URL", help="Where the audio is now, if it moved."),
+]
+Root = Annotated[
+    Path,
+    typer.Option(parser=place, metavar="DIR|URL", help="Folder of artifacts and feature sets."),
+]
 
 
 class UsageError(Exception):
@@ -34,7 +50,7 @@ class UsageError(Exception):
 
 def find_store(root: Path, key: str) -> Path:
     """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
-    stores = {path.stem: path for path in (root / "features").glob("[!.]*.zarr")}
+    stores = {path.stem: path for path in storage.children(root / "features", "[!.]*.zarr")}
     return stores[_find(root, key, sorted(stores))]
 
 
@@ -86,7 +102,7 @@ def on_screen() -> bool:
 def print_result(result: dict[str, Any], as_json: bool, *lines: str) -> None:
     """Print a result as one JSON object, or as lines for people."""
     if as_json:
-        print(json.dumps(result))
+        print(storage.shown(json.dumps(result)))
     else:
         print("\n".join(map(printable, lines)))
 
@@ -105,6 +121,7 @@ def printable(line: str) -> str:
     >>> printable("\\x1b[31mred\\u202e")
     '\\\\x1b[31mred\\\\u202e'
     """
+    line = storage.shown(line)
     if len(line) > _LONGEST:
         half = _LONGEST // 2
         line = f"{line[:half]} … {len(line) - 2 * half} characters more … {line[-half:]}"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsp import moments
+from pipeline import storage
 from pipeline.artifacts import (
     DamagedArtifactError,
     ForeignStoreError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Pooling = Literal["mean", "std", "min", "max"]
+CACHE_BYTES = 64 * 2**30  # of shard files that come from object stores
 _LEFT_OUT = 2**28  # bytes
 _NUMBERS = {"int64": "<i8", "float32": "<f4", "float64": "<f8"}
 _SLASHES = {"name": "default", "configuration": {"separator": "/"}}
@@ -49,11 +51,12 @@ class FeatureSet:
         access: Access = "auto",
         memory_limit: int | None = None,
         selected: NDArray[np.int64] | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         file = path / "zarr.json"
-        if not file.exists():
+        if not storage.exists(file):
             raise FileNotFoundError(
-                f"{path}: no feature set here; basilar ls lists those of a root"
+                f"{storage.name(path)}: no feature set here; basilar ls lists those of a root"
             )
         found = read_json(file)
         found = found.get("attributes") if isinstance(found, dict) else None
@@ -62,30 +65,43 @@ class FeatureSet:
             raise ForeignStoreError(
                 f"{path}: a Zarr store, but not a Basilar feature set of schema 1"
             )
+        storage.fetch(path, but=(*storage.FEATURES, "moments/"))
         self.path = path
         self.attributes: dict[str, Any] = checked_attributes(own, file)
         self.access = access
         self.memory_limit = memory_limit
+        self.cache_bytes = cache_bytes
         self._selected = selected
 
     @classmethod
     def open(
-        cls, path: str | PathLike[str], *, access: Access = "auto", memory_limit: int | None = None
+        cls,
+        path: str | PathLike[str],
+        *,
+        access: Access = "auto",
+        memory_limit: int | None = None,
+        cache: str | PathLike[str] | None = None,
+        cache_bytes: int = CACHE_BYTES,
     ) -> "FeatureSet":
-        """Open `KEY.zarr`, or what `ROOT/latest/NAME.json` points to now.
+        """Open `KEY.zarr`, or what `ROOT/latest/NAME.json` points to now: a path, or a URL.
+
+        Of a URL, whole shard files are fetched when they are first read, and mapped from the folder
+        `cache` (left out: the user's), where those used last are kept, `cache_bytes` of them.
 
         `access` is `map` (memory-mapped), `read`, or `auto`: mapped if the set fits into
         `memory_limit` bytes (left out: half of what this process may use).
         Raises FileNotFoundError, ValueError if it is another Zarr store, or DamagedArtifactError,
         also later, where what the store says of itself cannot be.
         """
-        path = Path(path)
+        path = storage.cached(path, cache)
         if path.suffix == ".json":
-            path = path.absolute().parents[1] / "features" / f"{read_json(path)['key']}.zarr"
-        return cls(path, access, memory_limit)
+            store = path.absolute().parents[1] / "features" / f"{read_json(path)['key']}.zarr"
+            path = storage.cached(storage.name(store), cache)
+        return cls(path, access, memory_limit, None, cache_bytes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureSet, (self.path, self.access, self.memory_limit, self._selected)
+        settings = (self.access, self.memory_limit, self._selected, self.cache_bytes)
+        return FeatureSet, (self.path, *settings)
 
     @property
     def key(self) -> str:
@@ -106,7 +122,7 @@ class FeatureSet:
     @property
     def features(self) -> Any:
         """The Zarr array of all rows (row, bin); rows of no clip are NaN."""
-        return open_zarr(self.path / "features")
+        return open_zarr(storage.fetch(self.path) / "features")
 
     @property
     def n_bins(self) -> int:
@@ -185,7 +201,8 @@ class FeatureSet:
         rows = np.flatnonzero(chosen)
         if query:
             rows = table.iloc[rows].query(query).index.to_numpy()
-        return FeatureSet(self.path, self.access, self.memory_limit, self.rows[rows])
+        settings = (self.access, self.memory_limit, self.rows[rows], self.cache_bytes)
+        return FeatureSet(self.path, *settings)
 
     def __len__(self) -> int:
         return int(self.attributes["clips"]) if self._selected is None else len(self._selected)
@@ -289,6 +306,7 @@ class FeatureSet:
         """
         from pipeline.recipe import Recipe
 
+        storage.fetch(self.path, only="moments/")
         kept = [dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]
         per_clip = moments.of_clips(
             np.stack([self._of_selected(values) for values in kept], axis=1),
@@ -329,7 +347,12 @@ class FeatureSet:
 
     @cached_property
     def _rows(self) -> Rows:
-        return Rows(self.path / "features", access=self.access, memory_limit=self.memory_limit)
+        return Rows(
+            self.path / "features",
+            access=self.access,
+            memory_limit=self.memory_limit,
+            cache_bytes=self.cache_bytes,
+        )
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import luigi
 
-from pipeline import locks, running, status
+from pipeline import locks, running, status, storage
 from pipeline.console import Lines, print_error
 from pipeline.keys import STAGES
 from pipeline.shards import disk_bytes
@@ -81,7 +81,7 @@ def run(
         _tell_of_space(build, sum(disk_bytes(build.plan, work, build.keep).values()))
     computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
     return Outcome(
-        succeeded=succeeded and build.store.exists(),
+        succeeded=succeeded and storage.exists(build.store),
         computed=computed,
         cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},
         seconds=time.perf_counter() - started,
@@ -104,7 +104,7 @@ def assist(
             text, name = record["build"], record["key"]
             if not (record["scheduler"] and name.startswith(key) and done.get(name, True)):
                 continue
-            if build_of(text).store.exists():
+            if storage.exists(build_of(text).store):
                 continue
             with locks.session(root):
                 try:
@@ -157,6 +157,8 @@ def _refuse_silence(scheduler: str) -> None:
 
 def _tell_of_space(build: Build, needed: int) -> None:
     """Say so if what is left of a build does not fit on the disk."""
+    if storage.is_remote(build.root):
+        return
     free = shutil.disk_usage(build.root).free
     if free < needed:
         print_error(

@@ -9,15 +9,17 @@ to their end, or for sets that were deleted. Only names that Basilar gives are e
 import contextlib
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import artifacts, locks, recover, statistics
+from pipeline import artifacts, locks, recover, statistics, storage
 from pipeline.keys import STAGES
 from pipeline.recover import Record
 
+SETTLED = 24 * 3600.0  # seconds, after which an upload is of no build at work
 _HASH = "[0-9a-f]{32}"
 _NAMES = {  # of what lies in artifacts/STAGE
     "decode": _HASH,
@@ -61,7 +63,7 @@ def find(root: Path) -> Found:
 
     Raises DamagedArtifactError if it cannot be known what a published set needs.
     """
-    stores = sorted((root / "features").glob("[!.]*.zarr"))
+    stores = storage.children(root / "features", "[!.]*.zarr")
     found = Found(len(stores))
     needed: set[Path] = set()
     for store in stores:
@@ -72,6 +74,9 @@ def find(root: Path) -> Found:
                 f"{record.key[:12]} was made with other decoders or versions of operations: of its "
                 "artifacts, only the features count as needed"
             )
+    if storage.is_remote(root):
+        _find_remote(root, needed, found)
+        return found
     left = [(path, "temporary", "left by a killed process") for path in artifacts.leftovers(root)]
     for path in sorted((root / "artifacts").glob("*/[!.]*")):
         stage = path.parent.name
@@ -82,6 +87,43 @@ def find(root: Path) -> Found:
     sizes = _freed([path for path, _, _ in left])
     found.garbage = [Garbage(*item, size) for item, size in zip(left, sizes, strict=True)]
     return found
+
+
+def _find_remote(root: Path, needed: set[Path], found: Found) -> None:
+    """As `find`, in an object store, from one listing.
+
+    Nobody knows there whether a build is at work: what is younger than a day may be of one.
+    """
+    sizes: Counter[Path] = Counter()
+    newest: dict[Path, float] = {}
+    for name, status in storage.files(root).items():
+        parts = name.split("/")
+        depth = {"artifacts": 3, "features": 2}.get(parts[0], len(parts) + 1)
+        if len(parts) >= depth:
+            path = root.joinpath(*parts[:depth])
+            sizes[path] += status.st_size
+            newest[path] = max(newest.get(path, 0.0), status.st_mtime)
+    young = 0
+    for path in sorted(sizes):
+        stage, reason = path.parent.name, "of no published feature set"
+        if stage == "features":
+            if path.suffix != ".zarr" or storage.exists(path):
+                continue
+            stage, reason = "temporary", "left by a killed process"
+        elif stage not in _NAMES or not re.fullmatch(_NAMES[stage], path.name):
+            found.unknown.append(path)
+            continue
+        elif path in needed:
+            continue
+        if time.time() - newest[path] < SETTLED:
+            young += 1
+        else:
+            found.garbage.append(Garbage(path, stage, reason, sizes[path]))
+    if young:
+        found.notes.append(
+            f"{young} more that no published set needs are younger than a day, and stay: a build "
+            "may be at work on them"
+        )
 
 
 def collect(root: Path) -> Found:

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.artifacts import read_table, replacing
 from pipeline.keys import content_hash, manifest_hash
 
@@ -192,7 +193,9 @@ def recorded_root(path: Path, table: pa.Table) -> Path | None:
     """The root that a Parquet manifest at `path` records, absolute; None if it records none."""
     metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
     try:
-        return None if metadata is None else path.absolute().parent / json.loads(metadata)["root"]
+        if metadata is None:
+            return None
+        return path.absolute().parent / storage.place(json.loads(metadata)["root"])
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ManifestError(f"{path}: its record of the root is damaged; scan again") from None
 
@@ -205,8 +208,9 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         if path.suffix == ".parquet":
             # A root beside or below the manifest is written relative to it: both can move together.
             root, folder = manifest.root.resolve(), path.absolute().parent.resolve()
-            stored = root.relative_to(folder) if root.is_relative_to(folder) else root
-            metadata = json.dumps({"schema": 1, "root": stored.as_posix()}).encode()
+            beside = root.is_relative_to(folder) and not storage.is_remote(root)
+            stored = root.relative_to(folder).as_posix() if beside else storage.name(root)
+            metadata = json.dumps({"schema": 1, "root": stored}).encode()
             table = manifest.table.replace_schema_metadata({_METADATA_KEY: metadata})
             pq.write_table(table, temporary, write_page_checksum=True)
         elif path.suffix == ".csv":
@@ -237,8 +241,8 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
         inside = Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root))
     if not inside:
         raise ManifestError(
-            f"{source}: {path!r} leads out of the root {root}; move the audio below the root, "
-            "or take a root that holds all of it"
+            f"{source}: {path!r} leads out of the root {storage.name(root)}; move the audio "
+            "below the root, or take a root that holds all of it"
         )
     return path
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import Manifest
@@ -124,7 +125,7 @@ def _way(name: str, compute: Callable[[], Features], expected: Features) -> Way:
 def _clip(manifest: Manifest, content: str) -> Clip:
     row = manifest.contents.index(content)
     path, offset, duration = (manifest.column(n)[row] for n in ("path", "offset", "duration"))
-    return Clip(manifest.root / path, offset or 0.0, duration)
+    return Clip(storage.fetch(manifest.root / path), offset or 0.0, duration)
 
 
 def _streamed(fs: FeatureSet, transform: Transform, clip: Clip) -> NDArray[Any]:

@@ -28,6 +28,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.artifacts import DamagedArtifactError, read_json
 
 Access = Literal["auto", "map", "read"]
@@ -55,7 +56,8 @@ class Rows:
     `folder` is the array's. `access` is "map" (shard files are mapped into memory), "read" (rows
     are read or decoded at each call, and memory stays flat) or "auto": map if the files fit into
     `memory_limit` bytes, by default half of the memory this process may use. Compressed chunks are
-    decoded at each call, from the map or from what was read. The attribute `access` is what was
+    decoded at each call, from the map or from what was read. Of a folder in an object store, shard
+    files are kept in its cache, `cache_bytes` of them. The attribute `access` is what was
     chosen, or "zarr" for a layout that only zarr-python can read, of which a RuntimeWarning tells.
 
     Files are opened when they are first read, and at most 512 stay open (half of RLIMIT_NOFILE if
@@ -66,12 +68,19 @@ class Rows:
     """
 
     def __init__(
-        self, folder: Path, *, access: Access = "auto", memory_limit: int | None = None
+        self,
+        folder: Path,
+        *,
+        access: Access = "auto",
+        memory_limit: int | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
         if access not in get_args(Access):
             raise ValueError(f"access is {access!r}, not one of {get_args(Access)}")
         self._folder = folder
-        self._settings: dict[str, Any] = {"access": access, "memory_limit": memory_limit}
+        self._settings: dict[str, Any] = {
+            **{"access": access, "memory_limit": memory_limit, "cache_bytes": cache_bytes}
+        }
         self._files: dict[int, _File] = {}
         self._zarr: Any = None
         self.shape: tuple[int, int]
@@ -86,7 +95,8 @@ class Rows:
         self.shape, self.dtype, chunk_rows, self.shard_rows, compressed = self._layout
         n_files = -(-self.shape[0] // self.shard_rows)
         with suppress(FileNotFoundError):  # reading it says so
-            there = sum(1 for _ in os.scandir(folder / "c"))
+            remote = storage.is_remote(folder)  # where its files come when they are asked for
+            there = n_files if remote else sum(1 for _ in os.scandir(folder / "c"))
             if chunk_rows * self._layout.row_bytes > _LARGEST_CHUNK or n_files > there:
                 raise DamagedArtifactError(
                     f"{folder} says that it has {self.shape[0]} rows in {n_files} files and chunks "
@@ -162,7 +172,8 @@ class Rows:
         file = self._files.get(number)
         if file is None:
             mapped, first = self.access == "map", number * self.shard_rows
-            file = _File(self._path(number), self._layout, first, mapped=mapped)
+            opens = partial(_File, layout=self._layout, first=first, mapped=mapped)
+            file = storage.use(self._path(number), opens, self._settings["cache_bytes"])
             self._files[number] = file
             while len(self._files) > _MOST_OPEN:
                 self._files.pop([*self._files][0], None)  # noqa: RUF015  # in one step for threads

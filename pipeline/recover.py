@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline import storage
 from pipeline.artifacts import DamagedArtifactError, checked_attributes, read_table
 from pipeline.keys import feature_key, recipe_hashes
 from pipeline.manifest import Manifest, read_manifest
@@ -37,8 +38,8 @@ class MissingAudioError(OSError):
         ]
         more = f"\n  … and {len(lines) - 50} more" if len(lines) > 50 else ""
         super().__init__(
-            f"{root}: the audio of {len(lines)} clips is not there; restore it, or name the folder "
-            "it is in with --audio-root\n  " + "\n  ".join(lines[:50]) + more
+            f"{storage.name(root)}: the audio of {len(lines)} clips is not there; restore it, "
+            "or name the folder it is in with --audio-root\n  " + "\n  ".join(lines[:50]) + more
         )
 
 
@@ -88,8 +89,9 @@ class Record:
 
 def recorded_keys(root: Path) -> list[str]:
     """Every key that was ever published under a root, sorted."""
-    stores = {path.stem for path in (root / "features").glob("[!.]*.zarr")}
-    entries = {path.stem for path in (root / "catalogue" / "features").glob("[!.]*.json")}
+    stores = {path.stem for path in storage.children(root / "features", "[!.]*.zarr")}
+    catalogue = root / "catalogue" / "features"
+    entries = {path.stem for path in storage.children(catalogue, "[!.]*.json")}
     return sorted(stores | entries)
 
 
@@ -105,7 +107,7 @@ def of_root(root: Path, key: str) -> Record:
         ("store", store / "zarr.json", store / "clips.parquet"),
         ("catalogue", catalogue / f"{key}.json", catalogue / f"{key}.parquet"),
     ):
-        if not file.exists():
+        if not storage.exists(file):
             continue
         try:
             attributes = read_attributes(file)
@@ -113,7 +115,9 @@ def of_root(root: Path, key: str) -> Record:
         except DamagedArtifactError as error:
             problems.append(str(error))
             continue
-        record = Record(source, attributes, manifest, clips_file, store if store.exists() else None)
+        record = Record(
+            source, attributes, manifest, clips_file, store if storage.exists(store) else None
+        )
         wrong = [f"{file}: {problem}" for problem in inconsistencies(record, key)]
         if not wrong:
             return record
@@ -132,7 +136,7 @@ def of_run(uri: str, key: str, folder: Path) -> Record:
 
     store = tracking.fetch_run(uri, key, folder)
     record = of_folder(folder, "mlflow")
-    return replace(record, store=store if (store / "zarr.json").exists() else None)
+    return replace(record, store=store if storage.exists(store / "zarr.json") else None)
 
 
 def of_folder(folder: Path, source: str) -> Record:
@@ -154,7 +158,7 @@ def read_attributes(file: Path) -> dict[str, Any]:
     Raises DamagedArtifactError if the file is not what was written.
     """
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = json.loads(storage.fetch(file).read_text("utf-8"))
         attributes = found if "key" in found else found["attributes"]["basilar"]
         Recipe.from_dict(attributes["recipe"])
         attributes = checked_attributes(attributes, file)
@@ -205,20 +209,24 @@ def locate(
     remembered of it. `needed` are the contents that must be there, by default all. Raises
     MissingAudioError, which names clips.
     """
-    root = (audio_root or manifest.root).absolute()
+    root = storage.place(audio_root or manifest.root).absolute()
     paths, hashes = manifest.column("path"), manifest.column("sha256")
     every = range(len(manifest))
     rows = [i for i in every if needed is None or manifest.contents[i] in needed]
-    at_place = {paths[i] for i in rows if (root / paths[i]).is_file()}
+    if storage.is_remote(root):
+        objects = storage.files(root)
+        at_place = {paths[i] for i in rows if paths[i] in objects}
+    else:
+        at_place = {paths[i] for i in rows if (root / paths[i]).is_file()}
     there = contents(root, at_place, rehash=True, progress=progress)
     lost = [i for i in rows if there.get(paths[i]) != hashes[i]]
     if lost:
-        found = contents(root, progress=progress) if root.is_dir() else {}
+        found = contents(root, progress=progress) if storage.is_folder(root) else {}
         path_of = {sha256: path for path, sha256 in found.items()}
         ids = manifest.column("id")
         if gone := [i for i in lost if hashes[i] not in path_of]:
-            changed = [ids[i] for i in gone if (root / paths[i]).exists()]
-            missing = [ids[i] for i in gone if not (root / paths[i]).exists()]
+            changed = [ids[i] for i in gone if paths[i] in at_place]
+            missing = [ids[i] for i in gone if paths[i] not in at_place]
             raise MissingAudioError(root, missing, changed)
         for i in lost:
             paths[i] = path_of[hashes[i]]

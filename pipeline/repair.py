@@ -8,7 +8,7 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import artifacts, engines, locks, recover
+from pipeline import artifacts, engines, locks, recover, storage
 from pipeline.recover import Record
 from pipeline.tasks import Build
 from pipeline.verify import Verified
@@ -33,9 +33,14 @@ def repair(
     """Repair what `verify` found wrong with a feature set under a root.
 
     Raises MissingAudioError or DamagedArtifactError if what it needs is not there, RepairError if
-    this installation computes something else.
+    this installation computes something else, or for a root in an object store.
     """
     root = root.absolute()
+    if storage.is_remote(root):
+        raise RepairError(
+            f"{storage.name(root)}: what lies in an object store is not repaired in place; delete "
+            f"features/{verified.key}.zarr and the damaged artifacts there, and build again"
+        )
     record = recover.of_root(root, verified.key)
     scratch = root / f".repair-{record.key}"
     with locks.session(root):

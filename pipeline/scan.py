@@ -26,7 +26,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from pipeline import audio
+from pipeline import audio, storage
 from pipeline.isolation import Lost, isolated
 from pipeline.manifest import (
     SCHEMA,
@@ -73,24 +73,25 @@ def scan(
 
     Returns the manifest and the paths of files that are not audio. Raises ManifestError.
     """
-    source = source.absolute()
-    if source.is_dir():
+    source = storage.place(source).absolute()
+    is_folder = storage.is_remote(source) or source.is_dir()
+    if is_folder:
         root = source
         found, others = _walk(source)
         rows: list[dict[str, Any]] = [{"path": path} for path in found]
     else:
         others = []
         rows, recorded = _read_rows(source)
-        root = (root or recorded or source.parent).absolute()
-    links = not source.is_dir()  # in a folder, links were looked at on the way
+        root = storage.place(root or recorded or source.parent).absolute()
+    links = not is_folder  # in a folder, links were looked at on the way
     believed = source.suffix == ".parquet" and links and not rehash
     stated = [_stated(source, row) if believed else None for row in rows]
     everything = [refuse_escape(root, row.get("path"), source, follow=links) for row in rows]
     paths = sorted({path for path, said in zip(everything, stated, strict=True) if said is None})
     facts: dict[str, Any] = dict(zip(paths, _inspect(root, paths, rehash, progress), strict=True))
-    skipped = [path for path in paths if facts[path] is None] if source.is_dir() else []
+    skipped = [path for path in paths if facts[path] is None] if is_folder else []
     skipped = sorted(skipped + others)
-    if source.is_dir():
+    if is_folder:
         rows = [row for row in rows if facts[row["path"]] is not None]
         stated = [None] * len(rows)
     clips = [
@@ -98,7 +99,7 @@ def scan(
         for row, said in zip(rows, stated, strict=True)
     ]
     if not clips:
-        raise ManifestError(f"{source}: no audio found in {len(paths)} files")
+        raise ManifestError(f"{storage.name(source)}: no audio found in {len(paths)} files")
     if split is not None:
         _assign_splits(clips, split)
     clips.sort(key=lambda clip: str(clip["id"]))
@@ -156,21 +157,24 @@ class FileCache:
 
     def get(self, file: Path) -> Any:
         """What was seen in a file that has not changed since; None if nothing was."""
-        status = file.stat()
+        return self.get_of(file, file.stat())
+
+    def get_of(self, file: Path, status: os.stat_result | storage.Status) -> Any:
+        """As `get`, of a file whose status is at hand."""
         try:
             row = self._database.execute(
                 "SELECT seen FROM files WHERE path=? AND size=? AND mtime_ns=? AND inode=?",
-                (str(file), status.st_size, status.st_mtime_ns, status.st_ino),
+                (storage.name(file), status.st_size, status.st_mtime_ns, status.st_ino),
             ).fetchone()
         except sqlite3.Error:
             return None
         return None if row is None else json.loads(row[0])
 
-    def put(self, file: Path, status: os.stat_result, seen: Any) -> None:
+    def put(self, file: Path, status: os.stat_result | storage.Status, seen: Any) -> None:
         """Remember what was seen in a file whose status, taken before looking, is `status`."""
         if time.time() - status.st_mtime < 2:
             return
-        identity = (str(file), status.st_size, status.st_mtime_ns, status.st_ino)
+        identity = (storage.name(file), status.st_size, status.st_mtime_ns, status.st_ino)
         with contextlib.suppress(sqlite3.Error):
             self._database.execute(
                 "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?)", (*identity, json.dumps(seen))
@@ -203,6 +207,8 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     Folders are entered once; links may not leave. Those that lead nowhere or in a circle, pipes,
     sockets and devices are neither. Raises ManifestError, which lists names that are not UTF-8.
     """
+    if storage.is_remote(root):
+        return sorted(path for path in storage.files(root) if not path.endswith("/")), []
     files: list[str] = []
     others: list[str] = []
     unnamed: list[str] = []
@@ -270,24 +276,43 @@ def _inspect(
     """What is in each file, in order: the manifest's facts, or None if it is not audio."""
     with FileCache() as cache:
         # The status is taken before looking: a file that changes meanwhile is looked at again.
-        files = [(root / path, _status(root / path)) for path in paths]
-        seen: list[Any] = [None if rehash else cache.get(file) for file, _ in files]
+        files = _statuses(root, paths)
+        seen: list[Any] = [None if rehash else cache.get_of(*file) for file in files]
         new = [i for i, facts in enumerate(seen) if facts is None]
-        looks = isolated(_look_at, [files[i][0] for i in new], children=os.cpu_count() or 1)
-        for n, facts in progress(looks, len(new)):
-            file, status = files[new[n]]
-            if isinstance(facts, Lost):  # not remembered: another machine may read it
-                sha256 = retrying(partial(hash_file, file))
-                facts = _unusable(sha256, f"{facts.reason}: {facts.message}")
-            else:
+        for i, facts in progress(_look_ahead(root, paths, new), len(new)):
+            if "lost" not in facts:  # else not remembered: another machine may read it
+                file, status = files[i]
                 cache.put(file, status, facts)
-            seen[new[n]] = facts
+            seen[i] = {name: fact for name, fact in facts.items() if name != "lost"}
     return [None if facts["sha256"] is None else facts for facts in seen]
+
+
+def _look_ahead(
+    root: Path, paths: list[str], rows: list[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The row of each file and what is in it, as they come."""
+    for here, some in storage.read_ahead(root, rows, lambda row: paths[row]):
+        files = [here / paths[row] for row in some]
+        for n, facts in isolated(_look_at, files, children=os.cpu_count() or 1):
+            if isinstance(facts, Lost):
+                sha256 = retrying(partial(hash_file, files[n]))
+                facts = {**_unusable(sha256, f"{facts.reason}: {facts.message}"), "lost": True}
+            yield some[n], facts
 
 
 def _look_at(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for file in files:
         yield retrying(partial(_look, file))
+
+
+def _statuses(root: Path, paths: list[str]) -> list[tuple[Path, os.stat_result | storage.Status]]:
+    """Each file and what tells this version of it from others."""
+    if not storage.is_remote(root):
+        return [(root / path, _status(root / path)) for path in paths]
+    there = storage.files(root)
+    if missing := [path for path in paths if path not in there]:
+        raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(root / missing[0]))
+    return [(root / path, there[path]) for path in paths]
 
 
 def _status(file: Path) -> os.stat_result:

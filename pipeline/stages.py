@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp.moments import moments
-from pipeline import audio
+from pipeline import audio, storage
 from pipeline.artifacts import Quarantined, Waveforms
 from pipeline.isolation import CLIP_TIMEOUT, Lost, isolated
 from pipeline.keys import values_hash
@@ -82,7 +82,7 @@ def decode(
     `tell` hears after each clip how many are done, and how many of them are quarantined.
     Raises OSError for a file that cannot be read, ChangedAudioError for one whose content changed.
     """
-    if not root.is_dir():
+    if not storage.is_remote(root) and not root.is_dir():
         raise FileNotFoundError(
             f"the audio root {root} is not there; mount it, or name where the audio is now with "
             "--audio-root"
@@ -91,28 +91,29 @@ def decode(
     out = Waveforms()
     places = []
     with Spool(folder) as spool:
+        for here, some in storage.read_ahead(root, sources, lambda source: source.path):
 
-        def work(left: Iterable[Source]) -> Iterator[Any]:
-            with FileCache() as cache:  # the child's own: SQLite's connections are not to be forked
-                for source in left:
-                    yield retrying(partial(_decode, source, transform, root, cache, spool))
+            def work(left: Iterable[Source], here: Path = here) -> Iterator[Any]:
+                with FileCache() as cache:  # the child's: SQLite's connections are not to be forked
+                    for source in left:
+                        yield retrying(partial(_decode, source, transform, here, cache, spool))
 
-        known = (ChangedAudioError, ManifestError)
-        for i, result in isolated(work, sources, timeout=timeout, known=known):
-            source = sources[i]
-            if isinstance(result, Lost):
-                out.quarantined.append(_lost(source, result, root))
-            elif "reason" in result:
-                reason, message = result["reason"], result["message"]
-                out.quarantined.append(Quarantined(source.content, "decode", reason, message))
-            else:
-                rate, place = result["sample_rate"], Place(*result["place"])
-                places.append(place)
-                out.contents.append(source.content)
-                out.sample_rates.append(rate)
-                out.sources.append((rate, place.samples))
-                out.checksums.append((place.crc32,))
-            tell(i + 1, len(out.quarantined))
+            known = (ChangedAudioError, ManifestError)
+            for i, result in isolated(work, some, timeout=timeout, known=known):
+                source = some[i]
+                if isinstance(result, Lost):
+                    out.quarantined.append(_lost(source, result, here))
+                elif "reason" in result:
+                    reason, message = result["reason"], result["message"]
+                    out.quarantined.append(Quarantined(source.content, "decode", reason, message))
+                else:
+                    rate, place = result["sample_rate"], Place(*result["place"])
+                    places.append(place)
+                    out.contents.append(source.content)
+                    out.sample_rates.append(rate)
+                    out.sources.append((rate, place.samples))
+                    out.checksums.append((place.crc32,))
+                tell(len(places) + len(out.quarantined), len(out.quarantined))
         out.signals = spool.signals(places)
     out.seconds = {"decode": time.perf_counter() - started}
     return out
@@ -156,7 +157,7 @@ def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
 
 
 def _changed(file: Path) -> ChangedAudioError:
-    return ChangedAudioError(f"{file} has changed since it was scanned; scan again")
+    return ChangedAudioError(f"{storage.name(file)} has changed since it was scanned; scan again")
 
 
 def resample(

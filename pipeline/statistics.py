@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
+from pipeline import storage
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
 from pipeline.manifest import taken
@@ -72,6 +73,7 @@ class ShardTables:
 
 def read_shard(folder: Path) -> ShardTables:
     """The tables of a shard's artifact."""
+    storage.fetch(folder, but=storage.FEATURES)
     attributes: Any = zarr.open_group(folder, mode="r", zarr_format=3).attrs["basilar"]
     return ShardTables(
         folder, attributes["key"], attributes["seconds"], attributes.get("canary", [])
@@ -132,10 +134,10 @@ def _shard_histogram(
 ) -> NDArray[np.int64]:
     """The histogram of a shard's clips, each counted as often as its weight says."""
     kept = folder / histogram_name(shard.key, weights.tolist())
-    if kept.exists():
-        loaded: NDArray[np.int64] = np.load(kept, allow_pickle=False)
+    if storage.exists(kept):
+        loaded: NDArray[np.int64] = np.load(storage.fetch(kept), allow_pickle=False)
         return loaded
-    features = open_zarr(shard.folder / "features")
+    features = open_zarr(storage.fetch(shard.folder) / "features")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
     for start, count, weight in zip(starts, n_frames, weights, strict=True):
@@ -148,6 +150,7 @@ def _shard_histogram(
         block = features[start : start + len(here)]
         for weight in np.unique(here[here > 0]):
             histogram += weight * moments.histogram(block[here == weight], grid=grid)
+    storage.drop(shard.folder / "features" / "c")
     with replacing(kept) as temporary, temporary.open("wb") as file:
         np.save(file, histogram, allow_pickle=False)
     return histogram
@@ -174,7 +177,7 @@ def write_statistics(path: Path, statistics: Statistics) -> None:
 
 def read_statistics(path: Path) -> Statistics:
     """Read statistics back."""
-    with np.load(path, allow_pickle=False) as archive:
+    with np.load(storage.fetch(path), allow_pickle=False) as archive:
         n_clips, n_frames = archive["counts"].tolist()
         centre, scale = archive["normalization"]
         summary = Summary(n_frames, *archive["summary"])

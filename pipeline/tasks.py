@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, audio, canary, locks, running, stages
+from pipeline import artifacts, audio, canary, locks, running, stages, storage
 from pipeline.artifacts import Waveforms
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
@@ -104,19 +104,19 @@ class Build:
         self.guard()
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
-        if not file.exists():
+        if not storage.exists(file):
             artifacts.write_json(file, recipe.resolved())
         file = _manifest_file(self.root, manifest.hash)
-        if not file.exists() or not read_manifest(file).table.equals(manifest.table):
+        if not storage.exists(file) or not read_manifest(file).table.equals(manifest.table):
             write_manifest(manifest, file)
             build_of.cache_clear()  # paths are not part of its text
             _manifest_of.cache_clear()
         text = canonical(
             {
-                "root": str(self.root),
+                "root": storage.name(self.root),
                 "recipe": recipe.resolved(),
                 "manifest": manifest.hash,
-                "audio_root": str(manifest.root),
+                "audio_root": storage.name(manifest.root),
                 "shard_seconds": self.plan.shard_seconds,
                 "keep": list(self.keep),
                 "max_bad": self.max_bad,
@@ -126,7 +126,7 @@ class Build:
                 "dask": self.dask,
             }
         )
-        if not self.store.exists():
+        if not storage.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
@@ -159,8 +159,8 @@ class Build:
         """What of the plan is missing under the root."""
         return outstanding(
             self.plan,
-            published=self.store.exists(),
-            exists=lambda stage, shard: self.artifact(stage, shard).exists(),
+            published=storage.exists(self.store),
+            exists=lambda stage, shard: storage.exists(self.artifact(stage, shard)),
         )
 
     def awaits(self, stage: str, key: str) -> bool:
@@ -168,8 +168,8 @@ class Build:
         for shard in self.plan.shards:
             if shard.keys[stage] == key:
                 later = STAGES[STAGES.index(stage) + 1 :]
-                made = any(self.artifact(name, shard).exists() for name in later)
-                return not made and not self.store.exists()
+                made = any(storage.exists(self.artifact(name, shard)) for name in later)
+                return not made and not storage.exists(self.store)
         return False
 
     def discard(self, stage: str, shard: Shard) -> None:
@@ -179,6 +179,7 @@ class Build:
         """
         file, key = self.artifact(stage, shard), shard.keys[stage]
         if stage in self.keep or not file.exists():
+            storage.drop(file)
             return
         if not any(build_of(text).awaits(stage, key) for text in running.builds(self.root)):
             artifacts.remove(file, durable=False)
@@ -188,9 +189,9 @@ class Build:
 def build_of(text: str) -> Build:
     """The build that a task's parameter describes."""
     fields: dict[str, Any] = json.loads(text)
-    root = Path(fields["root"])
+    root = storage.place(fields["root"])
     manifest = _manifest_of(_manifest_file(root, fields["manifest"]))
-    manifest = replace(manifest, root=Path(fields["audio_root"]))
+    manifest = replace(manifest, root=storage.place(fields["audio_root"]))
     recipe = Recipe.from_dict(fields["recipe"])
     plan = Plan(recipe, manifest, fields["shard_seconds"])
     return Build(
@@ -215,6 +216,14 @@ def _manifest_file(root: Path, manifest_hash: str) -> Path:
     return root / "catalogue" / "manifests" / f"{manifest_hash}.parquet"
 
 
+class Target(luigi.LocalTarget):
+    """A path, or a URL, that exists when what it names is whole."""
+
+    def exists(self) -> bool:
+        """Whether it is there."""
+        return storage.exists(storage.place(self.path))
+
+
 class _Task(luigi.Task):
     """A task that makes one thing under a root."""
 
@@ -235,11 +244,11 @@ class _Task(luigi.Task):
 
     def output(self) -> luigi.LocalTarget:
         """The target whose existence means the task is complete."""
-        return luigi.LocalTarget(str(self.path()))
+        return Target(storage.name(self.path()))
 
     def run(self) -> None:
         """Make the output, unless another process has made it by the time its lock is had."""
-        root = Path(self.root)
+        root = storage.place(self.root)
         locks.enter(root)
         with locks.sole(root, str(self.path().relative_to(root))):
             if not self.made_already():
@@ -247,7 +256,7 @@ class _Task(luigi.Task):
 
     def made_already(self) -> bool:
         """Whether there is nothing to make."""
-        return self.path().exists()
+        return storage.exists(self.path())
 
     def make(self) -> None:
         """Make the output and commit it."""
@@ -265,7 +274,7 @@ class _ShardTask(_Task):
         """This stage of a shard of a build."""
         the_build = build_of(build)
         key = the_build.artifact(cls.stage, shard).name
-        return cls(root=str(the_build.root), key=key, build=build, shard=shard.index)
+        return cls(root=storage.name(the_build.root), key=key, build=build, shard=shard.index)
 
     @property
     def the_shard(self) -> Shard:
@@ -296,7 +305,7 @@ class _ShardTask(_Task):
     def made_already(self) -> bool:
         """Whether the output is there, or what another build has made of it and removed it."""
         build, later = self.the_build, STAGES[STAGES.index(self.stage) :]
-        return any(build.artifact(stage, self.the_shard).exists() for stage in later)
+        return any(storage.exists(build.artifact(stage, self.the_shard)) for stage in later)
 
     def kept(self, stage: str) -> bool:
         """Whether a stage's artifacts outlive the next stage."""
@@ -391,6 +400,7 @@ class Represent(_ShardTask):
             shard=self.the_shard,
             canary=self.the_build.guard(),
         )
+        storage.drop(self.path())
 
 
 class MapShards(_Task):
@@ -401,11 +411,11 @@ class MapShards(_Task):
         """The shards of a build."""
         the_build = build_of(build)
         key = f"{the_build.plan.key}.{the_build.plan.layout}"
-        return cls(root=str(the_build.root), key=key, build=build)
+        return cls(root=storage.name(the_build.root), key=key, build=build)
 
     def output(self) -> list[luigi.LocalTarget]:  # type: ignore[override]
         build = self.the_build
-        return [luigi.LocalTarget(str(build.shard_folder(s))) for s in build.plan.shards]
+        return [Target(storage.name(build.shard_folder(s))) for s in build.plan.shards]
 
     def run(self) -> None:
         """Map the shards that are missing over the cluster."""
@@ -455,7 +465,7 @@ class FitNormalization(_Task):
         """The statistics of a build."""
         the_build = build_of(build)
         return cls(
-            root=str(the_build.root),
+            root=storage.name(the_build.root),
             key=f"{the_build.plan.fit_key()}.{the_build.plan.layout}",
             build=build,
         )
@@ -488,7 +498,7 @@ class Publish(_Task):
         """The feature set of a build."""
         the_build = build_of(build)
         key = f"{the_build.plan.key}.{the_build.plan.layout}"
-        return cls(root=str(the_build.root), key=key, build=build)
+        return cls(root=storage.name(the_build.root), key=key, build=build)
 
     def requires(self) -> list[luigi.Task]:
         """The statistics and the features of all shards."""
@@ -516,6 +526,8 @@ class Publish(_Task):
             shard_folder=build.shard_folder,
             catalogue=build.root / "catalogue" / "features",
         )
+        for folder in (self.path(), *map(build.shard_folder, build.plan.shards)):
+            storage.drop(folder)
 
 
 class LogRun(_Task):
@@ -526,7 +538,7 @@ class LogRun(_Task):
         """The run of a build: its last task."""
         the_build = build_of(build)
         key = f"{the_build.plan.key}.{the_build.plan.layout}"
-        return cls(root=str(the_build.root), key=key, build=build)
+        return cls(root=storage.name(the_build.root), key=key, build=build)
 
     def requires(self) -> Publish:
         """The published feature set."""
@@ -535,12 +547,12 @@ class LogRun(_Task):
     def complete(self) -> bool:
         """The feature set is there, and its run is logged, or was tried by this very build."""
         build = self.the_build
-        if not build.store.exists():
+        if not storage.exists(build.store):
             return False
         if logged_run(build) is not None:
             return True
         marker = run_file(build)
-        return marker.exists() and artifacts.read_json(marker)["attempt"] == _attempt["id"]
+        return storage.exists(marker) and artifacts.read_json(marker)["attempt"] == _attempt["id"]
 
     def path(self) -> Path:
         return run_file(self.the_build)
@@ -584,8 +596,13 @@ def new_attempt() -> None:
 def embedded_tracking_uri(root: Path) -> str:
     """The MLflow store under a root: what is used where no other is named.
 
-    Raises ValueError for a root whose name a database URI cannot hold.
+    Raises ValueError for a root whose name a database URI cannot hold, and for an object store.
     """
+    if storage.is_remote(root):
+        raise ValueError(
+            f"{storage.name(root)}: MLflow cannot keep its database in an object store; name a "
+            "tracker (--tracking-uri), such as sqlite:////home/me/mlflow.db"
+        )
     database = str(root.absolute() / "mlflow" / "mlflow.db")
     if set(database) & set("?%"):
         raise ValueError(
@@ -608,8 +625,10 @@ def logged_run(build: Build) -> str | None:
     be registered under another name is not done.
     """
     marker, database = run_file(build), build.root / "mlflow" / "mlflow.db"
-    embedded = build.tracking_uri == embedded_tracking_uri(build.root)
-    if not marker.exists() or (embedded and not database.exists()):
+    embedded = not storage.is_remote(build.root) and (
+        build.tracking_uri == embedded_tracking_uri(build.root)
+    )
+    if not storage.exists(marker) or (embedded and not database.exists()):
         return None
     known = artifacts.read_json(marker)
     run_id: str | None = known["run_id"]

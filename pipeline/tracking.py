@@ -51,7 +51,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from pipeline import artifacts
+from pipeline import artifacts, storage
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import Manifest, write_manifest
@@ -174,7 +174,7 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
             raise NoRecordError(f"{uri}: runs of a key that begins with {key!r}: {known}")
         for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
             client.download_artifacts(runs[0].info.run_id, name, str(folder))
-        return Path(runs[0].data.tags["basilar.path"])
+        return storage.place(runs[0].data.tags["basilar.path"])
     except NoRecordError:
         raise
     except Exception as error:  # as in log_run
@@ -236,7 +236,7 @@ def _fill(
         params=[Param(name, value) for name, value in parameters(recipe).items()],
         metrics=[Metric(name, value, 0, 0) for name, value in metrics(fs).items()],
         tags=[RunTag(f"basilar.{name}", value) for name, value in tags.items()]
-        + [RunTag("basilar.path", str(fs.path))],
+        + [RunTag("basilar.path", storage.name(fs.path))],
     )
     _log_input(client, run_id, fs, context="features")
     with tempfile.TemporaryDirectory() as name:
@@ -257,7 +257,7 @@ def _log_input(client: MlflowClient, run_id: str, fs: FeatureSet, *, context: st
         name=fs.recipe.get("name") or "feature set",
         digest=fs.digest,
         source_type="local",
-        source=json.dumps({"uri": str(fs.path)}),
+        source=json.dumps({"uri": storage.name(fs.path)}),
         profile=json.dumps({"clips": len(fs), "frames": fs.attributes["frames"]}),
     )
     tags = [InputTag("mlflow.data.context", context)]
@@ -360,13 +360,13 @@ def parameters(recipe: Recipe) -> dict[str, str]:
 def metrics(fs: FeatureSet) -> dict[str, float]:
     """The statistics of a feature set as flat names and numbers."""
     clips, stats = fs.clips, fs.stats
-    files = (fs.path / "features").rglob("*")
+    files = artifacts.read_checksums(fs.path)
     values: dict[str, Any] = {
         "clips": len(fs),
         "hours": clips["duration"].sum() / 3600,
         "frames": fs.attributes["frames"],
         "quarantined": fs.attributes["quarantined"],
-        "bytes": sum(file.stat().st_size for file in files if file.is_file()),
+        "bytes": sum(size for name, (size, _) in files.items() if name.startswith("features/")),
         "mean": stats["mean"].mean(),
         "std": (stats["std"] ** 2 + (stats["mean"] - stats["mean"].mean()) ** 2).mean() ** 0.5,
         "min": stats["min"].min(),

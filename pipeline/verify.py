@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import consistency, recover, stages
+from pipeline import consistency, recover, stages, storage
 from pipeline.artifacts import (
     CHECKSUMS,
     Checksum,
@@ -76,10 +76,11 @@ def verify(
         else:
             for name in record.attributes.get("shards", {}):
                 folder = root / "artifacts" / "representation" / name
-                if folder.exists():
+                if storage.exists(folder):
                     before = len(out.problems)
                     _check_files(out, folder, seen, pool, progress)
                     out.artifacts[name] = len(out.problems) == before
+                    storage.drop(folder)
             if not out.in_store():
                 _check_content(root, record, out, pool, progress)
             if sample:
@@ -101,6 +102,12 @@ def _check_files(
     """
 
     def look(path: Path) -> Checksum:
+        if storage.is_remote(path):
+            found = checksum(storage.fetch(path))
+            out.bytes += found[0]
+            if path.is_relative_to(folder / "features"):  # they are large
+                storage.drop(path)
+            return found
         status = path.stat()
         identity = status.st_dev, status.st_ino
         if identity not in seen:
@@ -110,7 +117,7 @@ def _check_files(
 
     def judge(name: str) -> Problem | None:
         out.files += 1
-        if not stat.S_ISREG((folder / name).lstat().st_mode):
+        if not storage.is_remote(folder) and not stat.S_ISREG((folder / name).lstat().st_mode):
             return Problem(str(folder / name), "is a link or a device, not a file")
         try:
             size, crc = look(folder / name)
@@ -129,8 +136,7 @@ def _check_files(
     except (DamagedArtifactError, OSError) as error:
         out.problems.append(Problem(str(folder / CHECKSUMS), str(error)))
         return
-    files = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
-    there = {path.relative_to(folder).as_posix() for path in files} - {CHECKSUMS}
+    there = storage.members(folder) - {CHECKSUMS}
     out.problems += [
         Problem(str(folder / name), "is missing" if name in expected else "does not belong here")
         for name in sorted(there ^ expected.keys())
@@ -183,7 +189,7 @@ def _check_sample(
         out.sampled.append(clip["id"])
         decoded = stages.decode([sources[content]], transform, root=manifest.root)
         made = stages.represent(stages.resample(decoded, transform), transform)
-        file = str(manifest.root / sources[content].path)
+        file = storage.name(manifest.root / sources[content].path)
         if made.quarantined:
             lost = made.quarantined[0]
             problems.append(Problem(file, f"{clip['id']}: {lost.stage}: {lost.message}"))

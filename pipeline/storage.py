@@ -1,0 +1,456 @@
+"""Object stores as roots and as places of audio: `s3://`, `gs://`, `az://` and `memory://`.
+
+Everything else knows local paths alone. The object `s3://bucket/a/b` has a *working copy*, the path
+`FOLDER/.objects/s3/bucket/a/b`, which names the object without any state: `place` and `name`
+translate. FOLDER is a temporary folder of this process and those it forks, or a cache that training
+keeps. A file of a working copy is whole or not there; it is fetched when it is asked for. For all
+other paths every function here does what the file system does, or nothing.
+
+Stores have no rename and no locks. An artifact exists when its commit object does (`zarr.json`,
+`index.json`, or the one file that it is), which is uploaded last, and only if nobody else has
+committed it meanwhile; names are known, so that nothing has to be listed to find it.
+
+Connections are of one process: a fork makes its own.
+"""
+
+import atexit
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pipeline.retry import retrying, transient
+
+FEATURES = ("features/c/",)  # what is large of a feature set, and of a shard
+_MARK = ".objects"
+_EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": ""}  # protocol: what installs it
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "s3": {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}}},
+    "gs": {"use_listings_cache": False},
+    "az": {"use_listings_cache": False},
+}
+_AT_ONCE = 8  # transfers
+_BATCH = 16  # files of audio that are fetched while as many are decoded
+_NUMBERS: dict[type[Exception], int] = {  # errors that will not pass, which have no number there
+    FileNotFoundError: errno.ENOENT,
+    PermissionError: errno.EACCES,
+    FileExistsError: errno.EEXIST,
+    IsADirectoryError: errno.EISDIR,
+    NotImplementedError: errno.ENOSYS,
+}
+_NO_ANSWER = {  # what libraries call it that are not imported here
+    *("HTTPClientError", "ClientPayloadError", "ClientConnectionError"),
+    *("ServiceRequestError", "ServiceResponseError"),
+}
+
+T = TypeVar("T")
+
+
+class StorageError(ValueError):
+    """A place that cannot be used as it is named: the message says what can, or what to install."""
+
+
+class Status(NamedTuple):
+    """What tells a version of an object from others, named as `os.stat_result` has it."""
+
+    st_size: int
+    st_mtime: float
+    st_mtime_ns: int
+    st_ino: int
+
+
+def place(where: str | os.PathLike[str]) -> Path:
+    """A local path as it is, or the working copy of a URL. Raises StorageError for others.
+
+    >>> place("features")
+    PosixPath('features')
+    >>> place("memory://bucket/features").parts[-4:]
+    ('.objects', 'memory', 'bucket', 'features')
+    >>> name(place("memory://bucket/features/") / "KEY.zarr")
+    'memory://bucket/features/KEY.zarr'
+    """
+    return _placed(where, None)
+
+
+def _placed(where: str | os.PathLike[str], folder: Path | None) -> Path:
+    text = os.fspath(where)
+    url = re.fullmatch(r"([a-z][a-z0-9+]+):/+(.*)", text)  # pathlib makes one slash of two
+    if url is None:
+        return Path(where)
+    protocol, rest = url.groups()
+    if protocol not in _EXTRAS:
+        known = ", ".join(f"{name}://" for name in _EXTRAS)
+        raise StorageError(f"{text}: {protocol}:// is not known; allowed are local paths, {known}")
+    parts = [part for part in rest.split("/") if part]
+    if not parts or ".." in parts:
+        raise StorageError(f"{text}: write {protocol}://BUCKET/PATH, without ..")
+    return (folder or _scratch()).joinpath(_MARK, protocol, *parts)
+
+
+def name(path: Path) -> str:
+    """The URL of a working copy, or a local path as it is."""
+    if not is_remote(path):
+        return str(path)
+    _, _, inside = str(path).rpartition(f"/{_MARK}/")
+    protocol, _, rest = inside.partition("/")
+    return f"{protocol}://{rest}"
+
+
+def shown(text: str) -> str:
+    """A text with the URLs of working copies in the place of their paths."""
+    for folder in _made.values():
+        inside = rf"{re.escape(str(folder))}(?:/[^/\s]+/\d+)?/{re.escape(_MARK)}/(\w+)/"
+        text = re.sub(inside, r"\1://", text)
+    return text
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path is a working copy of what lies in an object store."""
+    return f"/{_MARK}/" in str(path)
+
+
+def exists(path: Path) -> bool:
+    """Whether an artifact, a feature set or a file is there, whole."""
+    if not is_remote(path):
+        return path.exists()
+    commit = _commit_object(path)
+    if commit.is_file():
+        return True
+    try:  # unlike to ask for its size, reading a byte of what is not there lists nothing
+        _ask(commit, lambda store, url: store.cat_file(url, start=0, end=1))
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; in an object store, whether anything is in it."""
+    if not is_remote(path):
+        return path.is_dir()
+    try:
+        return bool(_ask(path, lambda store, url: store.ls(url, detail=False)))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def children(folder: Path, pattern: str) -> list[Path]:
+    """The paths right below a folder whose names match, sorted; feature sets only if whole."""
+    if not is_remote(folder):
+        return sorted(folder.glob(pattern))
+    try:
+        names = _ask(folder, lambda store, url: store.ls(url, detail=False))
+    except FileNotFoundError:
+        return []
+    found = sorted({folder / str(each).rstrip("/").rpartition("/")[2] for each in names})
+    found = [path for path in found if fnmatch(path.name, pattern)]
+    return [path for path in found if path.suffix != ".zarr" or exists(path)]
+
+
+def fetch(path: Path, *, only: str = "", but: tuple[str, ...] = ()) -> Path:
+    """Make the working copy of a file, or of an artifact whole, and return it.
+
+    Of an artifact, `only` takes the files whose names begin so, and `but` leaves out such. Raises
+    FileNotFoundError.
+    """
+    if not is_remote(path):
+        return path
+    commit = _commit_object(path)
+    if commit == path:
+        return _fetch_file(path)
+    if commit.name == "index.json":
+        members = ["samples.f32"]
+    else:
+        from pipeline.artifacts import CHECKSUMS, read_checksums
+
+        _fetch_file(path / CHECKSUMS)
+        members = [*read_checksums(path)]
+    wanted = [path / m for m in members if m.startswith(only) and not m.startswith(but)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_fetch_file, wanted))
+    _fetch_file(commit)
+    return path
+
+
+def commit(made: Path, path: Path) -> None:
+    """Upload a file, or a folder, whose commit object goes last, as the object(s) of `path`.
+
+    What a link in the folder leads to is copied inside the store. Files replace what was there;
+    of a folder that was committed meanwhile, the first one stays.
+    """
+    last = _commit_object(path)
+    if last == path:
+        _ask(path, lambda store, url: store.put_file(str(made), url))
+        return
+    files = [file for file in made.rglob("*") if file.is_symlink() or file.is_file()]
+    names = sorted(file.relative_to(made).as_posix() for file in files)
+
+    def upload(member: str) -> None:
+        file = made / member
+        if file.is_symlink():
+            source = file.readlink()
+            _ask(path / member, lambda store, url: store.cp_file(_object(source), url))
+        else:
+            _ask(path / member, lambda store, url: store.put_file(str(file), url))
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(upload, [member for member in names if member != last.name]))
+    data = (made / last.name).read_bytes()
+    try:
+        _ask(last, lambda store, url: store.pipe_file(url, data, mode="create"))
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # a store without conditions
+            raise
+        if not exists(path):
+            _ask(last, lambda store, url: store.pipe_file(url, data))
+
+
+def drop(path: Path) -> None:
+    """Forget a working copy; what lies in the store, or on this machine alone, stays."""
+    if is_remote(path):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove the objects of an artifact, its commit object first, and the working copy."""
+    with contextlib.suppress(FileNotFoundError):
+        _ask(_commit_object(path), lambda store, url: store.rm_file(url))
+    for member in files(path):
+        with contextlib.suppress(FileNotFoundError):
+            _ask(path / member, lambda store, url: store.rm_file(url))
+    drop(path)
+
+
+def files(folder: Path) -> dict[str, Status]:
+    """Every object below a remote folder by its relative name, from one listing."""
+    try:
+        found = _ask(folder, lambda store, url: store.find(url, detail=True, refresh=True))
+    except FileNotFoundError:
+        return {}
+    prefix = _object(folder) + "/"
+    return {
+        entry["name"].lstrip("/").removeprefix(prefix): _status(entry)
+        for entry in found.values()
+        if entry["name"].lstrip("/").startswith(prefix)
+    }
+
+
+def members(folder: Path) -> set[str]:
+    """The relative names of all that is below a folder and is no folder."""
+    if is_remote(folder):
+        return set(files(folder))
+    found = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+    return {path.relative_to(folder).as_posix() for path in found}
+
+
+def read_ahead(
+    root: Path, items: Sequence[T], path_of: Callable[[T], str]
+) -> Iterator[tuple[Path, Sequence[T]]]:
+    """Items whose files lie below `root`, some at a time, and the folder that these are in now.
+
+    Of a local root, all at once. Of a remote one, the next files are fetched meanwhile, and files
+    are removed when the next items are asked for.
+    """
+    if not is_remote(root):
+        yield root, items
+        return
+    batches = [items[i : i + _BATCH] for i in range(0, len(items), _BATCH)]
+    with tempfile.TemporaryDirectory(dir=_scratch()) as name_of_folder, contextlib.ExitStack() as s:
+        pool = ThreadPoolExecutor(_AT_ONCE)
+        s.callback(pool.shutdown, cancel_futures=True)
+
+        def begin(number: int) -> Any:
+            here = _placed(name(root), Path(name_of_folder) / str(number))
+            here.mkdir(parents=True)
+            paths = dict.fromkeys(path_of(item) for item in batches[number])
+            return here, [pool.submit(_fetch_file, here / path) for path in paths]
+
+        coming = [begin(0)] if batches else []
+        for number, batch in enumerate(batches):
+            here, fetching = coming.pop()
+            if number + 1 < len(batches):
+                coming.append(begin(number + 1))
+            for file in fetching:
+                file.result()
+            yield here, batch
+            shutil.rmtree(Path(name_of_folder) / str(number))
+
+
+def cached(where: str | os.PathLike[str], folder: str | os.PathLike[str] | None) -> Path:
+    """The working copy of a feature set in a cache, by default the user's; a local path as it is.
+
+    What is in the cache of a set that was published anew is forgotten.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "basilar"
+    path = _placed(where, (base if folder is None else Path(folder).expanduser()).absolute())
+    commit = _commit_object(path)
+    if is_remote(path) and commit.is_file():
+        now = _ask(commit, lambda store, url: store.cat_file(url))
+        if commit.read_bytes() != now:
+            drop(path)
+    return path
+
+
+def use(path: Path, call: Callable[[Path], T], cache_bytes: int | None) -> T:
+    """What `call` makes of a shard file, which is fetched if it has to be.
+
+    Of all shard files in its cache, those used last stay, `cache_bytes` of them. What was removed
+    goes from the disk when the last process has closed it.
+    """
+    if not is_remote(path):
+        return call(path)
+    for _ in range(_AT_ONCE):
+        new = not path.is_file()
+        _fetch_file(path, durable=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it
+            made = call(path)
+            os.utime(path)
+            if new and cache_bytes is not None:
+                _keep(cache_bytes, but=path)
+            return made
+    raise FileNotFoundError(errno.ENOENT, "the cache is too small for all who use it", str(path))
+
+
+def _keep(n_bytes: int, *, but: Path) -> None:
+    """Remove the shard files of the cache that holds `but` that were used longest ago."""
+    folder = Path(str(but).rpartition(f"/{_MARK}/")[0], _MARK)
+    found = []
+    for path in folder.glob("**/features/c/*/0"):
+        with contextlib.suppress(FileNotFoundError):
+            there = path.stat()
+            found.append((there.st_mtime_ns, there.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= n_bytes:
+            return
+        if path != but:
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _fetch_file(path: Path, *, durable: bool = False) -> Path:
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        try:
+            _ask(path, lambda store, url: store.get_file(url, str(temporary)))
+            if durable:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _commit_object(path: Path) -> Path:
+    """The object whose presence means that what `path` names is there."""
+    above, folder = path.parent.parent.name, path.parent.name
+    if path.suffix == ".zarr" or (above, folder) == ("artifacts", "representation"):
+        return path / "zarr.json"
+    waveforms = above == "artifacts" and folder in ("decode", "resample")
+    return path / "index.json" if waveforms else path
+
+
+def _status(entry: dict[str, Any]) -> Status:
+    etag = str(entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or "")
+    names = ("LastModified", "updated", "last_modified", "created")
+    when = next((entry[name] for name in names if entry.get(name)), None)
+    if isinstance(when, str):
+        when = datetime.fromisoformat(when)
+    known = when.timestamp() if isinstance(when, datetime) else when
+    seconds = time.time() if known is None else float(known)  # it may be changing right now
+    version = int.from_bytes(uuid.uuid5(uuid.NAMESPACE_URL, f"{etag} {when}").bytes[:7])
+    return Status(int(entry["size"]), seconds, int(seconds * 1e9), version)
+
+
+def _object(path: Path) -> str:
+    """The name of an object as its store has it."""
+    return name(path).partition("://")[2]
+
+
+def _ask(path: Path, call: Callable[[Any, str], T]) -> T:
+    """What a store answers, asked again a few times if it failed for a moment.
+
+    Raises OSError that names the object, whatever the store's library raises.
+    """
+    url = name(path)
+    store = _store(url.partition(":")[0], os.getpid())
+    try:
+        return retrying(lambda: call(store, _object(path)), transient=_passing, attempts=3)
+    except Exception as error:  # libraries of stores raise what they like
+        for kind, number in _NUMBERS.items():
+            if isinstance(error, kind):
+                raise OSError(number, os.strerror(number), url) from error
+        number = getattr(error, "errno", None) or errno.EIO
+        if number == errno.ENOSPC:  # of this machine's disk
+            raise
+        if number == errno.EINVAL and "precondition" in str(error).lower().replace("-", ""):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url) from error
+        said = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise OSError(number, said, url) from error
+
+
+def _passing(error: Exception) -> bool:
+    """Whether an answer may be another a moment later: no answer, or a failure of the server's."""
+    if isinstance(error, tuple(_NUMBERS)):
+        return False
+    code = getattr(error, "code", None) or getattr(error, "status_code", None)
+    return (
+        transient(error)
+        or getattr(error, "errno", None) == errno.EREMOTEIO  # s3fs says so of a 500
+        or code in (429, 500, 502, 503, 504)
+        or not _NO_ANSWER.isdisjoint(kind.__name__ for kind in type(error).__mro__)
+    )
+
+
+@cache
+def _store(protocol: str, process: int) -> Any:
+    """The store of a protocol, as this process talks to it. Raises StorageError without library.
+
+    That of a parent stays known in its children, so that nothing closes its connections there.
+    """
+    import fsspec
+
+    try:
+        store = fsspec.filesystem(
+            protocol, **_OPTIONS.get(protocol, {}), skip_instance_cache=protocol != "memory"
+        )
+    except ImportError as error:
+        raise StorageError(
+            f"{protocol}:// needs another library: pip install 'basilar[{_EXTRAS[protocol]}]' "
+            f"({error})"
+        ) from None
+    store.retries = 2  # where it has its own: ours come on top
+    return store
+
+
+_made: dict[int, Path] = {}  # the folder of working copies, by the process that removes it
+
+
+def _scratch() -> Path:
+    """The folder of this process's working copies, or of the one it was forked from."""
+    if not _made:
+        _made[os.getpid()] = Path(tempfile.mkdtemp(prefix="basilar-")).resolve()
+        atexit.register(_forget)
+    return next(iter(_made.values()))
+
+
+def _forget() -> None:
+    if folder := _made.pop(os.getpid(), None):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,557 @@
+"""Object stores: `memory://` for what is the same in all, an S3 server on loopback for the rest."""
+
+import errno
+import importlib.util
+import itertools
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from functools import partial
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from pipeline import artifacts, engines, storage
+from pipeline.dataset import FeatureSet
+from pipeline.loader import Loader
+from pipeline.manifest import read_manifest, write_manifest
+from pipeline.recipe import Recipe
+from pipeline.retry import retrying
+from pipeline.scan import scan
+from pipeline.shards import Plan
+from pipeline.tasks import Build, embedded_tracking_uri
+from tests.conftest import REPOSITORY, SMALL
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch):
+    """Each test fetches for itself."""
+    monkeypatch.setattr(storage, "_made", {})
+    yield
+    storage._forget()
+
+
+@pytest.fixture
+def memory():
+    """The store of `memory://bucket`, empty."""
+    store = fsspec.filesystem("memory")
+    store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
+    store.mkdirs("/bucket")
+    return store
+
+
+class Server:
+    """An S3 server on loopback; what `meddle` returns for a request is answered in its place."""
+
+    def __init__(self):
+        from moto.server import DomainDispatcherApplication, create_backend_app
+
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.requests = []
+        self.meddle = lambda method, path: None
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True, request_handler=Quiet)
+        self.url = f"http://127.0.0.1:{self.server.port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def answer(self, environ, start_response):
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.requests.append((method, path))
+        status = self.meddle(method, path)
+        if status is None:
+            return self.app(environ, start_response)
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start_response(status, [("Content-Type", "application/xml")])
+        return [b"<Error><Code>" + status.partition(" ")[2].encode() + b"</Code></Error>"]
+
+
+class Quiet(WSGIRequestHandler):
+    def log(self, *_, **__):
+        pass
+
+
+@pytest.fixture(scope="session")
+def server():
+    running = Server()
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
+
+
+@pytest.fixture
+def s3(server, monkeypatch):
+    """The store of an empty `s3://bucket`."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    storage._store.cache_clear()
+    store = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    if store.exists("bucket"):
+        store.rm("bucket", recursive=True)
+    store.mkdir("bucket")
+    yield store
+    server.meddle = lambda method, path: None
+    storage._store.cache_clear()
+
+
+def uploaded(store, folder, where):
+    """The files of a folder as objects."""
+    for file in folder.rglob("*.wav"):
+        target = f"{where}/{file.relative_to(folder).as_posix()}"
+        store.pipe_file(target, file.read_bytes())
+
+
+def planned(audio, root, *, shard_seconds=1.0):
+    """A build of the small recipe over the audio that is somewhere."""
+    manifest, _ = scan(audio)
+    return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, shard_seconds), "")
+
+
+def digest(build, *, workers=1):
+    """What a build comes to."""
+    assert engines.run(build, workers=workers, log=False).succeeded
+    return FeatureSet.open(storage.name(build.store)).digest
+
+
+@pytest.fixture(scope="session")
+def local(built):
+    """The audio of a local feature set, and the set's digest."""
+    return built.plan.manifest.root, FeatureSet.open(built.store).digest
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory, built):
+    """A set in a store, to read: its root, key and digest."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(storage, "_made", {})
+        manifest = built.plan.manifest
+        build = Build(
+            storage.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), ""
+        )
+        assert engines.run(build, workers=1, log=False).succeeded
+        value = FeatureSet.open(built.store).digest
+        storage._forget()
+    return "memory://kept/root", build.plan.key, value
+
+
+def test_urls_have_places_and_places_urls():
+    path = storage.place("s3://bucket/a/b")
+    assert path.is_absolute()
+    assert storage.is_remote(path)
+    assert storage.name(path / "c") == "s3://bucket/a/b/c"
+    assert storage.place(Path("s3://bucket/a/b")) == path  # pathlib makes one slash of two
+    assert storage.place("a/b") == Path("a/b")
+    assert storage.name(Path("a/b")) == "a/b"
+    assert storage.shown(f"in {path}/c: x") == "in s3://bucket/a/b/c: x"
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a", "s3://", "s3://bucket/../other"])
+def test_what_is_no_place_is_refused(url):
+    with pytest.raises(ValueError, match=r"allowed are|write s3"):
+        storage.place(url)
+
+
+def test_a_missing_library_is_named_with_what_installs_it(basilar):
+    if importlib.util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    code, _, said = basilar("ls", "--root", "gs://bucket/features")
+    assert code == 2
+    assert "pip install 'basilar[gs]'" in said
+    assert said.count("\n") == 1
+
+
+def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    memory.pipe_file("/bucket/audio/notes.txt", b"not audio")
+    here, there = scan(audio_folder)[0], scan("memory://bucket/audio")
+    assert there[0].hash == here.hash
+    assert there[0].table.equals(here.table)
+    assert there[1] == ["notes.txt"]
+    write_manifest(there[0], tmp_path / "manifest.parquet")
+    assert (
+        storage.name(read_manifest(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
+    )
+
+
+def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypatch):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    monkeypatch.setattr("pipeline.scan.time.time", lambda: time.time_ns() / 1e9 + 10)
+    first, _ = scan("memory://bucket/audio")
+    fetched = []
+    fetch = storage._fetch_file
+    monkeypatch.setattr(storage, "_fetch_file", lambda path: fetched.append(path) or fetch(path))
+    second, _ = scan("memory://bucket/audio")
+    assert second.hash == first.hash
+    assert not fetched
+    memory.pipe_file("/bucket/audio/a/00.wav", (audio_folder / "b" / "01.wav").read_bytes())
+    assert scan("memory://bucket/audio")[0].hash != first.hash
+    assert [path.name for path in fetched] == ["00.wav"]
+
+
+def test_remote_audio_and_remote_root_give_the_local_digest(memory, local, tmp_path):
+    audio, value = local
+    uploaded(memory, audio, "/bucket/audio")
+    assert digest(planned("memory://bucket/audio", tmp_path / "root")) == value
+    remote = planned("memory://bucket/audio", "memory://bucket/root")
+    assert digest(remote) == value
+    made = {name.removeprefix("/bucket/root/") for name in memory.find("/bucket/root")}
+    assert f"features/{remote.plan.key}.zarr/zarr.json" in made
+    assert not [name for name in made if name.startswith("artifacts/decode")]
+    assert len([name for name in made if name.startswith("artifacts/resample")]) == 2 * len(
+        remote.plan.shards
+    )
+    assert not [name for name in made if ".tmp" in name]
+
+
+def test_working_copies_are_gone_when_they_were_used(memory, audio_folder):
+    build = planned(audio_folder, "memory://bucket/root")
+    digest(build)
+    left = {path.suffix for path in storage._scratch().rglob("*") if path.is_file()}
+    assert not left & {".f32", ""} - {""}
+    assert not list((build.root / "artifacts" / "representation").rglob("c/*"))
+    assert not list(build.store.rglob("features/c/*"))
+
+
+def test_a_changed_object_is_refused(memory, audio_folder, tmp_path, capfd):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    build = planned("memory://bucket/audio", tmp_path / "root")
+    memory.pipe_file("/bucket/audio/a/00.wav", (audio_folder / "b" / "01.wav").read_bytes())
+    assert not engines.run(build, workers=1, log=False).succeeded
+    assert "memory://bucket/audio/a/00.wav has changed since" in capfd.readouterr().err
+
+
+def test_a_missing_object_is_named(memory, audio_folder, tmp_path, capfd):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    build = planned("memory://bucket/audio", tmp_path / "root")
+    memory.rm("/bucket/audio/a/00.wav")
+    assert not engines.run(build, workers=1, log=False).succeeded
+    assert "memory://bucket/audio/a/00.wav" in capfd.readouterr().err
+
+
+def test_a_second_build_finds_the_first(memory, audio_folder, monkeypatch):
+    build = planned(audio_folder, "memory://bucket/root")
+    digest(build)
+    monkeypatch.setattr(storage, "_made", {})
+    again = engines.run(planned(audio_folder, "memory://bucket/root"), workers=1, log=False)
+    assert (again.succeeded, again.shards_computed) == (True, 0)
+
+
+def test_the_tracker_of_a_remote_root_must_be_named(basilar, memory, audio_folder, tmp_path):
+    with pytest.raises(ValueError, match=r"memory://bucket/root: .*--tracking-uri"):
+        embedded_tracking_uri(storage.place("memory://bucket/root"))
+
+
+def test_the_first_to_commit_a_folder_stays(memory, tmp_path):
+    for value in ("1", "2"):
+        made = tmp_path / value
+        made.mkdir()
+        (made / "zarr.json").write_text(value)
+        storage.commit(made, storage.place("memory://bucket/root/features/a.zarr"))
+    assert memory.cat_file("/bucket/root/features/a.zarr/zarr.json") == b"1"
+
+
+def test_an_upload_that_was_cut_off_does_not_exist(memory, tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    made.mkdir()
+    for name in ("zarr.json", "values"):
+        (made / name).write_text("{}")
+    path = storage.place("memory://bucket/root/features/a.zarr")
+    monkeypatch.setattr(type(memory), "pipe_file", lambda *_, **__: 1 / 0)
+    with pytest.raises(OSError, match="ZeroDivisionError"):
+        storage.commit(made, path)
+    assert memory.exists("/bucket/root/features/a.zarr/values")
+    assert not storage.exists(path)
+    assert storage.children(path.parent, "*.zarr") == []
+
+
+def test_training_reads_through_a_bounded_cache(memory, published, built, tmp_path):
+    root, key, value = published
+    files = memory.find(f"/kept/root/features/{key}.zarr/features/c", detail=True)
+    largest = max(entry["size"] for entry in files.values())
+    url = f"{root}/features/{key}.zarr"
+    fs = FeatureSet.open(url, cache=tmp_path, cache_bytes=2 * largest)
+    assert (fs.digest, len(set(fs.files)) > 2) == (value, True)  # else nothing has to go
+    local = FeatureSet.open(built.store)
+    for _ in range(2):
+        for x, y in zip(
+            FeatureSet.open(url, cache=tmp_path, cache_bytes=2 * largest), local, strict=True
+        ):
+            np.testing.assert_array_equal(x, y)
+        there = [path.stat().st_size for path in tmp_path.rglob("features/c/*/0")]
+        assert 0 < sum(there) <= 2 * largest
+    np.testing.assert_array_equal(fs.pooled("mean"), local.pooled("mean"))
+    again = pickle.loads(pickle.dumps(fs))  # noqa: S301
+    np.testing.assert_array_equal(again[0], local[0])
+    assert again.cache_bytes == 2 * largest
+
+
+def test_a_warm_cache_fetches_nothing(memory, published, tmp_path, monkeypatch):
+    root, key, _ = published
+    url = f"{root}/features/{key}.zarr"
+    first = [x.copy() for x in FeatureSet.open(url, cache=tmp_path)]
+    monkeypatch.setattr(type(memory), "get_file", lambda *_: 1 / 0)
+    for x, y in zip(FeatureSet.open(url, cache=tmp_path), first, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_set_that_was_published_anew_is_fetched_anew(memory, audio_folder, tmp_path):
+    build = planned(audio_folder, "memory://bucket/root")
+    digest(build)
+    url = storage.name(build.store)
+    cached = FeatureSet.open(url, cache=tmp_path)
+    cached[0]
+    file = f"/bucket/root/features/{build.plan.key}.zarr/zarr.json"
+    memory.pipe_file(file, memory.cat_file(file) + b" ")
+    assert not [*FeatureSet.open(url, cache=tmp_path).path.rglob("features/c/*")]
+
+
+def test_the_commands_take_a_remote_root(published, as_json, basilar, tmp_path):
+    root, key, value = published
+    code, listed = as_json("ls", "--root", root)
+    assert (code, [a["digest"] for a in listed["feature_sets"]]) == (0, [value])
+    assert listed["root"] == root
+    code, shown = as_json("show", key[:8], "--root", root)
+    assert (code, shown["path"]) == (0, f"{root}/features/{key}.zarr")
+    code, verified = as_json("verify", key[:8], "--root", root, "--sample", 2)
+    assert (code, verified["sound"], len(verified["sampled"])) == (0, True, 2)
+    assert verified["artifacts"] > 1
+    code, found = as_json("bundle", key[:8], "--root", root, "-o", tmp_path / "bundle")
+    assert (code, found["key"]) == (0, key)
+    assert basilar("check-bundle", tmp_path / "bundle")[0] == 0
+
+
+def test_a_set_is_reproduced_from_a_remote_root(published, as_json):
+    root, key, value = published
+    code, found = as_json("reproduce", key[:8], "--root", root, "--workers", 1)
+    assert (code, found["verdict"], found["digest_now"]) == (0, "identical", value)
+
+
+def test_verify_finds_what_changed_is_missing_or_too_many(memory, published, as_json):
+    root, key, _ = published
+    folder = f"/kept/root/features/{key}.zarr"
+    saved = {name: memory.cat_file(name) for name in memory.find(folder)}
+    shard = next(name for name in sorted(saved) if "/features/c/" in name)
+    damaged = bytearray(saved[shard])
+    damaged[10] ^= 1
+    memory.pipe_file(shard, bytes(damaged))
+    memory.rm(f"{folder}/quarantine.parquet")
+    memory.pipe_file(f"{folder}/other", b"")
+    try:
+        code, found = as_json("verify", key[:8], "--root", root)
+        said = {
+            problem["file"].removeprefix(f"{root}/features/{key}.zarr/"): problem["problem"]
+            for problem in found["problems"]
+        }
+        assert code == 1
+        assert "CRC-32" in said.pop(shard.removeprefix(f"{folder}/"))
+        assert said == {"quarantine.parquet": "is missing", "other": "does not belong here"}
+        code, found = as_json("verify", key[:8], "--root", root, "--repair")
+        assert code == 1
+        assert "build again" in found["error"]
+    finally:
+        memory.rm(f"{folder}/other")
+        for name, data in saved.items():
+            memory.pipe_file(name, data)
+
+
+def test_gc_removes_what_nobody_needs_and_is_not_young(memory, audio_folder, as_json, monkeypatch):
+    build = planned(audio_folder, "memory://bucket/root")
+    value = digest(build)
+    stray = "/bucket/root/artifacts/resample/" + 32 * "a"
+    cut_off = "/bucket/root/features/" + 32 * "b" + ".zarr"
+    for name in (f"{stray}/samples.f32", f"{cut_off}/clips.parquet", f"{stray}x/mine"):
+        memory.pipe_file(name, b"1234")
+    code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
+    assert (code, found["garbage"]) == (0, [])
+    assert "2 more" in found["notes"][0]
+    monkeypatch.setattr("pipeline.garbage.SETTLED", -1.0)
+    code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
+    assert {f"memory:/{stray}", f"memory:/{cut_off}"} == {g["path"] for g in found["garbage"]}
+    assert found["unknown"] == [f"memory:/{stray}x"]
+    assert (found["bytes"], memory.exists(stray), memory.exists(cut_off)) == (8, False, False)
+    assert memory.exists(f"{stray}x/mine")
+    assert digest(build) == value
+    memory.rm(f"/bucket/root/features/{build.plan.key}.zarr", recursive=True)
+    code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
+    assert found["stages"]["representation"]["count"] == len(build.plan.shards)
+    assert not memory.find("/bucket/root/artifacts/representation")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        ConnectionResetError(),
+        OSError(errno.EBUSY, "SlowDown"),
+        OSError(errno.EREMOTEIO, "InternalError"),
+        type("EndpointConnectionError", (type("HTTPClientError", (Exception,), {}),), {})(),
+    ],
+    ids=repr,
+)
+def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error):
+    memory.pipe_file("/bucket/file.json", b"{}")
+    path, calls, get_file = storage.place("memory://bucket/file.json"), [], type(memory).get_file
+    monkeypatch.setattr("pipeline.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(storage, "retrying", partial(retrying, sleep=lambda seconds: None))
+
+    def fails(times):
+        def get(self, *arguments):
+            calls.append(arguments)
+            if len(calls) <= times:
+                raise error
+            return get_file(self, *arguments)
+
+        calls.clear()
+        monkeypatch.setattr(type(memory), "get_file", get)
+
+    fails(2)
+    assert storage.fetch(path).read_bytes() == b"{}"
+    storage.drop(path)
+    fails(100)
+    with pytest.raises(OSError, match=type(error).__name__) as failed:
+        storage.fetch(path)
+    assert (failed.value.filename, len(calls)) == ("memory://bucket/file.json", 3)
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("error", [PermissionError("AccessDenied"), FileNotFoundError("x")])
+def test_what_will_not_pass_is_said_at_once(memory, monkeypatch, error):
+    calls = []
+
+    def get_file(*arguments):
+        calls.append(arguments)
+        raise error
+
+    monkeypatch.setattr(type(memory), "get_file", get_file)
+    with pytest.raises(type(error), match="memory://bucket/file") as failed:
+        storage.fetch(storage.place("memory://bucket/file.json"))
+    assert failed.value.errno in (errno.EACCES, errno.ENOENT)
+    assert len(calls) == 1
+
+
+def test_s3_commits_once_copies_inside_and_lists_nothing(s3, server, tmp_path):
+    first = storage.place("s3://bucket/root/artifacts/representation/a.1")
+    second = storage.place("s3://bucket/root/features/b.zarr")
+    server.requests.clear()
+    for folder, text in ((first, "1"), (second, "2"), (second, "3")):
+        made = tmp_path / text
+        (made / "features" / "c" / "0").mkdir(parents=True)
+        (made / "zarr.json").write_text(text)
+        artifacts.link(first / "features" / "c" / "0" / "0", made / "features" / "c" / "0" / "0")
+        if folder == first:
+            (made / "features" / "c" / "0" / "0").unlink()
+            (made / "features" / "c" / "0" / "0").write_bytes(b"rows")
+        (made / "files.json").write_text("")
+        artifacts.write_checksums(made, known={"features/c/0/0": (4, zlib.crc32(b"rows"))})
+        assert storage.exists(folder) == (text == "3")
+        storage.commit(made, folder)
+    assert storage.exists(second)
+    assert not [path for method, path in server.requests if path.rstrip("/") == "/bucket"]
+    last = [path for method, path in server.requests if method == "PUT"][-1]
+    assert last == "/bucket/root/features/b.zarr/zarr.json"
+    assert (storage.fetch(second) / "zarr.json").read_text() == "2"  # the third came too late
+    assert (second / "features" / "c" / "0" / "0").read_bytes() == b"rows"
+    assert storage.children(second.parent, "[!.]*.zarr") == [second]
+    storage.remove(second)
+    assert (storage.exists(second), second.exists(), storage.files(second)) == (False, False, {})
+    assert storage.exists(first)
+
+
+def test_s3_after_a_fork(s3):
+    s3.pipe_file("bucket/file.json", b"{}")
+    path = storage.place("s3://bucket/file.json")
+    assert storage.exists(path)  # a connection is there, and its thread
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        os._exit(0 if storage.fetch(path).read_bytes() == b"{}" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.torture
+def test_s3_gives_the_local_digest(s3, local, as_json, tmp_path):
+    audio, value = local
+    uploaded(s3, audio, "bucket/audio")
+    build = planned("s3://bucket/audio", "s3://bucket/root")
+    assert digest(build, workers=2) == value
+    again = engines.run(build, workers=1, log=False)
+    assert (again.succeeded, again.shards_computed) == (True, 0)
+    key = build.plan.key
+    code, found = as_json("verify", key, "--root", "s3://bucket/root", "--sample", 1)
+    assert (code, found["problems"]) == (0, [])
+    code, found = as_json("reproduce", key, "--root", "s3://bucket/root")
+    assert (code, found["verdict"]) == (0, "identical")
+    code, found = as_json("gc", "--root", "s3://bucket/root")
+    assert (code, found["garbage"], found["notes"]) == (0, [], [])
+    fs = FeatureSet.open(storage.name(build.store), cache=tmp_path)
+    assert sum(len(batch["clip"]) for batch in Loader(fs, batch_size=4)) == len(fs)
+
+
+@pytest.mark.torture
+def test_a_store_that_fails_now_and_then_costs_time_only(s3, server, local):
+    audio, value = local
+    uploaded(s3, audio, "bucket/audio")
+    count = itertools.count()
+
+    def meddle(method, path):
+        number = next(count)
+        if number % 7 == 0:
+            return "500 InternalError"
+        return "503 SlowDown" if number % 11 == 0 else None
+
+    server.meddle = meddle
+    assert digest(planned("s3://bucket/audio", "s3://bucket/root"), workers=2) == value
+    assert next(count) > 100
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("at", [1, 5, "zarr.json"])
+def test_a_build_killed_while_it_publishes_goes_on(s3, server, local, tmp_path, at):
+    audio, value = local
+    manifest, _ = scan(audio)
+    write_manifest(manifest, tmp_path / "manifest.parquet")
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(Recipe.from_dict(SMALL).to_toml())
+    tracker = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    command = [
+        sys.executable,
+        "-c",
+        "from pipeline.cli import main; main()",
+        "build",
+        recipe,
+        tmp_path / "manifest.parquet",
+    ]
+    command += ["--root", "s3://bucket/root", "--shard-seconds", "4", "--workers", "1"]
+    running = subprocess.Popen([*map(str, command), "--tracking-uri", tracker], cwd=REPOSITORY)
+    published = []
+
+    def meddle(method, path):
+        if method == "PUT" and path.startswith("/bucket/root/features/"):
+            published.append(path)
+            if len(published) == at or path.endswith(f".zarr/{at}"):
+                running.kill()
+                running.wait()
+                return "503 SlowDown"
+        return None
+
+    server.meddle = meddle
+    assert running.wait(timeout=120) == -signal.SIGKILL
+    server.meddle = lambda method, path: None
+    build = planned(audio, "s3://bucket/root", shard_seconds=4.0)
+    assert published
+    assert not storage.exists(build.store)
+    assert storage.children(build.store.parent, "*.zarr") == []
+    assert digest(build) == value
