@@ -21,10 +21,10 @@ from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill,
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with a manifest of 60 clips, a recipe, and the digest of a build in one process."""
+    """A folder with a manifest of 30 clips, a recipe, and the digest of a build in one process."""
     folder = tmp_path_factory.mktemp("machines")
     (folder / "audio").mkdir()
-    for i in range(60):
+    for i in range(30):
         y = 0.1 * np.random.default_rng(i).standard_normal(8000 + 80 * i)
         sf.write(folder / "audio" / f"{i:02}.wav", y, 8000, subtype="PCM_16")
     write_manifest(scan(folder / "audio")[0], folder / "m.parquet")
