@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from dsp.room import pieces
+
 DctNorm = Literal["ortho", "none", "htk"]
 LifterConvention = Literal["htk", "librosa"]
 DeltaMode = Literal["nearest", "interp"]
@@ -84,7 +86,12 @@ def lifter(
 
 
 def deltas(
-    x_tf: NDArray[np.float32], *, width: int, order: int, mode: DeltaMode
+    x_tf: NDArray[np.float32],
+    *,
+    width: int,
+    order: int,
+    mode: DeltaMode,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Derivatives over time, per frame^order: float32 (frames, coefficients) like `x_tf`.
 
@@ -92,6 +99,7 @@ def deltas(
     ends (HTK, Kaldi); `interp` gives the outer `width // 2` frames the derivative of the polynomial
     fitted to the first or last `width` frames (librosa's default), which for a polynomial of degree
     `order` is that of the first or last whole window. What does not change has deltas of exactly 0.
+    They are written to `out` if it is given.
 
     HTK Book 3.4, section 5.9, for order 1; Savitzky and Golay, "Smoothing and differentiation of
     data by simplified least squares procedures", Analytical Chemistry 36(8), 1964, for any. Raises
@@ -113,13 +121,17 @@ def deltas(
     needed = width if mode == "interp" else 1
     if len(x_tf) < needed:
         raise ValueError(f"deltas: {len(x_tf)} frames are fewer than the {needed} of mode {mode!r}")
-    if mode == "nearest":
-        return _whole_windows(_repeat_ends(x_tf, width // 2), width, order)
-    return _repeat_ends(_whole_windows(x_tf, width, order), width // 2)
-
-
-def _repeat_ends(x_tf: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    return x_tf[np.clip(np.arange(-count, len(x_tf) + count), 0, len(x_tf) - 1)]
+    out_tf = np.empty(x_tf.shape, np.float32) if out is None else out
+    last, half = len(x_tf) - 1, width // 2
+    for part in pieces(x_tf):
+        if mode == "nearest":
+            seen = np.clip(np.arange(part.start - half, part.stop + half), 0, last)
+            out_tf[part] = _whole_windows(x_tf[seen], width, order)
+        else:
+            middles = np.clip(np.arange(part.start, part.stop), half, last - half)
+            seen_tf = x_tf[middles[0] - half : middles[-1] + half + 1]
+            out_tf[part] = _whole_windows(seen_tf, width, order)[middles - middles[0]]
+    return out_tf
 
 
 def _whole_windows(x_tf: NDArray[np.float32], width: int, order: int) -> NDArray[np.float32]:

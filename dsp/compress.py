@@ -154,7 +154,7 @@ class Log:
             np.maximum(x, np.full(x.shape[-1], x.max() - limit), out=x)  # a row: see `log`
         self._placed(x)
         if self.subtract_mean:
-            x -= (ordered_sum(x.astype(np.float64)) / len(x)).astype(np.float32)
+            x -= (ordered_sum(x) / len(x)).astype(np.float32)
         return x
 
     def of_value(self, x: float) -> float:

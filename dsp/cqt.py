@@ -21,10 +21,11 @@ sizes, in time that grows with the product of its prime factors above 5.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import chain, islice
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from dsp.framing import PadMode, pad
+from dsp.room import Empty, batches, rows_of
 from dsp.stft import is_portable, power_spectrum
 
 _COLUMNS = 16  # blocks a batch: a multiple of 16, as in dsp.stft
@@ -140,7 +142,9 @@ class Cqt:
         return math.ceil(needed)
 
 
-def cqt(signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int) -> list[_Complex]:
+def cqt(
+    signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int, empty: Empty = np.empty
+) -> list[_Complex]:
     """CQT or VQT of each signal, float32 (samples,): complex64 (1 + samples // hop_length, n_bins).
 
     A full-scale sine at a bin's centre has the magnitude `sqrt(length) / 2` with `scale`, else
@@ -151,10 +155,12 @@ def cqt(signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int) -> li
     >>> cqt([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].shape
     (44, 84)
     """
-    return _transform(signals, parameters, sample_rate, lambda x: x, np.complex64)
+    return _transform(signals, parameters, sample_rate, lambda x: x, np.complex64, empty)
 
 
-def magnitude(signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int) -> list[_Float32]:
+def magnitude(
+    signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int, empty: Empty = np.empty
+) -> list[_Float32]:
     """Magnitudes of `cqt`: float32 (1 + samples // hop_length, n_bins), 0 or more.
 
     >>> parameters = Cqt(hop_length=512, fmin=32.703, n_bins=84, bins_per_octave=12)
@@ -162,7 +168,7 @@ def magnitude(signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int)
     np.float32(0.0)
     """
     return _transform(
-        signals, parameters, sample_rate, lambda x: np.sqrt(power_spectrum(x)), np.float32
+        signals, parameters, sample_rate, lambda x: np.sqrt(power_spectrum(x)), np.float32, empty
     )
 
 
@@ -190,31 +196,52 @@ class _Stage(NamedTuple):
 
 
 def _transform(
-    signals: Sequence[_Float32], cqt: Cqt, sample_rate: int, function: _Function, dtype: Any
+    signals: Sequence[_Float32],
+    cqt: Cqt,
+    sample_rate: int,
+    function: _Function,
+    dtype: Any,
+    empty: Empty,
 ) -> list[NDArray[Any]]:
     """`function` of the transform of each signal: arrays of `dtype`, views of a single one."""
     if not all(y.size for y in signals):
         raise ValueError("a signal of 0 samples has no transform: leave it out")
     stages = _stages(cqt, sample_rate)
     counts = [1 + y.size // cqt.hop_length for y in signals]
-    out = np.split(np.empty((sum(counts), cqt.n_bins), dtype), np.cumsum(counts))[:-1]
-    levels = [pad(y, width=stages[0].origin, mode=cqt.pad_mode) for y in signals]
+    out = rows_of(counts, cqt.n_bins, dtype, empty=empty)
+    for some in batches(signals):
+        _fill(out[some], signals[some], cqt, stages, function, empty)
+    return out
+
+
+def _fill(
+    out: list[NDArray[Any]],
+    signals: Sequence[_Float32],
+    cqt: Cqt,
+    stages: tuple[_Stage, ...],
+    function: _Function,
+    empty: Empty,
+) -> None:
+    """Write `function` of the transform of some signals."""
+    levels = [pad(y, width=stages[0].origin, mode=cqt.pad_mode, empty=empty) for y in signals]
     for stage, below in zip(stages, (*stages[1:], None), strict=True):
         n_fft, lead, advance, *_ = stage.layout
         span = stage.decimation * advance
-        ends = [1 + (count - 1) * cqt.hop_length // span for count in counts]
-        blocks = [(i, j) for i, end in enumerate(ends) for j in range(end)]
+        ends = [1 + (len(x) - 1) * cqt.hop_length // span for x in out]
+        blocks = _numbered([range(end) for end in ends])
         lower: list[_Float32] = []
         if below is not None:  # which needs some signal before the first and after the last frame
             padding = below.origin - _MAX_REAL
+            before, after = [], []
             for i, y in enumerate(signals):
                 size = -(-y.size // below.decimation)
-                after = 1 + 4 * (size + padding) // advance
-                others = (*range(-1 - 4 * padding // advance, 0), *range(ends[i], after))
-                blocks += [(i, j) for j in others]
-                lower.append(np.zeros(size + 2 * below.origin, np.float32))
-        for first in range(0, len(blocks), _COLUMNS):
-            batch = blocks[first : first + _COLUMNS]
+                before.append(range(-1 - 4 * padding // advance, 0))
+                after.append(range(ends[i], 1 + 4 * (size + padding) // advance))
+                lower.append(empty((size + 2 * below.origin,), np.float32))
+                lower[i].fill(0)
+            blocks = chain(blocks, _numbered(before), _numbered(after))
+        first = 0
+        while batch := list(islice(blocks, _COLUMNS)):
             block_tn = np.zeros((_COLUMNS, n_fft), np.float32)
             for row, (i, j) in zip(block_tn, batch, strict=False):
                 start = stage.origin + j * advance - lead
@@ -224,8 +251,13 @@ def _transform(
                 _decimate(stage, spectrum, batch, lower, below.origin)
             if first < sum(ends) and stage.kernels.nnz:
                 _coefficients(stage, spectrum, batch, out, cqt.hop_length, function)
+            first += _COLUMNS
         levels = lower
-    return out
+
+
+def _numbered(blocks: list[range]) -> Iterator[tuple[int, int]]:
+    """The number of each signal with those of its blocks."""
+    return ((i, j) for i, numbers in enumerate(blocks) for j in numbers)
 
 
 def _decimate(

@@ -16,14 +16,19 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from dsp.room import pieces
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def dither(y: NDArray[np.float32], *, amplitude: float) -> NDArray[np.float32]:
+def dither(
+    y: NDArray[np.float32], *, amplitude: float, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """`y` (samples,) float32 with noise of a standard deviation of `amplitude` added to it.
 
-    Raises ValueError for an amplitude that is negative or not finite.
+    It is written to `out` if that is given. Raises ValueError for an amplitude that is negative or
+    not finite.
 
     >>> y = np.zeros(100_000, np.float32)
     >>> bool(0.49 < dither(y, amplitude=0.5).std() < 0.51)
@@ -31,20 +36,27 @@ def dither(y: NDArray[np.float32], *, amplitude: float) -> NDArray[np.float32]:
     """
     if not 0 <= amplitude < np.inf:
         raise ValueError(f"amplitude: {amplitude} must be 0 or more and finite")
-    seed = hashlib.sha256(np.ascontiguousarray(y, "<f4").tobytes()).digest()
-    return y + normal(y.size, seed=int.from_bytes(seed[:8])) * np.float32(amplitude)
+    digest = hashlib.sha256(np.ascontiguousarray(y, "<f4").data).digest()
+    seed = int.from_bytes(digest[:8])
+    dithered = np.empty(y.shape, np.float32) if out is None else out
+    for part in pieces(y):
+        noise = normal(part.stop - part.start, seed=seed, first=part.start)
+        dithered[part] = y[part] + noise * np.float32(amplitude)
+    return dithered
 
 
-def normal(count: int, *, seed: int) -> NDArray[np.float32]:
+def normal(count: int, *, seed: int, first: int = 0) -> NDArray[np.float32]:
     """`count` values of mean 0 and variance 1 from a 64-bit seed: float32 (count,).
 
-    >>> normal(3, seed=1).tolist() == normal(4, seed=1)[:3].tolist()
+    They are those of the seed from number `first` on.
+
+    >>> normal(3, seed=1)[1:].tolist() == normal(2, seed=1, first=1).tolist()
     True
     """
     total = np.zeros(count, np.int64)
     for draw in range(3):
         with np.errstate(over="ignore"):  # arithmetic modulo 2^64
-            word = np.arange(draw, 3 * count, 3, dtype=np.uint64)
+            word = np.arange(3 * first + draw, 3 * (first + count), 3, dtype=np.uint64)
             word = np.uint64(seed) + (word + np.uint64(1)) * _GOLDEN
             word = (word ^ (word >> np.uint64(30))) * _FACTORS[0]
             word = (word ^ (word >> np.uint64(27))) * _FACTORS[1]

@@ -15,12 +15,14 @@ Conventions
   window to the power of 0.85.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dsp.room import Empty, pieces
 
 WindowKind = Literal["hann", "hamming", "blackman", "povey", "rectangular"]
 PadMode = Literal["reflect", "symmetric", "constant", "edge"]
@@ -74,7 +76,9 @@ def window(
     return table
 
 
-def pad(y: NDArray[np.float32], *, width: int, mode: PadMode) -> NDArray[np.float32]:
+def pad(
+    y: NDArray[np.float32], *, width: int, mode: PadMode, empty: Empty = np.empty
+) -> NDArray[np.float32]:
     """Extend `y` (samples,) by `width` samples on both sides: float32 (samples + 2 * width,).
 
     `reflect` mirrors about the first and the last sample without repeating them, `symmetric` with
@@ -86,13 +90,16 @@ def pad(y: NDArray[np.float32], *, width: int, mode: PadMode) -> NDArray[np.floa
     """
     if mode not in _PAD_MODES:
         raise ValueError(f"pad_mode: {mode!r} is not one of {', '.join(_PAD_MODES)}")
-    if mode == "symmetric" or (mode == "reflect" and y.size <= width):
+    if mode in ("symmetric", "reflect") and y.size <= width:
         return np.pad(y, width, mode=mode)
-    padded = np.empty(y.size + 2 * width, np.float32)
+    padded = empty((y.size + 2 * width,), np.float32)
     padded[width : width + y.size] = y
     if mode == "reflect":
         padded[:width] = y[width:0:-1]
         padded[width + y.size :] = y[-2 : -2 - width : -1]
+    elif mode == "symmetric":
+        padded[:width] = y[:width][::-1]
+        padded[width + y.size :] = y[y.size - width :][::-1]
     else:
         padded[:width] = y[0] if mode == "edge" else 0.0
         padded[width + y.size :] = y[-1] if mode == "edge" else 0.0
@@ -174,6 +181,11 @@ class Framing:
             return pad(y, width=self.length // 2, mode=self.pad_mode)
         return np.ascontiguousarray(y, np.float32)
 
+    @cached_property
+    def bare(self) -> "Framing":
+        """The same without padding: what cuts the frames of a span of `dsp.streaming`."""
+        return replace(self, center=False, drop_last=False)
+
     def frames(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
         """The frames of `y` (samples,), not yet windowed: a read-only view (frames, length).
 
@@ -225,10 +237,14 @@ class Framing:
         The sum of squares of the scaled samples, less their mean with `remove_dc`: float32
         (frames,).
         """
-        frames_tn = self.frames(y) * np.float32(self.scale)
-        if self.remove_dc:
-            frames_tn -= row_sums(frames_tn)[:, None] * np.float32(1 / self.length)
-        return row_sums(frames_tn * frames_tn)
+        frames_tn = self.frames(y)
+        energies = np.empty(len(frames_tn), np.float32)
+        for part in pieces(frames_tn):
+            scaled_tn = frames_tn[part] * np.float32(self.scale)
+            if self.remove_dc:
+                scaled_tn -= row_sums(scaled_tn)[:, None] * np.float32(1 / self.length)
+            energies[part] = row_sums(scaled_tn * scaled_tn)
+        return energies
 
 
 def sliding_sums(x: NDArray[np.float32], *, length: int, step: int) -> NDArray[np.float32]:

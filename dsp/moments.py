@@ -23,15 +23,15 @@ _BLOCK = 1024
 N_CELLS = 256
 
 
-def ordered_sum(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of `x` (rows, columns) over its rows, in this module's order: float64 (columns,).
+def ordered_sum(x: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Sum of `x` (rows, columns) over its rows, in float64 and this module's order: (columns,).
 
     >>> ordered_sum(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])).tolist()
     [9.0, 12.0]
     """
     total = np.zeros(x.shape[1])
     for start in range(0, len(x), _BLOCK):
-        total += _sum_of_block(x[start : start + _BLOCK])
+        total += _sum_of_block(x[start : start + _BLOCK].astype(np.float64, copy=False))
     return total
 
 

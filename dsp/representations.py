@@ -4,7 +4,8 @@ Conventions
 -----------
 * Each function takes many signals, float32 (samples,), and returns one array (frames, bins) a
   signal. Many short signals cost what one long one does; no signal's values depend on the others'.
-* Every convention is an argument without a default; the defaults are the recipe's.
+* Every convention is an argument without a default; the defaults are the recipe's. Results lie in
+  arrays that `empty` makes (`dsp.room`), and nothing else is as long as the signals.
 * `VERSIONS` counts the changes of each representation's numbers. It enters every hash, so it is
   raised whenever the numbers of a kind change, by however little; the canary tests insist.
 """
@@ -23,8 +24,10 @@ from dsp.cqt import Cqt
 from dsp.cqt import magnitude as cqt_magnitude
 from dsp.framing import Framing
 from dsp.mel import MelBank
+from dsp.room import Empty, pieces, rows_of
 from dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
 from dsp.stft import over_frames, power_spectrum
+from dsp.streaming import spans
 
 VERSIONS: dict[str, int] = {
     "waveform": 1,
@@ -49,37 +52,62 @@ Signals = Sequence[NDArray[np.float32]]
 Features = list[NDArray[Any]]
 
 
-def waveform(signals: Signals) -> Features:
+def waveform(signals: Signals, *, empty: Empty = np.empty) -> Features:
     """The samples themselves, copied: float32 (samples, 1).
 
     >>> waveform([np.zeros(3, np.float32)])[0].shape
     (3, 1)
     """
-    return [y[:, None].copy() for y in signals]
+    out = rows_of([y.size for y in signals], 1, np.float32, empty=empty)
+    for x, y in zip(out, signals, strict=True):
+        x[:, 0] = y
+    return out
 
 
-def stft(signals: Signals, *, framing: Framing) -> Features:
+def stft(signals: Signals, *, framing: Framing, empty: Empty = np.empty) -> Features:
     """Complex STFT: complex64 (frames, n_fft // 2 + 1), unscaled.
 
     >>> stft([np.zeros(110250, np.float32)], framing=Framing(n_fft=512, hop_length=128))[0].shape
     (862, 257)
     """
     return over_frames(
-        signals, framing, lambda x: x, n_bins=framing.n_bins, bins_first=False, dtype=np.complex64
+        signals,
+        framing,
+        lambda x: x,
+        n_bins=framing.n_bins,
+        bins_first=False,
+        dtype=np.complex64,
+        empty=empty,
     )
 
 
-def spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2]) -> Features:
+def spectrum(
+    signals: Signals, *, framing: Framing, power: Literal[1, 2], empty: Empty = np.empty
+) -> Features:
     """Magnitude |X| (`power` 1) or power |X|² (2) of the STFT: float32 (frames, n_fft // 2 + 1).
 
     >>> spectrum([np.ones(64, np.float32)], power=1,
     ...          framing=Framing(n_fft=4, hop_length=4, center=False))[0][0].tolist()
     [2.0, 1.0, 0.0]
     """
-    return over_frames(signals, framing, _spectral(power), n_bins=framing.n_bins, bins_first=False)
+    return over_frames(
+        signals,
+        framing,
+        _spectral(power),
+        n_bins=framing.n_bins,
+        bins_first=False,
+        empty=empty,
+    )
 
 
-def log_spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2], log: Log) -> Features:
+def log_spectrum(
+    signals: Signals,
+    *,
+    framing: Framing,
+    power: Literal[1, 2],
+    log: Log,
+    empty: Empty = np.empty,
+) -> Features:
     """Logarithm of |X| (`power` 1) or |X|² (2): float32 (frames, n_fft // 2 + 1).
 
     >>> log_spectrum([np.zeros(512, np.float32)], framing=Framing(n_fft=512, hop_length=128),
@@ -93,12 +121,19 @@ def log_spectrum(signals: Signals, *, framing: Framing, power: Literal[1, 2], lo
         lambda x: log.of_frames(spectral(x)),
         n_bins=framing.n_bins,
         bins_first=False,
+        empty=empty,
     )
     return [log.of_clip(x) for x in frames]
 
 
 def mel(
-    signals: Signals, *, sample_rate: int, framing: Framing, bank: MelBank, power: Literal[1, 2]
+    signals: Signals,
+    *,
+    sample_rate: int,
+    framing: Framing,
+    bank: MelBank,
+    power: Literal[1, 2],
+    empty: Empty = np.empty,
 ) -> Features:
     """Mel spectrogram: float32 (frames, n_mels), filters applied to |X| ** power.
 
@@ -109,7 +144,12 @@ def mel(
     filters = bank.filters(sample_rate=sample_rate, n_fft=framing.n_fft)
     spectral = _spectral(power)
     return over_frames(
-        signals, framing, lambda x: filters @ spectral(x), n_bins=bank.n_mels, bins_first=True
+        signals,
+        framing,
+        lambda x: filters @ spectral(x),
+        n_bins=bank.n_mels,
+        bins_first=True,
+        empty=empty,
     )
 
 
@@ -121,6 +161,7 @@ def log_mel(
     bank: MelBank,
     power: Literal[1, 2],
     log: Log,
+    empty: Empty = np.empty,
 ) -> Features:
     """Logarithm of the mel spectrogram: float32 (frames, n_mels).
 
@@ -137,6 +178,7 @@ def log_mel(
         lambda x: log.of_frames(filters @ spectral(x)),
         n_bins=bank.n_mels,
         bins_first=True,
+        empty=empty,
     )
     return [log.of_clip(x) for x in frames]
 
@@ -152,6 +194,7 @@ def mfcc(
     n_deltas: Literal[0, 1, 2],
     delta_width: int,
     delta_mode: DeltaMode,
+    empty: Empty = np.empty,
 ) -> Features:
     """Mel-frequency cepstral coefficients of log-mel features: float32 (frames, n_mfcc), or more.
 
@@ -163,19 +206,20 @@ def mfcc(
     ...      delta_mode="nearest")[0].shape
     (5, 26)
     """
-    out = []
-    for i, x_tm in enumerate(log_mels):
+    counts = [len(x_tm) for x_tm in log_mels]
+    out = rows_of(counts, n_mfcc * (1 + n_deltas), np.float32, empty=empty)
+    for i, (x_tm, x) in enumerate(zip(log_mels, out, strict=True)):
         filters = dct_matrix(n_mfcc, x_tm.shape[1], norm=dct_norm)
-        x = np.ascontiguousarray((filters @ np.ascontiguousarray(x_tm.T)).T)
+        coefficients = x[:, :n_mfcc]
+        for part in pieces(x_tm):
+            coefficients[part] = (filters @ np.ascontiguousarray(x_tm[part].T)).T
         if lifter:
-            x *= lifter_weights(n_mfcc, lifter, convention=lifter_convention)
+            coefficients *= lifter_weights(n_mfcc, lifter, convention=lifter_convention)
         if log_energies is not None:
             x[:, 0] = log_energies[i]
-        further = [
-            deltas(x, width=delta_width, order=order, mode=delta_mode)
-            for order in range(1, n_deltas + 1)
-        ]
-        out.append(np.concatenate([x, *further], axis=1))
+        for order in range(1, n_deltas + 1):
+            derivatives = x[:, order * n_mfcc : (order + 1) * n_mfcc]
+            deltas(coefficients, width=delta_width, order=order, mode=delta_mode, out=derivatives)
     return out
 
 
@@ -191,6 +235,7 @@ def chroma(
     octwidth: float | None,
     base_c: bool,
     norm: ChromaNorm,
+    empty: Empty = np.empty,
 ) -> Features:
     """Chroma: the energy of each pitch class, from the STFT: float32 (frames, n_chroma).
 
@@ -214,18 +259,24 @@ def chroma(
     def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
         return normalize(filters @ spectral(spectrum), norm=norm)
 
-    return over_frames(signals, framing, function, n_bins=n_chroma, bins_first=True)
+    return over_frames(signals, framing, function, n_bins=n_chroma, bins_first=True, empty=empty)
 
 
-def log_cqt(signals: Signals, *, sample_rate: int, parameters: Cqt, log: Log) -> Features:
+def log_cqt(
+    signals: Signals, *, sample_rate: int, parameters: Cqt, log: Log, empty: Empty = np.empty
+) -> Features:
     """Logarithm of the power |C|² of the CQT: float32 (1 + samples // hop_length, n_bins).
 
     >>> log_cqt([np.zeros(8000, np.float32)], sample_rate=8000, log=Log(floor=1e-10),
     ...         parameters=Cqt(hop_length=400, fmin=110.0, n_bins=24, bins_per_octave=12))[0][0, 0]
     np.float32(-100.0)
     """
-    magnitudes = cqt_magnitude(signals, parameters, sample_rate=sample_rate)
-    return [log.of_clip(log.of_frames(x_tb * x_tb)) for x_tb in magnitudes]
+    out = cqt_magnitude(signals, parameters, sample_rate=sample_rate, empty=empty)
+    for x_tb in out:
+        for part in pieces(x_tb):
+            x_tb[part] = log.of_frames(x_tb[part] * x_tb[part])
+        log.of_clip(x_tb)
+    return list(out)
 
 
 def chroma_cqt(
@@ -236,6 +287,7 @@ def chroma_cqt(
     n_chroma: int,
     base_c: bool,
     norm: ChromaNorm,
+    empty: Empty = np.empty,
 ) -> Features:
     """Chroma: the magnitude of each pitch class, from the CQT: float32 (frames, n_chroma).
 
@@ -252,15 +304,22 @@ def chroma_cqt(
         fmin=parameters.fmin,
         base_c=base_c,
     )
-    out = []
-    for magnitude_tb in cqt_magnitude(signals, parameters, sample_rate=sample_rate):
-        chroma_ct = normalize(filters @ np.ascontiguousarray(magnitude_tb.T), norm=norm)
-        out.append(np.ascontiguousarray(chroma_ct.T))
+    magnitudes = cqt_magnitude(signals, parameters, sample_rate=sample_rate, empty=empty)
+    out = rows_of([len(x_tb) for x_tb in magnitudes], n_chroma, np.float32, empty=empty)
+    for magnitude_tb, chroma_tc in zip(magnitudes, out, strict=True):
+        for part in pieces(magnitude_tb):
+            magnitude_bt = np.ascontiguousarray(magnitude_tb[part].T)
+            chroma_tc[part] = normalize(filters @ magnitude_bt, norm=norm).T
     return out
 
 
 def spectral_statistics(
-    signals: Signals, *, sample_rate: int, framing: Framing, roll_percent: float
+    signals: Signals,
+    *,
+    sample_rate: int,
+    framing: Framing,
+    roll_percent: float,
+    empty: Empty = np.empty,
 ) -> Features:
     """Level and shape of each frame: float32 (frames, 4).
 
@@ -276,19 +335,21 @@ def spectral_statistics(
 
     def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
         magnitude_ft = _magnitude(spectrum)
-        return np.stack(
-            [
-                spectral_centroid(magnitude_ft, frequencies=frequencies),
-                spectral_rolloff(magnitude_ft, frequencies=frequencies, roll_percent=roll_percent),
-            ]
+        out_cf = np.zeros((4, magnitude_ft.shape[1]), np.float32)
+        out_cf[2] = spectral_centroid(magnitude_ft, frequencies=frequencies)
+        out_cf[3] = spectral_rolloff(
+            magnitude_ft, frequencies=frequencies, roll_percent=roll_percent
         )
+        return out_cf
 
-    shapes = over_frames(signals, framing, function, n_bins=2, bins_first=True)
-    out = []
-    for y, shape_tf in zip(signals, shapes, strict=True):
-        frames_tn = framing.frames(y)
-        levels = [rms(frames_tn), zero_crossing_rate(frames_tn)]
-        out.append(np.concatenate([np.stack(levels, axis=1), shape_tf], axis=1))
+    out = over_frames(signals, framing, function, n_bins=4, bins_first=True, empty=empty)
+    for y, x in zip(signals, out, strict=True):
+        row = 0
+        for span in spans(y, framing):
+            frames_tn = framing.bare.frames(span)
+            part = x[row : row + len(frames_tn)]
+            part[:, 0], part[:, 1] = rms(frames_tn), zero_crossing_rate(frames_tn)
+            row += len(frames_tn)
     return out
 
 

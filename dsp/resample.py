@@ -26,6 +26,7 @@ The last two are there for parity with models that were trained on them.
 """
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
@@ -47,6 +48,7 @@ _ROLLOFF = 0.99
 _MOST_RATIO = 2**15
 _MOST_WEIGHTS = 2**22  # of the filters of all phases
 _PIECES = 4096  # of the signal that go into one product
+_BLOCK = 1 << 20  # samples of a long signal that are resampled at once
 
 
 def resample(
@@ -72,15 +74,33 @@ def resample(
             y, source_rate, sample_rate, quality=_SOXR[quality]
         )
         return out
-    divisor = math.gcd(source_rate, sample_rate)
-    up, down = sample_rate // divisor, source_rate // divisor
-    if up * down > _MOST_WEIGHTS:
-        raise ValueError(
-            f'method: "{method}" from {source_rate} to {sample_rate} Hz needs a filter for each of '
-            f'{up} phases over {down} samples, which is too many; "soxr" does not'
-        )
-    phases = _polyphase(up, down) if method == "polyphase" else _sinc_hann(up, down)
-    return _filtered(y, phases, down, -(-y.size * up // down))
+    return np.concatenate(list(_filtered(y, source_rate, sample_rate, method)))
+
+
+def resample_blocks(
+    y: NDArray[np.float32],
+    *,
+    source_rate: int,
+    sample_rate: int,
+    method: Method = "soxr",
+    quality: Quality = "very_high",
+) -> Iterator[NDArray[np.float32]]:
+    """What `resample` returns, in blocks, so that a long signal needs little memory.
+
+    >>> y = np.zeros(44100, np.float32)
+    >>> [x.shape for x in resample_blocks(y, source_rate=44100, sample_rate=22050)]
+    [(22050,)]
+    """
+    _check(source_rate, sample_rate, method, quality)
+    if method != "soxr" and source_rate != sample_rate:
+        yield from _filtered(y, source_rate, sample_rate, method)
+    elif y.size <= _BLOCK:
+        yield resample(y, source_rate=source_rate, sample_rate=sample_rate, quality=quality)
+    else:
+        stream = ResampleStream(source_rate=source_rate, sample_rate=sample_rate, quality=quality)
+        for start in range(0, y.size, _BLOCK):
+            yield stream.push(y[start : start + _BLOCK])
+        yield stream.finish()
 
 
 class ResampleStream:
@@ -104,7 +124,11 @@ class ResampleStream:
 
     def push(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take the next samples (samples,) and return those that are ready."""
-        return y if self._stream is None else self._stream.resample_chunk(y, last=False)
+        if self._stream is None:
+            return y
+        # soxr takes no subclass of an array, such as one that is mapped.
+        ready: NDArray[np.float32] = self._stream.resample_chunk(np.asarray(y), last=False)
+        return ready
 
     def finish(self) -> NDArray[np.float32]:
         """End the signal and return the rest."""
@@ -151,21 +175,29 @@ def _sinc_hann(up: int, down: int) -> _Phases:
 
 
 def _filtered(
-    y: NDArray[np.float32], phases: _Phases, down: int, n_out: int
-) -> NDArray[np.float32]:
-    """The outputs of all pieces of `down` inputs, one after the other, cut to `n_out`."""
-    filters = phases.filters
-    up, width = filters.shape
-    n_pieces = -(-n_out // up)
-    padded = np.zeros((n_pieces - 1) * down + width, np.float32)
-    available = y[: padded.size - phases.before]
-    padded[phases.before : phases.before + available.size] = available
-    pieces = np.lib.stride_tricks.sliding_window_view(padded, width)[::down]
-    out = np.empty((n_pieces, up), np.float32)
-    for start in range(0, n_pieces, _PIECES):
-        some = np.ascontiguousarray(pieces[start : start + _PIECES].T)
-        out[start : start + _PIECES] = (filters @ some).T
-    return out.reshape(-1)[:n_out]
+    y: NDArray[np.float32], source_rate: int, sample_rate: int, method: Method
+) -> Iterator[NDArray[np.float32]]:
+    """The outputs of `polyphase` or `sinc_hann` in blocks, each of some thousand pieces."""
+    divisor = math.gcd(source_rate, sample_rate)
+    up, down = sample_rate // divisor, source_rate // divisor
+    if up * down > _MOST_WEIGHTS:
+        raise ValueError(
+            f'method: "{method}" from {source_rate} to {sample_rate} Hz needs a filter for each of '
+            f'{up} phases over {down} samples, which is too many; "soxr" does not'
+        )
+    phases = _polyphase(up, down) if method == "polyphase" else _sinc_hann(up, down)
+    width = phases.filters.shape[1]
+    n_out = -(-y.size * up // down)
+    for first in range(0, -(-n_out // up), _PIECES):
+        count = min(_PIECES, -(-n_out // up) - first)
+        begin = first * down - phases.before
+        padded = np.zeros((count - 1) * down + width, np.float32)
+        inside = padded[max(0, -begin) :]
+        available = y[max(0, begin) :][: inside.size]
+        inside[: available.size] = available
+        pieces = np.lib.stride_tricks.sliding_window_view(padded, width)[::down]
+        out = (phases.filters @ np.ascontiguousarray(pieces.T)).T
+        yield out.reshape(-1)[: n_out - first * up]
 
 
 def _check(source_rate: int, sample_rate: int, method: str, quality: str) -> None:

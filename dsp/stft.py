@@ -14,7 +14,7 @@ Bits are promised for `n_fft` up to 8192 without prime factors above 5 (`is_port
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from dsp.framing import Framing
+from dsp.room import Empty, views
+from dsp.streaming import spans
 
 # glibc gives the memory of freed arrays back to the system, which clears every page of the next
 # ones, until an array larger than these was freed: this one, whose memory is never touched. Without
@@ -52,17 +54,15 @@ def spectra(
     without a gap, across block borders. The last block ends in spectra of zeros, up to a multiple
     of 16 frames. The caller may overwrite a block.
     """
-
-    counts = [framing.n_frames(y.size) for y in signals]
-    rows = min(_block_rows(framing.n_fft), _whole(sum(counts)))
+    count = sum(framing.n_frames(y.size) for y in signals)
+    rows = min(_block_rows(framing.n_fft), _whole(count))
     block_tn = np.empty((rows, framing.n_fft), np.float32)
     filled = 0
-    for y, count in zip(signals, counts, strict=True):
-        padded = framing.padded(y)
-        first = 0
+    for span in chain.from_iterable(spans(y, framing) for y in signals):
+        count, first = framing.bare.n_frames(span.size), 0
         while first < count:
             taken = min(rows - filled, count - first)
-            framing.cut(padded, first, out=block_tn[filled : filled + taken])
+            framing.cut(span, first, out=block_tn[filled : filled + taken])
             first += taken
             filled += taken
             if filled == rows:
@@ -103,27 +103,27 @@ def over_frames(
     n_bins: int,
     bins_first: bool,
     dtype: type[np.generic] = np.float32,
+    empty: Empty = np.empty,
 ) -> list[NDArray[Any]]:
     """Apply `function` to blocks of spectra and give each signal its part: arrays (frames, n_bins).
 
     `function` takes complex64 (n_fft // 2 + 1, frames of a block), which it may overwrite, and
     returns (n_bins, frames of the block); both are (frames, …) without `bins_first`. What it
     computes for a frame may depend on that frame alone. The results are views of one array of
-    `dtype`, one after the other. Raises ValueError if a signal has no whole frame.
+    `dtype`, which `empty` makes. Raises ValueError if a signal has no whole frame.
     """
     counts = [framing.n_frames(y.size) for y in signals]
     if not all(counts):
         short = signals[counts.index(0)].size
         raise ValueError(f"a signal of {short} samples has no frame of n_fft = {framing.n_fft}")
-    out_tf = np.empty((sum(counts), n_bins), dtype)
+    out_tf = empty((sum(counts), n_bins), dtype)
     row = 0
     for spectrum in spectra(signals, framing, bins_first=bins_first):
         block = function(spectrum).T if bins_first else function(spectrum)
         part = out_tf[row : row + len(block)]
         part[:] = block[: len(part)]
         row += len(part)
-    ends = accumulate(counts, initial=0)
-    return [out_tf[start:end] for start, end in pairwise(ends)]
+    return views(out_tf, counts)
 
 
 def power_spectrum(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:

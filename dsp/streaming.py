@@ -5,10 +5,35 @@ keeps the samples that later frames need, makes the padding at the start once th
 samples for it, and at the end that of the end. What comes out does not depend on the pieces.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dsp.framing import Framing, pad
+
+_SPAN = 1 << 22  # samples of a signal that are padded at once
+
+
+def spans(y: NDArray[np.float32], framing: Framing) -> Iterator[NDArray[np.float32]]:
+    """The spans of whole frames of a signal (samples,): `framing.bare` cuts the frames from them.
+
+    A long signal comes in several, so that it is never copied as a whole.
+
+    >>> framing = Framing(n_fft=4, hop_length=2)
+    >>> [framing.bare.frames(x).tolist() for x in spans(np.ones(3, np.float32), framing)]
+    [[[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]]]
+    """
+    if y.size <= _SPAN:
+        if count := framing.n_frames(y.size):
+            yield framing.padded(y)[: (count - 1) * framing.hop_length + framing.length]
+        return
+    stream = FrameStream(framing)
+    for start in range(0, y.size, _SPAN):
+        if (span := stream.push(y[start : start + _SPAN])).size:
+            yield span
+    if (span := stream.finish()).size:
+        yield span
 
 
 class FrameStream:

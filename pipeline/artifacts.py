@@ -64,10 +64,9 @@ class Quarantined(NamedTuple):
 class Waveforms:
     """The decoded or resampled clips of one shard, in content order.
 
-    `signals` are float32 (samples,), each at its `sample_rates` Hz; decoded or read back they are
-    read-only, mapped from what the decoding process shared or from a file. `sources` keeps the
-    (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of each clip's
-    samples after each stage so far, `seconds` the time each stage took.
+    `signals` are float32 (samples,), each at its `sample_rates` Hz, read-only, mapped from a file.
+    `sources` keeps the (sample rate in Hz, samples) that each had in its file, `checksums` the
+    CRC-32 of each clip's samples after each stage so far, `seconds` the time each stage took.
     """
 
     contents: list[str] = field(default_factory=list)
@@ -274,9 +273,12 @@ def write_waveforms(folder: Path, waveforms: Waveforms, *, durable: bool) -> Non
         checksum = google_crc32c.Checksum()
         with (temporary / "samples.f32").open("wb") as file:
             for y in waveforms.signals:
-                data = np.ascontiguousarray(y, "<f4").tobytes()
-                checksum.update(data)
-                file.write(data)
+                for start in range(0, y.size, _CHECKED_AT_ONCE):
+                    data = np.ascontiguousarray(
+                        y[start : start + _CHECKED_AT_ONCE], "<f4"
+                    ).tobytes()
+                    checksum.update(data)
+                    file.write(data)
         index: dict[str, Any] = {
             "contents": waveforms.contents,
             "n_samples": [y.size for y in waveforms.signals],

@@ -51,7 +51,7 @@ from pipeline.containers import (
 )
 
 __all__ = ["VERSION", "AudioError", "AudioInfo", "Decoder", "Limits", "Reason", "blocks", "decode"]
-__all__ += ["identity", "probe", "sniff"]
+__all__ += ["decode_blocks", "identity", "probe", "sniff"]
 
 Samples: TypeAlias = NDArray[np.float32]
 VERSION = 1  # of the decode stage; raised when its samples change
@@ -177,6 +177,24 @@ def decode(
     (array([0.25, 0.5 ], dtype=float32), 8000)
     (array([0.75], dtype=float32), 8000)
     """
+    parts = list(
+        decode_blocks(path, channels=channels, offset=offset, duration=duration, limits=limits)
+    )
+    return np.concatenate([block for block, _ in parts]), parts[0][1]
+
+
+def decode_blocks(
+    path: Path,
+    *,
+    channels: Literal["mean", "first"] | int = "mean",
+    offset: float = 0.0,
+    duration: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[tuple[Samples, int]]:
+    """What `decode` returns in blocks, each with the sample rate, in bounded memory.
+
+    Raises as `decode` does; only the end proves that all of it can be used.
+    """
     if not (offset >= 0 and (duration is None or duration > 0)):
         raise ValueError(f"offset {offset} s must be 0 or more, duration {duration} s above 0")
     with _open(path, limits, whole=True) as reader:
@@ -188,21 +206,18 @@ def decode(
         count = None if duration is None else round(duration * reader.rate)
         if count == 0:
             raise AudioError("empty", f"{duration} s at {reader.rate} Hz is less than one sample")
-        mono, n = np.empty(0, np.float32), 0
+        n = 0
         for block in _excerpt(reader, start, count, _BLOCK, limits):
-            if n + len(block) > len(mono):  # twice the room: less copying than joining blocks
-                grown = np.empty(n + max(n, len(block)), np.float32)
-                grown[:n] = mono[:n]
-                mono = grown
-            _mix(block, "mean" if channels == "mean" else index, out=mono[n : n + len(block)])
-            n += len(block)
+            mono = np.empty(len(block), np.float32)
+            _mix(block, "mean" if channels == "mean" else index, out=mono)
+            n += len(mono)
+            yield mono, reader.rate
         if n == 0:
             where = f"the excerpt starts at sample {start}; " if start else ""
             raise AudioError("empty", f"{where}it holds {reader.position or 'no'} samples")
         if count is not None and n < count - 1:  # one sample of slack: durations get rounded
             message = f"the excerpt ends at sample {start + count}; it holds {reader.position}"
             raise AudioError("truncated", message)
-        return mono[:n], reader.rate
 
 
 def mix(y: Samples, channels: Literal["mean", "first"] | int) -> Samples:

@@ -3,8 +3,8 @@
 Decoders are C code: what a damaged or hostile file does to them cannot be caught as an exception.
 Here a child works through items one after the other and sends each result as a line of JSON, so
 that the parent knows at which item it died or took too long. That item is tried once more, first in
-a fresh child, and given up after that; the items behind it go on. Long signals go through memory
-that parent and children share.
+a fresh child, and given up after that; the items behind it go on. Long signals go through files
+that parent and children share (`pipeline.scratch`).
 
 Children are forked, not spawned: a fork takes milliseconds, and everything is imported in it.
 """
@@ -13,12 +13,10 @@ import contextlib
 import ctypes
 import gc
 import json
-import mmap
 import os
 import resource
 import select
 import signal
-import tempfile
 import threading
 import time
 import traceback
@@ -26,16 +24,12 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, Self, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 CLIP_TIMEOUT = 600.0  # seconds, for one item and attempt
 
 _OUT_OF_MEMORY = 121  # exit status of a child that Python refused memory
 _PR_SET_PDEATHSIG = 1
-_ALIGNMENT = 64  # bytes
 
 T = TypeVar("T")
 _forking = threading.Lock()  # else a child of another thread keeps the end of this one's pipe open
@@ -248,37 +242,3 @@ def _rebuilt(message: dict[str, Any], known: Sequence[type[Exception]]) -> Excep
         if kind.__name__ == message["error"]:
             return kind(*message["arguments"])
     return RuntimeError(f"an error in the process that decodes:\n{message['at']}")
-
-
-class SharedSamples:
-    """float32 signals that children write and their parent maps; a context manager.
-
-    In memory, or in a nameless temporary file where the system has no such memory.
-    """
-
-    def __enter__(self) -> Self:
-        if hasattr(os, "memfd_create"):
-            self._file = os.memfd_create("basilar")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self._file = os.dup(file.fileno())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._file)
-
-    def put(self, y: NDArray[np.float32]) -> int:
-        """Append float32 (samples,), in a child: the byte where it begins."""
-        # Behind whatever a child that died left there.
-        begin = -(-os.fstat(self._file).st_size // _ALIGNMENT) * _ALIGNMENT
-        os.lseek(self._file, begin, os.SEEK_SET)
-        _write(self._file, np.ascontiguousarray(y).data.cast("B"))
-        return begin
-
-    def signals(self, places: Sequence[tuple[int, int]]) -> list[NDArray[np.float32]]:
-        """The signals at places (first byte, samples), read-only; they outlive the context."""
-        if not places:
-            return []
-        flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-        mapped = mmap.mmap(self._file, 0, flags=flags, prot=mmap.PROT_READ)
-        return [np.frombuffer(mapped, np.float32, count, begin) for begin, count in places]

@@ -21,7 +21,9 @@ from dsp.mel import FilterNorm, MelBank, MelScale
 from dsp.moments import Grid
 from dsp.pcen import pcen
 from dsp.representations import Features, Signals
+from dsp.room import Empty, pieces
 from dsp.stft import is_portable
+from dsp.streaming import spans
 
 StoredFloat = Literal["float32", "float16"]
 MOST_VALUES = 2**26  # a second of audio, in frames or in what comes of them
@@ -68,8 +70,11 @@ class Representation(Section):
         """Rows of the result for a clip of `n_samples` samples."""
         raise NotImplementedError
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
-        """The representation of each signal, before it is cast to the stored dtype."""
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        """The representation of each signal, before it is cast to the stored dtype.
+
+        `empty` makes the arrays of the results (`dsp.room`).
+        """
         raise NotImplementedError
 
     def centres(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -132,8 +137,8 @@ class Waveform(Representation):
     def n_frames(self, n_samples: int) -> int:
         return n_samples
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
-        return representations.waveform(signals)
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return representations.waveform(signals, empty=empty)
 
     @property
     def grid(self) -> Grid:
@@ -217,8 +222,8 @@ class Stft(Framed):
     kind: Literal["stft"]
     dtype: Literal["complex64"] = "complex64"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
-        return representations.stft(signals, framing=self.framing)
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return representations.stft(signals, framing=self.framing, empty=empty)
 
 
 class Magnitude(Framed):
@@ -227,8 +232,8 @@ class Magnitude(Framed):
     kind: Literal["magnitude"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
-        return representations.spectrum(signals, framing=self.framing, power=1)
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return representations.spectrum(signals, framing=self.framing, power=1, empty=empty)
 
 
 class PowerSpectrum(Framed):
@@ -237,8 +242,8 @@ class PowerSpectrum(Framed):
     kind: Literal["power"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
-        return representations.spectrum(signals, framing=self.framing, power=2)
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return representations.spectrum(signals, framing=self.framing, power=2, empty=empty)
 
 
 class Logarithmic(Representation):
@@ -292,9 +297,9 @@ class LogMagnitude(Framed, Logarithmic):
     floor_mode: FloorMode = "add"
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         return representations.log_spectrum(
-            signals, framing=self.framing, power=1, log=self.logarithm
+            signals, framing=self.framing, power=1, log=self.logarithm, empty=empty
         )
 
 
@@ -304,9 +309,9 @@ class Decibel(Framed, Logarithmic):
     kind: Literal["decibel"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         return representations.log_spectrum(
-            signals, framing=self.framing, power=2, log=self.logarithm
+            signals, framing=self.framing, power=2, log=self.logarithm, empty=empty
         )
 
 
@@ -354,13 +359,14 @@ class Mel(MelBands):
     kind: Literal["mel"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         return representations.mel(
             signals,
             sample_rate=sample_rate,
             framing=self.framing,
             bank=self.bank,
             power=self.power,
+            empty=empty,
         )
 
 
@@ -370,7 +376,7 @@ class LogMel(MelBands, Logarithmic):
     kind: Literal["log_mel"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         return representations.log_mel(
             signals,
             sample_rate=sample_rate,
@@ -378,6 +384,7 @@ class LogMel(MelBands, Logarithmic):
             bank=self.bank,
             power=self.power,
             log=self.logarithm,
+            empty=empty,
         )
 
 
@@ -419,13 +426,14 @@ class Mfcc(MelBands, Logarithmic):
         too_few = self.n_deltas and self.delta_mode == "interp" and frames < self.delta_width
         return 0 if too_few else frames
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         log_energies = None
         if self.energy:
-            floor = self.energy_floor
-            log_energies = [
-                log(e, unit="ln", floor=floor) for e in map(self.framing.energies, signals)
-            ]
+            framing, floor = self.framing, self.energy_floor
+            log_energies = []
+            for y in signals:
+                energies = [framing.bare.energies(span) for span in spans(y, framing)]
+                log_energies.append(log(np.concatenate(energies), unit="ln", floor=floor))
         log_mels = representations.log_mel(
             signals,
             sample_rate=sample_rate,
@@ -433,6 +441,7 @@ class Mfcc(MelBands, Logarithmic):
             bank=self.bank,
             power=self.power,
             log=self.logarithm,
+            empty=empty,
         )
         return representations.mfcc(
             log_mels,
@@ -444,6 +453,7 @@ class Mfcc(MelBands, Logarithmic):
             n_deltas=self.n_deltas,
             delta_width=self.delta_width,
             delta_mode=self.delta_mode,
+            empty=empty,
         )
 
     @property
@@ -475,27 +485,30 @@ class Pcen(MelBands):
     eps: Floor = 1e-6
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         mels = representations.mel(
             signals,
             sample_rate=sample_rate,
             framing=self.framing,
             bank=self.bank,
             power=self.power,
+            empty=empty,
         )
-        return [
-            pcen(
-                x,
-                sample_rate=sample_rate,
-                hop_length=self.hop_length,
-                gain=self.gain,
-                bias=self.bias,
-                power=self.exponent,
-                time_constant=self.time_constant,
-                eps=self.eps,
-            )[0]
-            for x in mels
-        ]
+        for x in mels:
+            state = None
+            for part in pieces(x):
+                x[part], state = pcen(
+                    x[part],
+                    sample_rate=sample_rate,
+                    hop_length=self.hop_length,
+                    gain=self.gain,
+                    bias=self.bias,
+                    power=self.exponent,
+                    time_constant=self.time_constant,
+                    eps=self.eps,
+                    state=state,
+                )
+        return mels
 
     @property
     def by_frame(self) -> bool:
@@ -527,7 +540,7 @@ class Chroma(Framed):
         self.refuse_bank("n_chroma", self.n_chroma)
         return super().resolved(sample_rate=sample_rate)
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         return representations.chroma(
             signals,
             sample_rate=sample_rate,
@@ -539,6 +552,7 @@ class Chroma(Framed):
             octwidth=self.octwidth,
             base_c=self.base_c,
             norm=self.norm,
+            empty=empty,
         )
 
 
@@ -553,12 +567,13 @@ class Spectral(Framed):
     def columns(self) -> int:
         return 4
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         return representations.spectral_statistics(
             signals,
             sample_rate=sample_rate,
             framing=self.framing,
             roll_percent=self.roll_percent,
+            empty=empty,
         )
 
 
@@ -626,8 +641,8 @@ class ComplexCqt(ConstantQ):
     kind: Literal["cqt"]
     dtype: Literal["complex64"] = "complex64"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
-        return list(cqt(signals, self.parameters, sample_rate=sample_rate))
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return list(cqt(signals, self.parameters, sample_rate=sample_rate, empty=empty))
 
 
 class CqtMagnitude(ConstantQ):
@@ -636,8 +651,8 @@ class CqtMagnitude(ConstantQ):
     kind: Literal["cqt_magnitude"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
-        return list(cqt_magnitude(signals, self.parameters, sample_rate=sample_rate))
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return list(cqt_magnitude(signals, self.parameters, sample_rate=sample_rate, empty=empty))
 
 
 class LogCqt(ConstantQ, Logarithmic):
@@ -646,9 +661,13 @@ class LogCqt(ConstantQ, Logarithmic):
     kind: Literal["log_cqt"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         return representations.log_cqt(
-            signals, sample_rate=sample_rate, parameters=self.parameters, log=self.logarithm
+            signals,
+            sample_rate=sample_rate,
+            parameters=self.parameters,
+            log=self.logarithm,
+            empty=empty,
         )
 
 
@@ -675,7 +694,7 @@ class ChromaCqt(ConstantQ):
     def columns(self) -> int:
         return self.n_chroma
 
-    def compute(self, signals: Signals, *, sample_rate: int) -> Features:
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         return representations.chroma_cqt(
             signals,
             sample_rate=sample_rate,
@@ -683,6 +702,7 @@ class ChromaCqt(ConstantQ):
             n_chroma=self.n_chroma,
             base_c=self.base_c,
             norm=self.norm,
+            empty=empty,
         )
 
 

@@ -68,6 +68,8 @@ def scan(
     by the hash of the group (of the id, without one), or a CSV of `id` and `split`. A table has a
     `path` column relative to `root` (by default the root it records, or its folder), and optionally
     `id`, `label`, `split`, `group`, `offset`, `duration` and `sha256`, which go before the options.
+    The rows of a Parquet table that also state `sample_rate`, `channels`, `n_samples`, `format`,
+    `codec`, `decoder` and `lossy` are believed, and their files are not opened, without `rehash`.
 
     Returns the manifest and the paths of files that are not audio. Raises ManifestError.
     """
@@ -81,13 +83,20 @@ def scan(
         rows, recorded = _read_rows(source)
         root = (root or recorded or source.parent).absolute()
     links = not source.is_dir()  # in a folder, links were looked at on the way
-    paths = sorted({refuse_escape(root, row.get("path"), source, follow=links) for row in rows})
-    facts = dict(zip(paths, _inspect(root, paths, rehash, progress), strict=True))
+    believed = source.suffix == ".parquet" and links and not rehash
+    stated = [_stated(source, row) if believed else None for row in rows]
+    everything = [refuse_escape(root, row.get("path"), source, follow=links) for row in rows]
+    paths = sorted({path for path, said in zip(everything, stated, strict=True) if said is None})
+    facts: dict[str, Any] = dict(zip(paths, _inspect(root, paths, rehash, progress), strict=True))
     skipped = [path for path in paths if facts[path] is None] if source.is_dir() else []
     skipped = sorted(skipped + others)
     if source.is_dir():
         rows = [row for row in rows if facts[row["path"]] is not None]
-    clips = [_clip(source, row, facts[row["path"]], label=label, group=group) for row in rows]
+        stated = [None] * len(rows)
+    clips = [
+        _clip(source, row, said or facts[row["path"]], label=label, group=group)
+        for row, said in zip(rows, stated, strict=True)
+    ]
     if not clips:
         raise ManifestError(f"{source}: no audio found in {len(paths)} files")
     if split is not None:
@@ -307,6 +316,30 @@ def _unusable(sha256: str, problem: str) -> dict[str, Any]:
     nothing = {"sample_rate": 0, "channels": 0, "n_samples": 0, "lossy": False}
     texts = {"format": "", "codec": "", "decoder": "", "problem": problem}
     return {"sha256": sha256, **nothing, **texts}
+
+
+_STATED: dict[str, Callable[[Any], bool]] = {
+    "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
+    "sample_rate": lambda value: type(value) is int and 0 < value < 2**31,
+    "channels": lambda value: type(value) is int and 0 < value < 2**31,
+    "n_samples": lambda value: type(value) is int and 0 < value < 2**48,
+    **dict.fromkeys(("format", "codec"), lambda value: isinstance(value, str)),
+    "decoder": lambda value: value in ("soundfile", "ffmpeg"),
+    "lossy": lambda value: isinstance(value, bool),
+}
+
+
+def _stated(source: Path, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The facts of a file that a table states, if it states all; decoding checks them."""
+    if "problem" in row or not _STATED.keys() <= row.keys():
+        return None
+    for name, right in _STATED.items():
+        if not right(row[name]):
+            raise ManifestError(
+                f"{source}: {row.get('path')!r}: {name} = {row[name]!r} is not possible; correct "
+                "it, or leave it empty to have the file looked at"
+            )
+    return {**{name: row[name] for name in _STATED}, "problem": None}
 
 
 def _clip(

@@ -7,10 +7,12 @@ says nothing about the content, and nothing is cached.
 Files are hashed and decoded in a child process: a clip that kills it or takes too long, twice, is
 quarantined as `crashed` or `timeout`. What a disk or a network failed to read for a moment is read
 again.
+
+A clip or a shard may be longer than memory: samples and features lie in nameless files in `folder`
+(`pipeline.scratch`) wherever they are long.
 """
 
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +25,12 @@ from numpy.typing import NDArray
 from dsp.moments import moments
 from pipeline import audio
 from pipeline.artifacts import Quarantined, Waveforms
-from pipeline.isolation import CLIP_TIMEOUT, Lost, SharedSamples, isolated
+from pipeline.isolation import CLIP_TIMEOUT, Lost, isolated
 from pipeline.keys import values_hash
 from pipeline.manifest import ManifestError, refuse_escape
 from pipeline.retry import retrying
 from pipeline.scan import FileCache, hash_file
+from pipeline.scratch import Place, Spool, room
 from pipeline.transform import Transform
 
 
@@ -70,10 +73,11 @@ def decode(
     transform: Transform,
     *,
     root: Path,
+    folder: Path | None = None,
     timeout: float = CLIP_TIMEOUT,
     tell: Callable[[int, int], None] = lambda done, quarantined: None,
 ) -> Waveforms:
-    """Decode clips to one channel at their own rate, each within `timeout` seconds.
+    """Decode clips below `root` to one channel at their own rate, each within `timeout` seconds.
 
     `tell` hears after each clip how many are done, and how many of them are quarantined.
     Raises OSError for a file that cannot be read, ChangedAudioError for one whose content changed.
@@ -86,12 +90,12 @@ def decode(
     started = time.perf_counter()
     out = Waveforms()
     places = []
-    with SharedSamples() as shared:
+    with Spool(folder) as spool:
 
         def work(left: Iterable[Source]) -> Iterator[Any]:
             with FileCache() as cache:  # the child's own: SQLite's connections are not to be forked
                 for source in left:
-                    yield retrying(partial(_decode, source, transform, root, cache, shared))
+                    yield retrying(partial(_decode, source, transform, root, cache, spool))
 
         known = (ChangedAudioError, ManifestError)
         for i, result in isolated(work, sources, timeout=timeout, known=known):
@@ -102,31 +106,40 @@ def decode(
                 reason, message = result["reason"], result["message"]
                 out.quarantined.append(Quarantined(source.content, "decode", reason, message))
             else:
-                places.append((result["begin"], result["samples"]))
+                rate, place = result["sample_rate"], Place(*result["place"])
+                places.append(place)
                 out.contents.append(source.content)
-                out.sample_rates.append(result["sample_rate"])
-                out.sources.append((result["sample_rate"], result["samples"]))
-                out.checksums.append((result["crc32"],))
+                out.sample_rates.append(rate)
+                out.sources.append((rate, place.samples))
+                out.checksums.append((place.crc32,))
             tell(i + 1, len(out.quarantined))
-        out.signals = shared.signals(places)
+        out.signals = spool.signals(places)
     out.seconds = {"decode": time.perf_counter() - started}
     return out
 
 
 def _decode(
-    source: Source, transform: Transform, root: Path, cache: FileCache, shared: SharedSamples
+    source: Source, transform: Transform, root: Path, cache: FileCache, spool: Spool
 ) -> dict[str, Any]:
     """Decode one clip in the child: where its samples are, or why it cannot be used."""
     refuse_escape(root, source.path, root, follow=True)
     file = root / source.path
     if cache.sha256(file) != source.sha256:
         raise _changed(file)
+    sample_rate = 0
+
+    def decoded() -> Iterator[NDArray[np.float32]]:
+        nonlocal sample_rate
+        blocks = transform.decode_blocks(file, offset=source.offset, duration=source.duration)
+        for block, rate in blocks:
+            sample_rate = rate
+            yield block
+
     try:
-        y, sample_rate = transform.decode(file, offset=source.offset, duration=source.duration)
+        place = spool.put(decoded())
     except audio.AudioError as error:
         return {"reason": error.reason, "message": error.message}
-    begin, crc32 = shared.put(y), zlib.crc32(np.ascontiguousarray(y).data)
-    return {"sample_rate": sample_rate, "samples": y.size, "begin": begin, "crc32": crc32}
+    return {"sample_rate": sample_rate, "place": place}
 
 
 def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
@@ -146,37 +159,44 @@ def _changed(file: Path) -> ChangedAudioError:
     return ChangedAudioError(f"{file} has changed since it was scanned; scan again")
 
 
-def resample(waveforms: Waveforms, transform: Transform) -> Waveforms:
+def resample(
+    waveforms: Waveforms, transform: Transform, *, folder: Path | None = None
+) -> Waveforms:
     """Bring all clips to one sample rate."""
     started = time.perf_counter()
     out = Waveforms(quarantined=list(waveforms.quarantined))
-    for content, y, rate, source, checksums in zip(
-        waveforms.contents,
-        waveforms.signals,
-        waveforms.sample_rates,
-        waveforms.sources,
-        waveforms.checksums,
-        strict=True,
-    ):
-        try:
-            resampled = transform.resample(y, source_rate=rate)
-        except ValueError as error:  # between rates that the method does not know how to
-            out.quarantined.append(Quarantined(content, "resample", "unsupported", str(error)))
-            continue
-        if resampled.size == 0:
-            message = f"{y.size} samples at {rate} Hz leave none at {transform.sample_rate} Hz"
-            out.quarantined.append(Quarantined(content, "resample", "empty", message))
-            continue
-        out.contents.append(content)
-        out.signals.append(resampled)
-        out.sample_rates.append(transform.sample_rate)
-        out.sources.append(source)
-        out.checksums.append((*checksums, zlib.crc32(np.ascontiguousarray(resampled).data)))
+    places = []
+    with Spool(folder) as spool:
+        for content, y, rate, source, checksums in zip(
+            waveforms.contents,
+            waveforms.signals,
+            waveforms.sample_rates,
+            waveforms.sources,
+            waveforms.checksums,
+            strict=True,
+        ):
+            try:
+                place = spool.put(transform.resample_blocks(y, source_rate=rate))
+            except ValueError as error:  # between rates that the method does not know how to
+                out.quarantined.append(Quarantined(content, "resample", "unsupported", str(error)))
+                continue
+            if place.samples == 0:
+                message = f"{y.size} samples at {rate} Hz leave none at {transform.sample_rate} Hz"
+                out.quarantined.append(Quarantined(content, "resample", "empty", message))
+                continue
+            places.append(place)
+            out.contents.append(content)
+            out.sample_rates.append(transform.sample_rate)
+            out.sources.append(source)
+            out.checksums.append((*checksums, place.crc32))
+        out.signals = spool.signals(places)
     out.seconds = {**waveforms.seconds, "resample": time.perf_counter() - started}
     return out
 
 
-def represent(waveforms: Waveforms, transform: Transform) -> Represented:
+def represent(
+    waveforms: Waveforms, transform: Transform, *, folder: Path | None = None
+) -> Represented:
     """Compute the representation of all clips, cast to the stored dtype, with its moments."""
     started = time.perf_counter()
     kind = transform.recipe.representation
@@ -188,7 +208,7 @@ def represent(waveforms: Waveforms, transform: Transform) -> Represented:
         else:
             message = f"{y.size} samples are less than one frame of the {kind.kind}"
             out.quarantined.append(Quarantined(content, "representation", "empty", message))
-    features = transform.represent([waveforms.signals[i] for i in usable])
+    features = transform.represent([waveforms.signals[i] for i in usable], empty=room(folder))
     for i, stored in zip(usable, features, strict=True):
         with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
             described = moments(stored, pivot=kind.pivot)

@@ -20,6 +20,7 @@ import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -373,17 +374,23 @@ def _create_array(
 
 def _provenance(recipe: Recipe) -> dict[str, Any]:
     """What is recorded and not hashed: the recipe as it was, library versions, the machine."""
-    libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
     return {
         "schema": SCHEMA,
         "recipe": recipe.resolved(),
         "portable": recipe.representation.portable,
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in libraries}},
+        "versions": _versions(),
         "machine": platform.machine(),
         "cpu": _cpu(),
     }
 
 
+@cache
+def _versions() -> dict[str, str]:
+    libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
+    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+
+
+@cache
 def _cpu() -> str:
     """The processor's name, as far as the system tells."""
     with contextlib.suppress(OSError):

@@ -126,6 +126,11 @@ class Build:
                 "dask": self.dask,
             }
         )
+        if not self.store.exists():
+            # Here, and not again in each of the processes that tasks are forked into.
+            import pandas  # noqa: F401  # PyArrow does so when it makes a table
+
+            from pipeline import store  # noqa: F401
         running.begin(
             self.root,
             text,
@@ -314,7 +319,12 @@ class Decode(_ShardTask):
         return _read_or(
             self.path(),
             lambda: stages.decode(
-                sources, self.transform, root=root, timeout=timeout, tell=self._tell(len(sources))
+                sources,
+                self.transform,
+                root=root,
+                folder=self.path().parent,
+                timeout=timeout,
+                tell=self._tell(len(sources)),
             ),
         )
 
@@ -351,7 +361,10 @@ class Resample(_ShardTask):
     def made(self) -> Waveforms:
         """What the task makes, read if it is there, else computed."""
         return _read_or(
-            self.path(), lambda: stages.resample(self.requires().made(), self.transform)
+            self.path(),
+            lambda: stages.resample(
+                self.requires().made(), self.transform, folder=self.path().parent
+            ),
         )
 
 
@@ -368,7 +381,9 @@ class Represent(_ShardTask):
         """Compute the representation of the clips of the shard."""
         from pipeline import store
 
-        represented = stages.represent(self.requires().made(), self.transform)
+        represented = stages.represent(
+            self.requires().made(), self.transform, folder=self.path().parent
+        )
         store.write_shard(
             self.path(),
             represented,

@@ -4,6 +4,7 @@ The stages of a build run this code and no other, so that what a model is served
 it was trained on.
 """
 
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from dsp.dither import dither
 from dsp.representations import Features, Signals
-from dsp.resample import ResampleStream, resample
+from dsp.resample import ResampleStream, resample, resample_blocks
+from dsp.room import Empty, rows_of
 from dsp.streaming import FrameStream
 from pipeline import audio
 from pipeline.kinds import Framed
@@ -78,14 +80,19 @@ class Transform:
         self, path: Path, *, offset: float | None = None, duration: float | None = None
     ) -> tuple[NDArray[np.float32], int]:
         """The recipe's channel of a file, float32 (samples,), and its sample rate in Hz."""
+        return audio.decode(path, **self._decoding(offset, duration))
+
+    def decode_blocks(
+        self, path: Path, *, offset: float | None = None, duration: float | None = None
+    ) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """What `decode` returns, block by block."""
+        return audio.decode_blocks(path, **self._decoding(offset, duration))
+
+    def _decoding(self, offset: float | None, duration: float | None) -> dict[str, Any]:
         said = self.recipe.decode
-        return audio.decode(
-            path,
-            channels=said.channels,
-            offset=offset or 0.0,
-            duration=duration,
-            limits=audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20),
-        )
+        limits = audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20)
+        excerpt = {"offset": offset or 0.0, "duration": duration}
+        return {"channels": said.channels, "limits": limits, **excerpt}
 
     def resample(self, y: NDArray[np.float32], *, source_rate: int) -> NDArray[np.float32]:
         """One channel brought to the recipe's sample rate: float32 (samples,)."""
@@ -97,18 +104,42 @@ class Transform:
             quality=self.recipe.resample.quality,
         )
 
-    def represent(self, signals: Signals) -> Features:
+    def resample_blocks(
+        self, y: NDArray[np.float32], *, source_rate: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """What `resample` returns, block by block."""
+        return resample_blocks(
+            y,
+            source_rate=source_rate,
+            sample_rate=self.sample_rate,
+            method=self.recipe.resample.method,
+            quality=self.recipe.resample.quality,
+        )
+
+    def represent(self, signals: Signals, *, empty: Empty = np.empty) -> Features:
         """The representation of signals at the recipe's rate, in the stored dtype.
 
         Each must have at least one frame. A value too large for the dtype becomes infinite, and
-        what is computed from that NaN.
+        what is computed from that NaN. `empty` makes the arrays (`pipeline.scratch`).
         """
-        kind = self.recipe.representation
+        if not signals:
+            return []
+        kind, dtype = self.recipe.representation, self.recipe.representation.stored_dtype()
         with np.errstate(over="ignore", invalid="ignore"):
             if isinstance(kind, Framed) and kind.dither:
-                signals = [dither(y, amplitude=kind.dither / kind.scale) for y in signals]
-            features = kind.compute(signals, sample_rate=self.sample_rate) if signals else []
-            return [x.astype(kind.stored_dtype(), copy=False) for x in features]
+                dithered = rows_of([y.size for y in signals], 1, np.float32, empty=empty)
+                amplitude = kind.dither / kind.scale
+                signals = [
+                    dither(y, amplitude=amplitude, out=x[:, 0])
+                    for y, x in zip(signals, dithered, strict=True)
+                ]
+            features = kind.compute(signals, sample_rate=self.sample_rate, empty=empty)
+            if features[0].dtype == dtype:
+                return features
+            stored = rows_of([len(x) for x in features], kind.columns(), dtype, empty=empty)
+            for x, cast in zip(features, stored, strict=True):
+                cast[...] = x  # through a buffer
+            return stored
 
 
 class Stream:

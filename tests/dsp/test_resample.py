@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import scipy.signal
 import soxr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsp.resample import resample
+from dsp import resample as resampling
+from dsp.resample import resample, resample_blocks
 
 
 @pytest.mark.parametrize(("source_rate", "sample_rate"), [(44100, 22050), (8000, 22050)])
@@ -99,3 +100,23 @@ def test_impossible_arguments_are_refused(noise):
         resample(noise(10), source_rate=8000, sample_rate=16000, method="linear")
     with pytest.raises(ValueError, match="0 Hz to 16000 Hz is not possible"):
         resample(noise(10), source_rate=0, sample_rate=16000)
+
+
+@pytest.mark.parametrize("method", ["soxr", "polyphase", "sinc_hann"])
+@settings(max_examples=25)
+@given(
+    n_samples=st.integers(1, 3000),
+    block=st.integers(1, 1500),
+    rates=st.sampled_from([(44100, 22050), (16000, 22050), (8000, 8000), (11025, 16000)]),
+)
+def test_blocks_are_the_whole(method, n_samples, block, rates):
+    y = np.random.default_rng(n_samples).standard_normal(n_samples).astype(np.float32)
+    options = {"source_rate": rates[0], "sample_rate": rates[1], "method": method}
+    whole = resample(y, **options)
+    mapped = np.ndarray.__new__(np.memmap, y.shape, y.dtype, y.tobytes())  # as artifacts are
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(resampling, "_BLOCK", block)
+        patched.setattr(resampling, "_PIECES", block // 100 + 1)
+        blocks = list(resample_blocks(mapped, **options))
+    assert len(blocks) >= min(n_samples // block, 2) or method != "soxr"
+    assert np.concatenate(blocks).tobytes() == whole.tobytes()

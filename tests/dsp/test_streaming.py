@@ -1,10 +1,12 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsp import streaming
 from dsp.framing import Framing
 from dsp.stft import stft
-from dsp.streaming import FrameStream
+from dsp.streaming import FrameStream, spans
 
 
 @given(
@@ -36,6 +38,29 @@ def test_the_frames_of_pieces_are_those_of_the_whole(
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@given(
+    n_samples=st.integers(0, 300),
+    span=st.integers(1, 100),
+    n_fft=st.integers(1, 40),
+    hop_length=st.integers(1, 50),
+    pad_mode=st.sampled_from(["reflect", "symmetric", "constant", "edge"]),
+    center=st.booleans(),
+    drop_last=st.booleans(),
+)
+def test_spans_of_any_length_hold_the_frames_of_the_whole(
+    n_samples, span, n_fft, hop_length, pad_mode, center, drop_last
+):
+    framing = Framing(n_fft, hop_length, center=center, pad_mode=pad_mode, drop_last=drop_last)
+    y = np.arange(1, n_samples + 1, dtype=np.float32)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(streaming, "_SPAN", span)
+        found = [framing.bare.frames(part).copy() for part in spans(y, framing)]
+    assert all(map(len, found))
+    assert sum(map(len, found)) == framing.n_frames(n_samples)
+    if found:
+        np.testing.assert_array_equal(np.concatenate(found), framing.frames(y), strict=True)
 
 
 def test_little_is_remembered():

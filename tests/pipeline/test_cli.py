@@ -164,14 +164,14 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
 
 
 def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
-    original = audio.decode
+    original = audio.decode_blocks
 
     def decode(path, **options):
         if path.name == "05.wav":
             time.sleep(3600)
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "decode", decode)
+    monkeypatch.setattr(audio, "decode_blocks", decode)
     arguments = ("build", LOG_MEL, audio_folder, "--root", "root", "--workers", 1)
     code, built = as_json(*arguments, "--clip-timeout", 1)
     assert (code, built["clips"], built["quarantined"]) == (0, 11, 1)

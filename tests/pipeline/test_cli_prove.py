@@ -62,7 +62,9 @@ def test_reproduce(basilar, as_json, root, built, tmp_path, monkeypatch):
     assert code == 0
     assert out.startswith(f"identical: {key} from its store, 12 clips")
     original = Transform.represent
-    monkeypatch.setattr(Transform, "represent", lambda *a: [x + 1e-4 for x in original(*a)])
+    monkeypatch.setattr(
+        Transform, "represent", lambda *a, **o: [x + 1e-4 for x in original(*a, **o)]
+    )
     monkeypatch.setattr(resample, "VERSION", 99)
     code, found = as_json("reproduce", key, "--root", root, "--workers", 1)
     assert (code, found["verdict"], found["differing_clips"]) == (3, "within_tolerance", 12)

@@ -206,11 +206,11 @@ def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypa
     manifest, _ = scan(audio_folder)
     original, calls = stages.represent, []
 
-    def fail_once(*arguments):
+    def fail_once(*arguments, **options):
         calls.append(1)
         if len(calls) == 2:
             raise RuntimeError("power cut")
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(stages, "represent", fail_once)
     outcome, _ = build(small(), manifest, shard_seconds=2.0)
@@ -372,7 +372,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     build, audio_folder, monkeypatch, workers
 ):
     manifest, _ = scan(audio_folder)
-    original = audio.decode
+    original = audio.decode_blocks
 
     def decode(path, **options):
         for name, (act, *_) in DEADLY.items():
@@ -381,7 +381,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
                 act()
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "decode", decode)
+    monkeypatch.setattr(audio, "decode_blocks", decode)
     options = {"max_bad": 0.5, "shard_seconds": 2.0, "workers": workers}
     outcome, planned = build(small(), manifest, clip_timeout=2.0, **options)
     assert outcome.succeeded

@@ -13,12 +13,11 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.isolation import Lost, SharedSamples, isolated
+from pipeline.isolation import Lost, isolated
 
 
 def read_null():
@@ -277,43 +276,3 @@ def test_no_child_outlives_its_parent(number):
     _, said = parent.communicate(timeout=60)
     assert ends(child)
     assert said.count("Traceback") == (number == signal.SIGINT)  # the parent's own
-
-
-def test_samples_are_shared(noise):
-    lengths = [5, 1, 7000, 1]
-    with SharedSamples() as shared:
-
-        def put(items):
-            for n in items:
-                yield shared.put(noise(n, n))
-
-        begins = [begin for _, begin in isolated(put, lengths)]
-        signals = shared.signals(list(zip(begins, lengths, strict=True)))
-    for n, y in zip(lengths, signals, strict=True):
-        np.testing.assert_array_equal(y, noise(n, n), strict=True)
-        assert not y.flags.writeable
-        assert y.ctypes.data % 64 == 0
-
-
-def test_samples_of_a_child_that_died_are_passed_over(noise):
-    with SharedSamples() as shared:
-
-        def put(items):
-            for n in items:
-                begin = shared.put(noise(n, n))
-                if n == 13:
-                    kill_9()
-                yield begin
-
-        found = dict(isolated(put, [100, 13, 50]))
-        assert isinstance(found.pop(1), Lost)
-        first, last = shared.signals([(found[0], 100), (found[2], 50)])
-    np.testing.assert_array_equal(first, noise(100, 100))
-    np.testing.assert_array_equal(last, noise(50, 50))
-
-
-def test_samples_are_shared_without_memory_for_it(noise, monkeypatch):
-    monkeypatch.delattr(os, "memfd_create")
-    test_samples_are_shared(noise)
-    with SharedSamples() as shared:
-        assert shared.signals([]) == []

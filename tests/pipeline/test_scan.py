@@ -7,12 +7,14 @@ import signal
 import sqlite3
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
 from pipeline import audio
 from pipeline import scan as scan_module
-from pipeline.manifest import ManifestError, read_manifest, write_manifest
+from pipeline.manifest import SCHEMA, ManifestError, read_manifest, write_manifest
 from pipeline.scan import FileCache, contents, scan
 
 
@@ -414,3 +416,32 @@ def test_a_disk_that_fails_for_a_moment_is_read_again(audio_folder, monkeypatch,
     monkeypatch.setattr(scan_module, "hash_file", hash_file)
     assert scan(audio_folder)[0].column("problem") == [None] * 12
     assert (tmp_path / "failed").exists()
+
+
+def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_folder, tmp_path):
+    first, _ = scan(audio_folder)
+    write_manifest(first, tmp_path / "m.parquet")
+    for file in audio_folder.rglob("*.wav"):
+        file.unlink()
+    again, skipped = scan(tmp_path / "m.parquet", label="parent")
+    assert again.column("label") == [path.split("/")[0] for path in first.column("path")]
+    names = [name for name in again.table.column_names if name != "label"]
+    assert (again.table.select(names), skipped) == (first.table.select(names), [])
+    with pytest.raises(FileNotFoundError):
+        scan(tmp_path / "m.parquet", rehash=True)
+    partial = first.table.drop_columns(["codec"])
+    pq.write_table(partial, tmp_path / "partial.parquet")
+    with pytest.raises(FileNotFoundError):
+        scan(tmp_path / "partial.parquet", root=audio_folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sha256", "0F" * 32), ("sample_rate", 0), ("n_samples", -1), ("decoder", "lame")],
+)
+def test_what_a_table_states_must_be_possible(audio_folder, tmp_path, name, value):
+    rows = scan(audio_folder)[0].table.to_pylist()
+    rows[3][name] = value
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), tmp_path / "m.parquet")
+    with pytest.raises(ManifestError, match=f"{name} = .* is not possible; correct it"):
+        scan(tmp_path / "m.parquet", root=audio_folder)

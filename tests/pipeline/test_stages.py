@@ -1,8 +1,11 @@
+import contextlib
 import csv
 import ctypes
 import errno
 import faulthandler
+import mmap
 import os
+import shutil
 import signal
 import time
 import zlib
@@ -11,8 +14,11 @@ from functools import partial
 import numpy as np
 import pytest
 import soundfile as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline import audio, stages
+from dsp import resample, room, streaming
+from pipeline import artifacts, audio, scratch, stages
 from pipeline.artifacts import Quarantined, Waveforms
 from pipeline.keys import values_hash
 from pipeline.manifest import ManifestError
@@ -22,11 +28,13 @@ from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.stages import ChangedAudioError, Source
 from pipeline.transform import Transform
+from tests.conftest import REPOSITORY
 
 RECIPE = Recipe.from_dict(
     {"resample": {"sample_rate": 8000}, "representation": {"kind": "log_mel", "n_fft": 512}}
 )
 TRANSFORM = Transform(RECIPE)
+PARAMS = sorted((REPOSITORY / "params").glob("*.toml"))
 
 
 def at_rate(sample_rate):
@@ -163,9 +171,86 @@ def test_an_empty_shard(noise):
     assert shard.contents == shard.features == []
 
 
+@contextlib.contextmanager
+def sliced():
+    """Let all that is done in slices be done in tiny ones, and all arrays lie in files."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(streaming, "_SPAN", 4096)
+        patched.setattr(resample, "_BLOCK", 1000)
+        patched.setattr(resample, "_PIECES", 7)
+        patched.setattr(room, "_VALUES", 777)
+        patched.setattr(room, "_SAMPLES", 5000)
+        patched.setattr(scratch, "IN_MEMORY", 0)
+        patched.setattr(artifacts, "_CHECKED_AT_ONCE", 999)
+        yield
+
+
+def everything(sources, transform, root, folder):
+    """What the three stages make of clips, with artifacts between them."""
+    made = stages.decode(sources, transform, root=root, folder=folder)
+    for stage in ("decode", "resample"):
+        if stage == "resample":
+            made = stages.resample(made, transform, folder=folder)
+        shutil.rmtree(folder / stage, ignore_errors=True)
+        artifacts.write_waveforms(folder / stage, made, durable=False)
+        made = artifacts.read_waveforms(folder / stage)
+    return stages.represent(made, transform, folder=folder)
+
+
+def bits_of(made):
+    found = [x.tobytes() for x in (*made.features, *made.moments)]
+    return found, made.contents, made.values, made.checksums, made.sources, made.quarantined
+
+
+@pytest.mark.parametrize("file", PARAMS, ids=lambda file: file.stem)
+def test_slices_of_long_clips_have_the_bits_of_the_whole(file, tmp_path, noise):
+    for i, n_samples in enumerate((30_011, 100, 9_000)):
+        loudness = np.linspace(0, 1, n_samples, dtype=np.float32)
+        sf.write(tmp_path / f"{i}.wav", noise(n_samples, i) * loudness, 44100, subtype="PCM_16")
+    clips, transform = sources(tmp_path), Transform.from_recipe(file)
+    whole = everything(clips, transform, tmp_path, tmp_path / "scratch")
+    with sliced():
+        parts = everything(clips, transform, tmp_path, tmp_path / "scratch")
+    assert bits_of(parts) == bits_of(whole)
+    assert all(isinstance(base(x), mmap.mmap) for x in parts.features)
+    assert not any(isinstance(base(x), mmap.mmap) for x in whole.features)
+
+
+def base(x):
+    """What an array's memory belongs to."""
+    while isinstance(x, np.ndarray) and x.base is not None:
+        x = x.base
+    return x.obj if isinstance(x, memoryview) else x
+
+
+@pytest.mark.parametrize("name", ["log_mel", "kaldi_mfcc", "pcen", "log_cqt", "torchaudio_mfcc"])
+@settings(max_examples=12)
+@given(spans=st.integers(1, 3), beyond=st.integers(-600, 600))
+def test_any_length_around_a_border_has_the_bits_of_the_whole(name, spans, beyond):
+    transform = Transform.from_recipe(REPOSITORY / "params" / f"{name}.toml")
+    rng = np.random.default_rng(0)
+    y = (0.1 * rng.standard_normal(4096 * spans + beyond)).astype(np.float32)
+    whole = stages.represent(waveforms(y), transform)
+    with sliced():
+        assert bits_of(stages.represent(waveforms(y), transform)) == bits_of(whole)
+
+
+def test_conventions_that_no_shipped_recipe_has_are_sliced_alike(noise):
+    log = {"kind": "log_mel", "reference": "max", "subtract_mean": True, "dither": 1e-4}
+    mfcc = {"kind": "mfcc", "n_deltas": 2, "delta_mode": "nearest", "energy": True, "top_db": 60.0}
+    for table in ({**log, "dtype": "float16"}, mfcc, {**mfcc, "delta_mode": "interp"}):
+        transform = Transform.from_recipe(
+            {"resample": {"sample_rate": 8000}, "representation": {"n_fft": 512, **table}}
+        )
+        clips = waveforms(noise(40_000), noise(9000, 1))
+        whole = bits_of(stages.represent(clips, transform))
+        with sliced():
+            assert bits_of(stages.represent(clips, transform)) == whole
+
+
 def deadly(monkeypatch, name, act):
     """Let the decoder do something to the process when it reads the file of a name."""
-    original = audio.decode
+    original = audio.decode_blocks
 
     def decode(path, **options):
         if path.name == name:
@@ -173,7 +258,7 @@ def deadly(monkeypatch, name, act):
             act(path)
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "decode", decode)
+    monkeypatch.setattr(audio, "decode_blocks", decode)
 
 
 def content_of(folder, path):

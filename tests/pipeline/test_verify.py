@@ -134,13 +134,13 @@ def test_a_sample_is_computed_from_audio(root, built, tmp_path):
 def test_a_sample_names_the_first_stage_that_differs(root, built, monkeypatch, stage):
     from pipeline.transform import Transform
 
-    original = getattr(Transform, stage)
+    original = getattr(Transform, f"{stage}_blocks")
 
     def louder(*arguments, **options):
-        made = original(*arguments, **options)
-        return (made[0] * 2, made[1]) if stage == "decode" else made * 2
+        for made in original(*arguments, **options):
+            yield (made[0] * 2, made[1]) if stage == "decode" else made * 2
 
-    monkeypatch.setattr(Transform, stage, louder)
+    monkeypatch.setattr(Transform, f"{stage}_blocks", louder)
     found = check(root, sample=3)
     root_of_audio = built.plan.manifest.root
     for clip_id, problem in zip(found.sampled, found.problems, strict=True):
@@ -158,6 +158,6 @@ def test_a_sample_that_cannot_be_computed_any_more(root, monkeypatch):
     def refuse(*_, **__):
         raise audio.AudioError("unsupported", "not this version")
 
-    monkeypatch.setattr(Transform, "decode", refuse)
+    monkeypatch.setattr(Transform, "decode_blocks", refuse)
     (problem,) = check(root, sample=1).problems
     assert "decode: not this version" in problem.problem

@@ -1,0 +1,119 @@
+"""Signals and results that need not fit into memory: in nameless temporary files, mapped.
+
+Their pages are the system's cache: it writes them to the disk and drops them as it needs room, and
+the disk's are given back when the last array is gone, also if the process dies.
+"""
+
+import math
+import mmap
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsp.room import Empty
+
+IN_MEMORY = 64 << 20  # bytes: arrays up to it are ordinary ones
+_ALIGNMENT = 64  # bytes
+
+
+def room(folder: Path | None) -> Empty:
+    """What stands in for `np.empty` where arrays may be long: larger ones lie in a file.
+
+    `folder` is where: None is the system's folder for temporary files, which may be memory.
+    The arrays raise OSError when they are made if the disk has no room for them.
+
+    >>> room(None)((2, 3), np.float32).shape
+    (2, 3)
+    """
+    return partial(_empty, folder)
+
+
+def _empty(folder: Path | None, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= IN_MEMORY:
+        return np.empty(shape, dtype)
+    with _named(folder), _nameless(folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            # Else a full disk would kill whoever writes to the array.
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            os.ftruncate(file.fileno(), size)
+        return np.frombuffer(mmap.mmap(file.fileno(), size), dtype).reshape(shape)
+
+
+def _nameless(folder: Path | None) -> IO[bytes]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=folder, buffering=0)
+
+
+@contextmanager
+def _named(folder: Path | None) -> Iterator[None]:
+    """Let errors that name no file name the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        named = tempfile.gettempdir() if folder is None else os.fspath(folder)
+        raise OSError(error.errno, error.strerror, named) from error
+
+
+class Place(NamedTuple):
+    """Where a signal lies in a spool: its first byte, its samples, and their CRC-32."""
+
+    begin: int
+    samples: int
+    crc32: int
+
+
+class Spool:
+    """float32 signals that are written one after the other, and then mapped; a context manager.
+
+    Children that were forked inside the context may write, one at a time.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        with _named(folder):
+            self._file = _nameless(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def put(self, blocks: Iterable[NDArray[np.float32]]) -> Place:
+        """Append a signal, float32 (samples,), that comes in blocks."""
+        # Behind whatever a child that died left there.
+        file = self._file.fileno()
+        begin = -(-os.fstat(file).st_size // _ALIGNMENT) * _ALIGNMENT
+        os.lseek(file, begin, os.SEEK_SET)
+        samples = crc32 = 0
+        try:
+            for block in blocks:
+                view = np.ascontiguousarray(block).data.cast("B")
+                samples, crc32 = samples + block.size, zlib.crc32(view, crc32)
+                while view:
+                    with _named(self._folder):
+                        view = view[os.write(file, view) :]
+        except Exception:
+            os.ftruncate(file, begin)
+            raise
+        return Place(begin, samples, crc32)
+
+    def signals(self, places: Sequence[Place]) -> list[NDArray[np.float32]]:
+        """The signals at these places, read-only; they outlive the context."""
+        if not places:
+            return []
+        mapped = mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)
+        return [np.frombuffer(mapped, np.float32, p.samples, p.begin) for p in places]
