@@ -1,6 +1,8 @@
 """One build by several processes with a shared root, and what it costs to lose one."""
 
 import json
+import os
+import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -21,10 +23,10 @@ from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill,
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with a manifest of 60 clips, a recipe, and the digest of a build in one process."""
+    """A folder with a manifest of 30 clips, a recipe, and the digest of a build in one process."""
     folder = tmp_path_factory.mktemp("machines")
     (folder / "audio").mkdir()
-    for i in range(60):
+    for i in range(30):
         y = 0.1 * np.random.default_rng(i).standard_normal(8000 + 80 * i)
         sf.write(folder / "audio" / f"{i:02}.wav", y, 8000, subtype="PCM_16")
     write_manifest(scan(folder / "audio")[0], folder / "m.parquet")
@@ -47,9 +49,9 @@ def start_build(processes, work, root, tracker, *engine):
     return processes.start(*basilar("build", *what, *how), folder=root.parent / "builder")
 
 
-def start_worker(processes, root, url, name, idle=20):
+def start_worker(processes, root, url, name, *, idle=20, inside=()):
     command = basilar("worker", "--root", root, "--scheduler", url, "--idle", idle)
-    return processes.start(*command, folder=root.parent / name)
+    return processes.start(*inside, *command, folder=root.parent / name)
 
 
 def said(process_folder):
@@ -106,6 +108,46 @@ def test_what_a_killed_worker_was_at_is_taken_over(work, tmp_path, tracker):
         print(f"{before} shards were made; with {lost} lost, {time.monotonic() - began:.1f} s more")
         assert digest_in(root) == clean
         assert helper.wait(60) == 0
+
+
+@pytest.fixture
+def host():
+    """Another host, as far as the network goes: its name, and the address of this one."""
+    name, cable = f"basilar-{os.getpid()}", f"b{os.getpid()}"
+    steps = (
+        f"netns add {name}",
+        f"link add {cable} type veth peer name eth netns {name}",
+        f"addr add 10.213.77.1/24 dev {cable}",
+        f"link set {cable} up",
+        f"-n {name} addr add 10.213.77.2/24 dev eth",
+        f"-n {name} link set eth up",
+    )
+    try:
+        for step in steps:
+            if subprocess.run(["ip", *step.split()], capture_output=True).returncode:
+                pytest.skip(f"network namespaces do not work here: ip {step}")
+        yield name, cable, "10.213.77.1"
+    finally:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+@pytest.mark.torture
+def test_what_a_host_was_at_that_is_cut_off_is_taken_over(work, tmp_path, tracker, host):
+    folder, clean = work
+    root = tmp_path / "root"
+    name, cable, address = host
+    with Processes() as processes:
+        url = luigid(processes, tmp_path / "luigid", address)
+        inside = ("ip", "netns", "exec", name)
+        remote = start_worker(processes, root, url, "remote", inside=inside)
+        builder = start_build(
+            processes, folder, root, tracker, "--engine", "luigid", "--scheduler", url
+        )
+        wait_for(lambda: running(url, remote))
+        subprocess.run(["ip", "link", "set", cable, "down"], check=True)
+        assert builder.wait(240) == 0, said(tmp_path / "builder")
+        assert digest_in(root) == clean
+        assert remote.poll() is None  # it has no news of this
 
 
 @pytest.mark.torture

@@ -68,7 +68,7 @@ def basilar(*arguments):
     return [PYTHON, "-c", "from pipeline.cli import main; main()", *arguments]
 
 
-def luigid(processes, folder):
+def luigid(processes, folder, address="127.0.0.1"):
     """A luigid that soon forgets dead workers; its URL."""
     folder.mkdir()
     (folder / "luigi.cfg").write_text(
@@ -76,12 +76,12 @@ def luigid(processes, folder):
     )
     port = free_port()
     processes.start(
-        *(PYTHON.with_name("luigid"), "--address", "127.0.0.1", "--port", port),
+        *(PYTHON.with_name("luigid"), "--address", address, "--port", port),
         folder=folder,
         LUIGI_CONFIG_PATH=str(folder / "luigi.cfg"),
     )
-    wait_for(lambda: answers(f"http://127.0.0.1:{port}/api/is_paused"))
-    return f"http://127.0.0.1:{port}"
+    wait_for(lambda: answers(f"http://{address}:{port}/api/is_paused"))
+    return f"http://{address}:{port}"
 
 
 def answers(url):
