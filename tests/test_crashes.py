@@ -84,11 +84,11 @@ def carry_out(said, root, manifest, options):
 def counted(original, file):
     """The same function, a little slower, with a line in a file for each call."""
 
-    def function(waveforms, transform):
+    def function(waveforms, transform, **where):
         with file.open("a") as lines:
             lines.write(" ".join(waveforms.contents) + "\n")
         time.sleep(0.1)
-        return original(waveforms, transform)
+        return original(waveforms, transform, **where)
 
     return function
 

@@ -427,11 +427,11 @@ def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_
     assert again.column("label") == [path.split("/")[0] for path in first.column("path")]
     names = [name for name in again.table.column_names if name != "label"]
     assert (again.table.select(names), skipped) == (first.table.select(names), [])
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ManifestError, match="is not there"):
         scan(tmp_path / "m.parquet", rehash=True)
     partial = first.table.drop_columns(["codec"])
     pq.write_table(partial, tmp_path / "partial.parquet")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ManifestError, match="is not there"):
         scan(tmp_path / "partial.parquet", root=audio_folder)
 
 
