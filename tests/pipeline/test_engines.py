@@ -19,7 +19,6 @@ import soundfile as sf
 
 from pipeline import FeatureSet, audio, engines
 from pipeline.artifacts import read_table
-from pipeline.keys import values_hash
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
@@ -322,34 +321,6 @@ def test_two_rates_in_one_workflow(tmp_path, audio_folder, tracker):
 
     assert engines.run_luigi(Both(), workers=1)
     assert all(build.store.exists() for build in builds)
-
-
-def test_a_killed_build_is_finished_by_the_next(tmp_path, audio_folder, tracker):
-    for i in range(4):  # more to do, so that there is something to kill
-        shutil.copytree(audio_folder / "a", audio_folder / f"copy{i}")
-        for file in (audio_folder / f"copy{i}").iterdir():
-            y, rate = sf.read(file)
-            sf.write(file, np.tile(y * (1 - i / 10), 40), rate, subtype="PCM_16")
-    (command,) = commands(tmp_path, audio_folder, tracker, [small()])
-    features = tmp_path / "root" / "features"
-    for wait in (0.9, 1.1, 1.3):
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        time.sleep(wait)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-        for path in features.glob("[!.]*.zarr") if features.exists() else ():
-            fs = FeatureSet.open(path)  # what is published is whole
-            assert all(
-                values_hash(x) == v for x, v in zip(fs, fs.clips["values_sha256"], strict=True)
-            )
-    ((code, out, err),) = processes([command], 0)
-    assert code == 0, err
-    plan = Plan(small(), scan(audio_folder)[0])
-    clean = Build(tmp_path / "clean", plan, tracker)
-    assert engines.run(clean, workers=1).succeeded
-    assert json.loads(out)["digest"] == FeatureSet.open(clean.store).digest
 
 
 def _refuse_memory():
