@@ -146,13 +146,16 @@ def _decode(
 def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
     """The entry of a clip that killed its decoder, unless the file, not its content, is at fault.
 
-    A file that shrinks or cannot be read kills the process that has mapped it.
+    A file that shrinks or cannot be read kills the process that has mapped it. The entry is kept
+    like every other outcome, though another machine may come to another one.
     """
-    message = lost.message
+    message = f"{lost.message}; to try again, delete the feature set, run basilar gc --delete and "
     if lost.reason == "timeout":
-        message += "; --clip-timeout allows more"
+        message += "build with a longer --clip-timeout"
     elif retrying(partial(hash_file, root / source.path)) != source.sha256:
         raise _changed(root / source.path)
+    else:
+        message += "build again"
     return Quarantined(source.content, "decode", lost.reason, message)
 
 

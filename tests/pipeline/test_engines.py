@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, audio, engines
+from pipeline import FeatureSet, audio, engines, garbage
 from pipeline.artifacts import read_table
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
@@ -363,10 +363,20 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
         _, reason, message = DEADLY[entry["id"]]
         assert (entry["stage"], entry["reason"]) == ("decode", reason)
         assert message in entry["message"]
+        assert (
+            "to try again, delete the feature set, run basilar gc --delete and" in entry["message"]
+        )
+    hurt = FeatureSet.open(planned.store)
+    hurt_clips, hurt_digest = len(hurt), hurt.digest
+    shutil.rmtree(planned.store)
+    garbage.collect(planned.root)
+    outcome, again = build(small(), manifest, **options)
+    assert outcome.succeeded
+    assert len(FeatureSet.open(again.store)) == 12
     for name in DEADLY:
         (audio_folder / name).unlink()
     outcome, rest = build(small(), scan(audio_folder)[0], root="rest", **options)
     assert outcome.succeeded
-    hurt, rest = FeatureSet.open(planned.store), FeatureSet.open(rest.store)
-    assert len(hurt) == len(rest) == 7
-    assert hurt.digest == rest.digest
+    rest = FeatureSet.open(rest.store)
+    assert hurt_clips == len(rest) == 7
+    assert hurt_digest == rest.digest
