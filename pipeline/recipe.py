@@ -5,6 +5,7 @@ printed shows every value. An unknown key or a wrong value is refused with the f
 is allowed and the nearest guess.
 """
 
+import contextlib
 import difflib
 import tomllib
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.kinds import KINDS, AnyRepresentation, Section
 MAX_BYTES = 2**20  # of a recipe
 MOST_CHUNKS = 2**16  # of a shard file
 _SHOWN = 20  # mistakes that are named at once
+_SEARCHED = 10_000  # characters of the longest recipe in which a mistake's line is found
 
 
 class RecipeError(ValueError):
@@ -110,14 +112,19 @@ class Recipe(Section):
         if len(data) > MAX_BYTES:
             raise RecipeError(f"{path}: more than {MAX_BYTES} bytes; a recipe has a few thousand")
         try:
-            table = tomllib.loads(data.decode())
+            text = data.decode()
+            table = tomllib.loads(text)
         except (ValueError, RecursionError) as error:
             raise RecipeError(f"{path}: not a TOML file: {error}") from None
-        return cls.from_dict(table, source=str(path))
+        return cls.from_dict(table, source=str(path), toml=text)
 
     @classmethod
-    def from_dict(cls, table: dict[str, Any], *, source: str = "recipe") -> "Recipe":
-        """Validate a table of sections; `source` names it in errors. Raises RecipeError.
+    def from_dict(
+        cls, table: dict[str, Any], *, source: str = "recipe", toml: str = ""
+    ) -> "Recipe":
+        """Validate a table of sections. Raises RecipeError.
+
+        `source` names it in errors, and the line of the text `toml`, if it was read from one.
 
         >>> Recipe.from_dict({"representation": {"kind": "log_mel"}}).representation.columns()
         128
@@ -129,10 +136,12 @@ class Recipe(Section):
             return cls.model_validate(table)
         except ValidationError as error:
             mistakes = error.errors()
-            lines = [_explain(line, table) for line in mistakes[:_SHOWN]]
+            found = [_explain(mistake, table) for mistake in mistakes[:_SHOWN]]
+            beginnings = _beginnings(toml)
+            lines = [f"{source}{_place(beginnings, keys)}: {message}" for keys, message in found]
             if len(mistakes) > _SHOWN:
-                lines.append(f"and {len(mistakes) - _SHOWN} mistakes more")
-            raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
+                lines.append(f"{source}: and {len(mistakes) - _SHOWN} mistakes more")
+            raise RecipeError("\n".join(lines)) from None
 
     def resolved(self) -> dict[str, Any]:
         """Every value, defaults included. Only what has no value, like no `top_db`, is absent."""
@@ -145,8 +154,29 @@ class Recipe(Section):
         return tomli_w.dumps(self.resolved())
 
 
-def _explain(error: Any, table: dict[str, Any]) -> str:
-    """One validation error as a line: the key, what is wrong, what is allowed."""
+def _beginnings(toml: str) -> list[tuple[int, Any]]:
+    """What the first lines of a text say, and how many they are, unless they end in a value."""
+    found = []
+    lines = toml.splitlines(keepends=True) if len(toml) <= _SEARCHED else []
+    for n in range(1, len(lines) + 1):
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append((n, tomllib.loads("".join(lines[:n]))))
+    return found
+
+
+def _place(beginnings: list[tuple[int, Any]], keys: list[str]) -> str:
+    """`, line N`, after which the key is there, or if it never is, the table around it."""
+    for depth in range(len(keys), 0, -1):
+        for n, value in beginnings:
+            for key in keys[:depth]:
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                return f", line {n}"
+    return ""
+
+
+def _explain(error: Any, table: dict[str, Any]) -> tuple[list[str], str]:
+    """One validation error: its keys, and the key, what is wrong, and what is allowed in words."""
     where = [str(part) for part in error["loc"]]
     section = KINDS.get(where[1]) if where[:1] == ["representation"] and len(where) > 1 else None
     if section is not None:  # pydantic puts the chosen kind into the path
@@ -155,25 +185,30 @@ def _explain(error: Any, table: dict[str, Any]) -> str:
         annotation = Recipe.model_fields[where[0]].annotation
         section = annotation if isinstance(annotation, type) else None
     # Members of a union of types are named after the key: the key is what the user can change.
-    key = ".".join(part[:100] for part in where[:2])
+    keys = where[:2]
+    key = ".".join(part[:100] for part in keys)
     key = key if key.isprintable() else ascii(key)
     given = error["input"]
     if error["type"] == "extra_forbidden":
         known = Recipe.model_fields if len(where) == 1 or section is None else section.model_fields
-        return f"{key} is not a key; {_nearest(where[-1], list(known))}"
+        return keys, f"{key} is not a key; {_nearest(where[-1], list(known))}"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kind = table.get("representation", {}).get("kind", "")
-        return f"{key}.kind = {_short(kind)} is not a kind; {_nearest(str(kind), list(KINDS))}"
+        problem = f"{key}.kind = {_short(kind)} is not a kind"
+        return [*keys, "kind"], f"{problem}; {_nearest(str(kind), list(KINDS))}"
     if error["type"] == "missing":
-        return f"{key} is missing"
+        return keys, f"{key} is missing"
     if error["type"] == "value_error":
         text = str(error["ctx"]["error"])
-        return text if not key or text.startswith(key) else f"{key}: {text}"
+        first = text.removeprefix(f"{key}: ").split(" ", 1)[0].rstrip(",:")
+        if len(keys) < 2 and first in (section.model_fields if section else Recipe.model_fields):
+            keys = [*keys, first]
+        return keys, text if not key or text.startswith(key) else f"{key}: {text}"
     allowed = error["msg"].replace("Input should be ", "it must be ")
     if error["type"] == "literal_error" and isinstance(given, str):
         names = [a.strip("' ") for a in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         allowed = _nearest(given, names)
-    return f"{key} = {_short(given)} is refused: {allowed}"
+    return keys, f"{key} = {_short(given)} is refused: {allowed}"
 
 
 def _short(value: Any) -> str:

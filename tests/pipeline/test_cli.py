@@ -189,7 +189,7 @@ def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
         (["recipe"], "name a recipe file, or ask for --schema"),
         (
             ["recipe", "wrong.toml"],
-            "wrong.toml: representation.n_mel is not a key; did you mean n_",
+            "wrong.toml, line 3: representation.n_mel is not a key; did you mean n_",
         ),
         (["build", LOG_MEL, "missing.parquet", "--root", "r"], "missing.parquet"),
         (["build", LOG_MEL, "missing", "--root", "r"], "missing: no such folder or table"),
