@@ -274,7 +274,7 @@ def test_files_that_are_no_recipes(text, basilar):
     Path("r.toml").write_text(text)
     code, _, err = basilar("recipe", "r.toml")
     assert code == 2
-    assert "r.toml: " in err
+    assert err.startswith("error: r.toml")
     assert len(err) < 10_000
 
 
