@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from io import BytesIO
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
+from PIL import Image
 
 from dsp.mel import hz_to_mel
 from pipeline import pictures
@@ -271,6 +273,19 @@ def test_a_picture_is_the_same_bytes_whatever_the_users_settings(file_format):
         second = pictures.render(drawn_once(), file_format)
     assert first == second
     assert matplotlib.rcParams["svg.hashsalt"] == "basilar"
+
+
+def test_a_palette_changes_no_colour_by_much():
+    figure = drawn_once()
+    png = Image.open(BytesIO(pictures.render(figure, "png")))
+    assert png.mode == "P"
+    figure.savefig(full := BytesIO(), format="png")
+    exact = np.asarray(Image.open(full).convert("RGB")).astype(int)
+    moved = np.abs(np.asarray(png.convert("RGB")) - exact).max(axis=2)
+    coloured = np.ptp(exact, axis=2) > 20
+    assert np.count_nonzero(coloured) > 50_000
+    assert moved[coloured].max() <= 4
+    assert moved.max() <= 20  # greys at the edges of letters
 
 
 def test_an_svg_keeps_its_text_and_no_date():
