@@ -19,6 +19,11 @@ SHOWN = re.findall(
     PAGE,
     re.MULTILINE,
 )
+# Each takes a third of a second: of every way to draw, one is tried at once.
+AT_ONCE = [
+    f"pictures/{n}.png" for n in ("log_mel", "mel_scale", "mean_spectrum", "spectral", "zoom")
+]
+TORTURE = pytest.mark.torture
 
 
 def test_every_kind_has_its_section_and_picture():
@@ -37,16 +42,22 @@ def test_every_command_stands_above_the_picture_that_it_draws():
     assert all((DOCS / name).stat().st_size < 60_000 for name in there)
 
 
-def test_the_pictures_are_what_the_commands_draw(basilar, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        pytest.param(*shown[:2], id=shown[1], marks=[] if shown[1] in AT_ONCE else TORTURE)
+        for shown in SHOWN
+    ],
+)
+def test_a_picture_is_what_its_command_draws(arguments, name, basilar, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    for arguments, name, _ in SHOWN:
-        code, _, err = basilar("plot", *shlex.split(arguments), "-o", tmp_path / "now.png")
-        assert (code, err) == (0, ""), arguments
-        with Image.open(tmp_path / "now.png") as now, Image.open(DOCS / name) as kept:
-            assert now.size == kept.size, name
-            moved = np.abs(np.subtract(now.convert("RGB"), kept.convert("RGB"), dtype=int))
-        # A last bit that differs on another processor may move a pixel or two.
-        assert np.count_nonzero(moved.max(axis=2) > 30) < 10, f"{name}: run make pictures"
+    code, _, err = basilar("plot", *shlex.split(arguments), "-o", tmp_path / "now.png")
+    assert (code, err) == (0, "")
+    with Image.open(tmp_path / "now.png") as now, Image.open(DOCS / name) as kept:
+        assert now.size == kept.size
+        moved = np.abs(np.subtract(now.convert("RGB"), kept.convert("RGB"), dtype=int))
+    # A last bit that differs on another processor may move a pixel or two.
+    assert np.count_nonzero(moved.max(axis=2) > 30) < 10, "run make pictures"
 
 
 def test_the_clip_is_what_its_script_makes():
