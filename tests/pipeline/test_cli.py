@@ -79,6 +79,14 @@ def test_recipe_is_printed_resolved_with_its_hash(basilar, as_json, tmp_path):
     assert "# bits are not promised for this n_fft" in basilar("recipe", "odd.toml")[1]
 
 
+def test_recipe_upgrade(basilar, as_json, tmp_path):
+    (tmp_path / "r.toml").write_text('[representation]\nkind = "mel" # bands\n')
+    code, out, _ = basilar("recipe", "r.toml", "--upgrade")
+    assert code == 0
+    assert out == 'schema_version = 1\n[representation]\nkind = "mel" # bands\n'
+    assert as_json("recipe", "r.toml", "--upgrade") == (0, {"toml": out})
+
+
 def test_recipe_schema(basilar):
     code, out, _ = basilar("recipe", "--schema")
     schema = json.loads(out)
