@@ -80,7 +80,8 @@ def scan(
         progress=progress("scanning"),
     )
     write_manifest(manifest, output)
-    problems = [problem for problem in manifest.column("problem") if problem]
+    columns = (manifest.column(name) for name in ("id", "problem"))
+    problems = [f"{clip}: {problem}" for clip, problem in zip(*columns, strict=True) if problem]
     result = {
         "manifest": str(output),
         "manifest_hash": manifest.hash,

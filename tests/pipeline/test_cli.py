@@ -52,7 +52,8 @@ def test_scan(basilar, as_json, audio_folder):
     assert code == 0
     assert result["clips"] == 13
     assert result["not_audio"] == ["notes.txt"]
-    assert len(result["unreadable"]) == 1
+    (unreadable,) = result["unreadable"]
+    assert unreadable.startswith("broken.wav: ")
     manifest = read_manifest(audio_folder.parent / "n.parquet")
     assert result["manifest_hash"] == manifest.hash
     assert set(manifest.splits) == {"train", "test"}
@@ -199,7 +200,10 @@ def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
             ["recipe", "wrong.toml"],
             "wrong.toml: representation.n_mel is not a key; did you mean n_",
         ),
-        (["build", LOG_MEL, "missing.parquet", "--root", "r"], "missing.parquet"),
+        (
+            ["build", LOG_MEL, "missing.parquet", "--root", "r"],
+            "error: missing.parquet: no such file",
+        ),
         (["build", LOG_MEL, "missing", "--root", "r"], "missing: no such folder or table"),
         (
             ["build", LOG_MEL, "audio", "--root", "r", "--keep", "all"],
