@@ -59,7 +59,8 @@ def test_scan(basilar, as_json, audio_folder):
     assert code == 0
     assert result["clips"] == 13
     assert result["not_audio"] == ["notes.txt"]
-    assert len(result["unreadable"]) == 1
+    (unreadable,) = result["unreadable"]
+    assert unreadable.startswith("broken.wav: ")
     manifest = read_manifest(audio_folder.parent / "n.parquet")
     assert result["manifest_hash"] == manifest.hash
     assert set(manifest.splits) == {"train", "test"}
@@ -84,6 +85,14 @@ def test_recipe_is_printed_resolved_with_its_hash(basilar, as_json, tmp_path):
     assert result["recipe"]["representation"]["win_length"] == 2048
     (tmp_path / "odd.toml").write_text('[representation]\nkind = "mel"\nn_fft = 2046\n')
     assert "# bits are not promised for this n_fft" in basilar("recipe", "odd.toml")[1]
+
+
+def test_recipe_upgrade(basilar, as_json, tmp_path):
+    (tmp_path / "r.toml").write_text('[representation]\nkind = "mel" # bands\n')
+    code, out, _ = basilar("recipe", "r.toml", "--upgrade")
+    assert code == 0
+    assert out == 'schema_version = 1\n[representation]\nkind = "mel" # bands\n'
+    assert as_json("recipe", "r.toml", "--upgrade") == (0, {"toml": out})
 
 
 def test_recipe_schema(basilar):
@@ -198,7 +207,10 @@ def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
             ["recipe", "wrong.toml"],
             "wrong.toml, line 3: representation.n_mel is not a key; did you mean n_",
         ),
-        (["build", LOG_MEL, "missing.parquet", "--root", "r"], "missing.parquet"),
+        (
+            ["build", LOG_MEL, "missing.parquet", "--root", "r"],
+            "error: missing.parquet: no such file",
+        ),
         (["build", LOG_MEL, "missing", "--root", "r"], "missing: no such folder or table"),
         (
             ["build", LOG_MEL, "audio", "--root", "r", "--keep", "all"],
