@@ -60,6 +60,12 @@ def builds(root: Path) -> list[str]:
     return [str(record["build"]) for _, record in _read(root)]
 
 
+def begun(root: Path, build: str) -> dict[str, Any] | None:
+    """What was said of a build, by its text form, when it began; None if nothing was."""
+    found = [record for _, record in _read(root) if record["build"] == build]
+    return min(found, key=lambda record: float(record["started"]), default=None)
+
+
 def _read(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for file in (root / "running").glob("[!.]*.json"):

@@ -566,7 +566,7 @@ class LogRun(_Task):
         build = self.the_build
         from pipeline import tracking  # imports mlflow, which no other task needs
 
-        run_id = None
+        run_id, built = None, self._built()
         try:
             folder = build.root / "mlflow"
             manifest = build.plan.manifest
@@ -576,6 +576,7 @@ class LogRun(_Task):
                 build.tracking_uri,
                 folder=folder,
                 register_as=build.register_as,
+                built=built,
             )
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
@@ -584,8 +585,21 @@ class LogRun(_Task):
             "uri": build.tracking_uri,
             "attempt": _attempt["id"],
             "registered_as": build.register_as,
+            "built": built,
         }
         artifacts.write_json(self.path(), marker)
+
+    def _built(self) -> dict[str, Any] | None:
+        """What the report says of the build: of the first one that came to be logged."""
+        if storage.exists(self.path()) and (known := artifacts.read_json(self.path()).get("built")):
+            return dict(known)
+        begun = running.begun(self.the_build.root, self.build)
+        return begun and {
+            "started": begun["started"],
+            "seconds": time.time() - begun["started"],
+            "shards": len(self.the_build.plan.shards),
+            "pending": {stage: len(missing) for stage, missing in begun["pending"].items()},
+        }
 
 
 def new_attempt() -> None:
