@@ -55,19 +55,28 @@ _MOST_PIXELS = (480, 128)  # frames and bins of a picture
 
 
 @contextmanager
-def _axes(x_label: str, y_label: str) -> Iterator[tuple[Axes, StringIO]]:
-    """Axes to draw in, and where the chart is when the block has ended."""
-    out = StringIO()
+def style() -> Iterator[None]:
+    """Charts are drawn in this block, whatever a user's own settings of matplotlib are."""
     settings: dict[Any, Any] = {**rcParamsDefault, **_SETTINGS}
     del settings["backend"]
     with rc_context(settings):
-        figure = Figure(figsize=_SIZE, facecolor="none")
-        ax = figure.add_axes((0.13, 0.16, 0.85, 0.72), facecolor="none")
-        ax.set_xlabel(x_label)
-        ax.set_ylabel(y_label)
-        yield ax, out
-        drawn = StringIO()
-        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+        yield
+
+
+@contextmanager
+def _axes(x_label: str, y_label: str) -> Iterator[tuple[Axes, StringIO]]:
+    """Axes to draw in, and where the chart is when the block has ended."""
+    out, drawn = StringIO(), StringIO()
+    figure = Figure(figsize=_SIZE, facecolor="none")
+    ax = figure.add_axes((0.13, 0.16, 0.85, 0.72), facecolor="none")
+    ax.set_xlabel(x_label)
+    ax.set_ylabel(y_label)
+    # Where everything stands is known: matplotlib need not lay out all texts to find out.
+    ax.set_title("", y=1.0)
+    ax.xaxis.set_label_coords(0.5, -0.13)
+    ax.yaxis.set_label_coords(-0.11, 0.5)
+    yield ax, out
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     out.write(_for_the_page(drawn.getvalue()))
 
 

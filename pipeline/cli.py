@@ -396,7 +396,7 @@ def options(
 
 
 # Last, since help lists commands as they register.
-from pipeline import cli_deploy, cli_keep, cli_prove, cli_run  # noqa: E402, F401
+from pipeline import cli_deploy, cli_keep, cli_prove, cli_run, cli_show  # noqa: E402, F401
 
 
 def main() -> NoReturn:

@@ -133,7 +133,7 @@ def sources(manifest: Manifest) -> Table:
     """What files the clips come from: formats, rates and channels."""
     columns = ("format", "codec", "decoder", "sample_rate", "channels")
     found = Counter(zip(*map(manifest.column, columns), strict=True))
-    rows = [(*kind, count) for kind, count in found.items()]
+    rows = [(*(value or "none" for value in kind), count) for kind, count in found.items()]
     rows.sort(key=lambda row: (-row[-1], *map(str, row)))
     names = ("format", "codec", "decoder", "Hz", "channels", "clips")
     return Table(names, rows[:MOST_ROWS], len(rows), "those of most clips first")

@@ -6,7 +6,6 @@ the first or the worst of how many there are, which is said.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,32 +17,17 @@ from numpy.typing import NDArray
 from pipeline import artifacts, describe, storage
 from pipeline.dataset import FeatureSet
 from pipeline.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Table
-from pipeline.listening import EXCERPT_SECONDS, Heard, decibels, listen
+from pipeline.examples import Example, chosen, examples
+from pipeline.listening import Heard, decibels, listen
 from pipeline.manifest import Manifest, taken
 from pipeline.recipe import Recipe
 from pipeline.scan import Progress
 from pipeline.shards import Plan
 
 MOST_BINS = 256  # whose statistics are listed
-MOST_EXAMPLES = 12
-MOST_OF_A_LABEL = 3  # examples
 SILENT = 1e-3  # of full scale: no sample of a silent clip reaches it
 CLIPPED = 1e-3  # share of a clipped clip's samples that are at full scale
 FAR_OUT = 3.0  # interquartile ranges above the third quartile: Tukey's far out
-
-
-class Example(NamedTuple):
-    """A clip to look at and to listen to: features (frames, bins) of its first seconds.
-
-    `audio` are its samples at the recipe's rate; None where they were not at hand.
-    """
-
-    id: str
-    label: str | None
-    split: str
-    duration: float
-    features: NDArray[Any]
-    audio: NDArray[np.float32] | None
 
 
 class Node(NamedTuple):
@@ -94,7 +78,6 @@ def collect(
     *,
     built: dict[str, Any] | None = None,
     seconds: float = float("inf"),
-    n_examples: int = MOST_EXAMPLES,
     progress: Progress = lambda items, total: items,
 ) -> Report:
     """Gather what there is to say of a feature set whose clips are those of `manifest`.
@@ -106,7 +89,7 @@ def collect(
     plan = Plan(recipe, manifest, fs.attributes["shard_seconds"])
     clips = describe.columns(fs.path, "id", "label", "split", "group", "duration", "n_frames")
     duration = clips["duration"].to_numpy()
-    shown, n_labels = _chosen(clips, n_examples)
+    shown, n_labels = chosen(clips)
     heard = listen(
         fs.path, plan, n_clips=len(fs), seconds=seconds, excerpts=shown, progress=progress
     )
@@ -143,7 +126,7 @@ def collect(
             "the worst first",
         ),
         outliers=_outliers(clips, far),
-        examples=list(_examples(fs, clips, shown, heard)),
+        examples=list(examples(fs, clips, shown, heard)),
         reasons=_reasons(lost),
         quarantine=Table(
             ("clip", "stage", "reason", "message"),
@@ -166,31 +149,6 @@ def build_of(root: Path, key: str) -> dict[str, Any] | None:
     markers = (artifacts.read_json(f) for f in storage.children(root / "runs", f"{key}-*.json"))
     found = [marker["built"] for marker in markers if marker.get("built")]
     return min(found, key=lambda built: float(built["started"]), default=None)
-
-
-def _chosen(clips: pa.Table, most: int) -> tuple[list[int], int]:
-    """Rows to be examples, label by label, and how many labels there are.
-
-    They are the first of each label in content order, which is a random order; of many labels,
-    those of most clips.
-    """
-    names, codes = describe.coded(clips["label"])
-    counts = np.bincount(codes, minlength=len(names))
-    common = sorted(np.argsort(-counts, kind="stable")[:most].tolist())
-    each = max(1, min(MOST_OF_A_LABEL, most // max(1, len(common))))
-    if names == [None]:
-        each = most // 2
-    rows = [row for code in common for row in np.flatnonzero(codes == code)[:each].tolist()]
-    return rows, sum(name is not None for name in names)
-
-
-def _examples(fs: FeatureSet, clips: pa.Table, shown: list[int], heard: Heard) -> Iterator[Example]:
-    columns = ["id", "label", "split", "duration"]
-    named = taken(clips, columns, np.array(shown, np.int64)).to_pylist()
-    for row, clip in zip(shown, named, strict=True):
-        times = fs.seconds(np.arange(fs.n_frames[row]))
-        frames = max(1, int(np.searchsorted(times, EXCERPT_SECONDS)))
-        yield Example(**clip, features=fs.read(row, 0, frames), audio=heard.excerpts.get(row))
 
 
 def _per_bin(profile: Profile) -> Table:

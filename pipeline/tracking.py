@@ -270,10 +270,10 @@ def _write_report(
 ) -> None:
     """Draw the report of a feature set; one that cannot be drawn is a warning."""
     try:
-        from pipeline import page, report
+        from pipeline import page_of_set, report
 
         found = report.collect(fs, manifest, built=built, seconds=_HEARD_SECONDS)
-        file.write_text(page.render(found), "utf-8")
+        file.write_text(page_of_set.render(found), "utf-8")
     except Exception as error:  # whatever it is: a picture is no reason to lose what is logged
         logging.getLogger("basilar").warning(
             "no report of %s in its MLflow run (%s: %s); to draw it: basilar report %s --root ROOT "
