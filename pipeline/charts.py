@@ -200,18 +200,18 @@ def spread(profile: Profile, n_cells: int = 80) -> tuple[NDArray[np.float64], ND
     return edges, np.diff(below) * (100 / max(below[-1], 1.0))
 
 
-def picture(values_tf: NDArray[np.float64]) -> bytes:
+def picture(values_tf: NDArray[np.floating[Any]], lowest: float, highest: float) -> bytes:
     """Values (frames, bins) as a PNG file without axes: time to the right, bins upwards.
 
-    Of more frames or bins than pixels, the maximum of neighbours is drawn.
+    Colours go from `lowest` to `highest`. Of more frames or bins than pixels, the maximum of
+    neighbours is drawn.
     """
     for axis, most in enumerate(_MOST_PIXELS):
         group = -(-values_tf.shape[axis] // most)
-        values_tf = np.maximum.reduceat(
-            values_tf, np.arange(0, values_tf.shape[axis], group), axis=axis
-        )
-    low, high = values_tf.min(), values_tf.max()
-    levels = np.round((values_tf - low) * (255 / (high - low if high > low else 1))).astype("u1")
+        begins = np.arange(0, values_tf.shape[axis], group)
+        values_tf = np.maximum.reduceat(values_tf, begins, axis=axis)
+    shares = (values_tf - lowest) / (highest - lowest if highest > lowest else 1.0)
+    levels = np.round(255 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(levels.T[::-1]), "L")
     image.putpalette(colormaps["magma"](np.arange(256), bytes=True)[:, :3].tobytes())
     file = BytesIO()

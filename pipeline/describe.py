@@ -133,8 +133,8 @@ def sources(manifest: Manifest) -> Table:
     """What files the clips come from: formats, rates and channels."""
     columns = ("format", "codec", "decoder", "sample_rate", "channels")
     found = Counter(zip(*map(manifest.column, columns), strict=True))
-    rows = [(*(value or "none" for value in kind), count) for kind, count in found.items()]
-    rows.sort(key=lambda row: (-row[-1], *map(str, row)))
+    common = sorted(found.items(), key=lambda item: (-item[1], str(item[0])))
+    rows = [(*(value or "none" for value in kind), count) for kind, count in common]
     names = ("format", "codec", "decoder", "Hz", "channels", "clips")
     return Table(names, rows[:MOST_ROWS], len(rows), "those of most clips first")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import charts, describe
+from pipeline import charts, describe, pictures
 from pipeline.dataset import FeatureSet
 from pipeline.listening import EXCERPT_SECONDS, Heard, encoded
 from pipeline.manifest import taken
@@ -16,7 +16,6 @@ from pipeline.recipe import Recipe
 MOST = 12
 MOST_OF_A_LABEL = 3
 PLAYED = (3000, 384_000)  # Hz: what browsers play
-_DEEPEST_DB = 80.0  # below the maximum, what pictures show
 
 
 class Example(NamedTuple):
@@ -61,18 +60,13 @@ def examples(fs: FeatureSet, clips: pa.Table, shown: list[int], heard: Heard) ->
 
 
 def picture(example: Example, recipe: Recipe) -> bytes:
-    """The features of an example as a PNG file: a waveform, or bins upwards.
-
-    Magnitudes and powers are seen in dB, and what is in dB down to 80 dB below its maximum.
-    """
+    """The features of an example as a PNG file without axes: a waveform, or bins upwards."""
     kind, features = recipe.representation, example.features
-    values = np.asarray(np.abs(features) if features.dtype.kind == "c" else features, np.float64)
     if kind.kind == "waveform":
-        return charts.picture(_envelope(values[:, 0]))
-    decibels = getattr(kind, "log", "") == "db" and kind.kind != "mfcc"
-    if kind.grid.kind == "octave" and (values >= 0).all():
-        values, decibels = 20.0 * np.log10(np.maximum(values, 1e-30)), True
-    return charts.picture(np.maximum(values, values.max() - _DEEPEST_DB) if decibels else values)
+        return charts.picture(_envelope(features[:, 0].astype(np.float64)), 0.0, 1.0)
+    values, unit = pictures.seen(features, kind, decibels=True)
+    lowest, highest, _ = pictures.limits(values, kind, unit)
+    return charts.picture(values, lowest, highest)
 
 
 def sound(example: Example, sample_rate: int) -> tuple[bytes, float] | None:
@@ -93,4 +87,4 @@ def _envelope(y: NDArray[np.float64], shape: tuple[int, int] = (480, 128)) -> ND
     peak = max(float(np.abs(y).max()), 1e-9)
     edges = np.linspace(-1.02 * peak, 1.02 * peak, shape[1] + 1)
     inside = (edges[1:] >= low[:, None]) & (edges[:-1] <= high[:, None])
-    return 0.8 * inside.astype(np.float64)
+    return np.where(inside, 0.8, 0.0)

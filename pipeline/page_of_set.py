@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import charts
+from pipeline.axes import columns
 from pipeline.describe import Table
 from pipeline.examples import Example, picture, sound
 from pipeline.listening import EXCERPT_SECONDS
@@ -173,6 +174,9 @@ def _example(example: Example, recipe: Recipe) -> dict[str, Any]:
         words += f"; browsers do not play {shown(rate)} Hz" if at_hand else "; not listened to"
     elif found[1] < seen - 0.01:
         words += f", {found[1]:.3g} s of them to hear"
+    across = columns(recipe)
+    if across.scale is not None:
+        words += f"; {across.edges[0]:,.0f} to {across.edges[-1]:,.0f} Hz"
     n_frames, n_bins = example.features.shape
     return {
         "title": title,
