@@ -126,7 +126,7 @@ def report(
     """
     from dataclasses import replace
 
-    from pipeline import page_of_pair, page_of_set, recover
+    from pipeline import page_of_pair, page_of_set, recover, running
     from pipeline import report as module
     from pipeline.artifacts import replacing
     from pipeline.dataset import FeatureSet
@@ -140,7 +140,7 @@ def report(
         module.collect(
             FeatureSet.open(store),
             replace(record.manifest, root=audio_root or record.manifest.root),
-            built=module.build_of(root, record.key),
+            built=running.recorded(root, record.key),
             progress=progress("listening"),
         )
         for store, record in zip(stores, records, strict=True)

@@ -112,7 +112,8 @@ def counted(clips: pa.Table, name: str, *, across: str = "") -> Table:
         columns += [f"in {value}" for value in others]
         found += [np.bincount(codes[other == i], minlength=len(values)) for i in range(len(others))]
     numbers = zip(*(column.tolist() for column in found), strict=True)
-    rows = [(value or "none", *row) for value, row in zip(values, numbers, strict=True)]
+    shown = {None: "none", "": "(empty)"}
+    rows = [(shown.get(value, value), *row) for value, row in zip(values, numbers, strict=True)]
     rows.sort(key=lambda row: (-row[1], row[0]))
     return Table(tuple(columns), rows[:MOST_ROWS], len(rows), "those of most clips first")
 

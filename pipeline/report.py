@@ -7,14 +7,13 @@ the first or the worst of how many there are, which is said.
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts, describe, storage
+from pipeline import artifacts, axes, describe
 from pipeline.dataset import FeatureSet
 from pipeline.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Table
 from pipeline.examples import Example, chosen, examples
@@ -82,8 +81,8 @@ def collect(
 ) -> Report:
     """Gather what there is to say of a feature set whose clips are those of `manifest`.
 
-    `built` is what the root recorded of its build (`build_of`); about `seconds` of audio are
-    listened to. Raises OSError and DamagedArtifactError for a store that cannot be read.
+    `built` is what the root recorded of its build (`pipeline.running.recorded`); about `seconds` of
+    audio are listened to. Raises OSError and DamagedArtifactError for a store that cannot be read.
     """
     recipe = Recipe.from_dict(fs.recipe)
     plan = Plan(recipe, manifest, fs.attributes["shard_seconds"])
@@ -117,7 +116,7 @@ def collect(
         problems=list(dict.fromkeys(heard.problems)),
         before=before,
         after=after,
-        per_bin=_per_bin(before),
+        per_bin=_per_bin(before, recipe),
         silent=_loudness(clips, np.flatnonzero(silent), heard, "in content order"),
         clipped=_loudness(
             clips,
@@ -140,23 +139,19 @@ def collect(
     )
 
 
-def build_of(root: Path, key: str) -> dict[str, Any] | None:
-    """What a root recorded of the build that logged a key first; None if nothing.
-
-    `started` (seconds since 1970) and `seconds` until it was logged; `shards`, and by stage how
-    many of them were `pending` when it began.
-    """
-    markers = (artifacts.read_json(f) for f in storage.children(root / "runs", f"{key}-*.json"))
-    found = [marker["built"] for marker in markers if marker.get("built")]
-    return min(found, key=lambda built: float(built["started"]), default=None)
-
-
-def _per_bin(profile: Profile) -> Table:
-    names = ("bin", "mean", "std", "min", *(f"{p} %" for p in PERCENTILES), "max")
-    values = (profile.mean, profile.std, profile.min, *profile.percentiles, profile.max)
-    rows = zip(*(column[:MOST_BINS].tolist() for column in values), strict=True)
+def _per_bin(profile: Profile, recipe: Recipe) -> Table:
+    """The statistics of each bin, with its frequency if it has one."""
+    across = axes.columns(recipe)
+    hertz = {} if across.scale is None else {"Hz": across.centres}
+    values = {
+        **hertz,
+        **{name: getattr(profile, name) for name in ("mean", "std", "min")},
+        **{f"{p} %": row for p, row in zip(PERCENTILES, profile.percentiles, strict=True)},
+        "max": profile.max,
+    }
+    rows = zip(*(column[:MOST_BINS].tolist() for column in values.values()), strict=True)
     listed = [(i, *row) for i, row in enumerate(rows)]
-    return Table(names, listed, len(profile.mean), "from bin 0 on")
+    return Table(("bin", *values), listed, len(profile.mean), "from bin 0 on")
 
 
 def _loudness(clips: pa.Table, rows: NDArray[np.int64], heard: Heard, order: str) -> Table:

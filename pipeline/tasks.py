@@ -590,14 +590,16 @@ class LogRun(_Task):
         artifacts.write_json(self.path(), marker)
 
     def _built(self) -> dict[str, Any] | None:
-        """What the report says of the build: of the first one that came to be logged."""
-        if storage.exists(self.path()) and (known := artifacts.read_json(self.path()).get("built")):
-            return dict(known)
-        begun = running.begun(self.the_build.root, self.build)
-        return begun and {
+        """What the report says of the build that came first to log the set."""
+        build = self.the_build
+        known = running.recorded(build.root, build.plan.key)
+        begun = running.begun(build.root, self.build)
+        if known is not None or begun is None:
+            return known
+        return {
             "started": begun["started"],
             "seconds": time.time() - begun["started"],
-            "shards": len(self.the_build.plan.shards),
+            "shards": len(build.plan.shards),
             "pending": {stage: len(missing) for stage, missing in begun["pending"].items()},
         }
 

@@ -83,7 +83,7 @@ def log_run(
     Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
     logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
     holds the lock, and the artifacts of a tracker that is itself in that folder. `built` is what
-    the report says of the build (`pipeline.report.build_of`). Raises TrackerError if the tracker
+    the report says of the build (`pipeline.running.recorded`). Raises TrackerError if the tracker
     does not answer or refuses.
     """
     fs = FeatureSet.open(store)
