@@ -1,11 +1,21 @@
-"""Commands that show what was made: plot."""
+"""Commands that show what was made: plot, report."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from pipeline.console import AudioRoot, Json, UsageError, app, find_store, place, print_result
+from pipeline.console import (
+    AudioRoot,
+    Json,
+    Root,
+    UsageError,
+    app,
+    find_store,
+    place,
+    print_result,
+    progress,
+)
 from pipeline.recipe import Recipe
 
 Picture = Literal[
@@ -98,3 +108,52 @@ def plot(
         temporary.write_bytes(data)
     result = {"picture": name, "output": str(output), "bytes": len(data)}
     print_result(result, as_json, f"{output}: {name}, {len(data) / 1000:.0f} kB")
+
+
+@app.command()
+def report(
+    key: Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")],
+    other: Annotated[
+        str | None, typer.Argument(help="Another, to put side by side with it.")
+    ] = None,
+    *,
+    root: Root,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page: .html.")],
+    audio_root: AudioRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a feature set is, with charts and examples, as one HTML file; or compare two.
+
+    Example: basilar report 3f2a --root features -o report.html
+    """
+    from dataclasses import replace
+
+    from pipeline import page_of_pair, page_of_set, recover, running
+    from pipeline import report as module
+    from pipeline.artifacts import replacing
+    from pipeline.dataset import FeatureSet
+    from pipeline.why import Side, why
+
+    if not output.parent.is_dir():
+        raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
+    stores = [find_store(root, name) for name in (key, other) if name is not None]
+    records = [recover.of_root(root, store.stem) for store in stores]
+    reports = [
+        module.collect(
+            FeatureSet.open(store),
+            replace(record.manifest, root=audio_root or record.manifest.root),
+            built=running.recorded(root, record.key),
+            progress=progress("listening"),
+        )
+        for store, record in zip(stores, records, strict=True)
+    ]
+    if other is None:
+        page = page_of_set.render(reports[0])
+    else:
+        one, two = map(Side.of_record, records)
+        page = page_of_pair.render(reports[0], reports[1], why(one, two))
+    with replacing(output) as temporary:
+        temporary.write_text(page, "utf-8")
+    result = {"keys": [record.key for record in records], "output": str(output)}
+    size = output.stat().st_size
+    print_result({**result, "bytes": size}, as_json, f"{output}: {size / 1e6:.2f} MB")

@@ -119,9 +119,9 @@ def spectrogram(
     neighbours is drawn. Raises ValueError for a scale of columns that are no frequencies.
     """
     across = columns(recipe)
-    values, unit = _values(features_tf, recipe.representation, decibels)
+    values, unit = seen(features_tf, recipe.representation, decibels)
     values, edges = _thinned(values, seconds(recipe, len(values), start=start))
-    lowest, highest, extend = _limits(values, recipe.representation, unit)
+    lowest, highest, extend = limits(values, recipe.representation, unit)
     mesh = ax.pcolormesh(edges, across.edges, values.T, vmin=lowest, vmax=highest, rasterized=True)
     ax.set_xlim(max(start, edges[0]), edges[-1])
     ax.set_xlabel("time (s)")
@@ -234,10 +234,8 @@ def _thinned(
     return np.maximum.reduceat(x_tf, begins, axis=0), np.append(edges[begins], edges[-1])
 
 
-def _values(
-    features: NDArray[Any], kind: Representation, decibels: bool
-) -> tuple[NDArray[Any], str]:
-    """What is drawn of features (frames, bins), and its unit."""
+def seen(features: NDArray[Any], kind: Representation, decibels: bool) -> tuple[NDArray[Any], str]:
+    """What is drawn of features (frames, bins), and its unit: magnitudes in dB, or as they are."""
     values = np.abs(features) if np.iscomplexobj(features) else features.astype(np.float32)
     if isinstance(kind, Logarithmic):
         return values, _unit(kind)
@@ -250,7 +248,7 @@ def _values(
     return log(values if power == 2 else values * values, unit="db", floor=1e-10), "dB"
 
 
-def _limits(values: NDArray[Any], kind: Representation, unit: str) -> tuple[float, float, Extend]:
+def limits(values: NDArray[Any], kind: Representation, unit: str) -> tuple[float, float, Extend]:
     """The values of the lowest and the highest colour, and beyond which there are more."""
     shown = values[:, 1 : kind.n_mfcc] if isinstance(kind, Mfcc) else values
     finite = shown[np.isfinite(shown)]

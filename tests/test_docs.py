@@ -234,6 +234,7 @@ def _ask(port, question, body=None):
 
 @pytest.mark.torture
 def test_what_takes_long_or_needs_servers(reader):
+    reader.in_process = False  # MLflow finds its servers on the PATH
     for page, text in sorted(PAGES.items()):
         for language, code, shown in steps(text):
             if language == "console" and code.startswith("basilar parity"):

@@ -69,3 +69,26 @@ def test_what_cannot_be_drawn_is_said(basilar, built, tmp_path):
         assert code == 2, arguments
         assert said in " ".join(err.split()), arguments
     assert not output.exists()
+
+
+def test_a_report_is_written_of_one_set_and_of_two(as_json, basilar, built, tmp_path):
+    key, output = built.plan.key, tmp_path / "report.html"
+    code, found = as_json("report", key[:6], "--root", built.root, "-o", output)
+    assert code == 0
+    assert found == {"keys": [key], "output": str(output), "bytes": output.stat().st_size}
+    first = output.read_bytes()
+    assert basilar("report", key, "--root", built.root, "-o", output)[0] == 0
+    assert output.read_bytes() == first
+    code, found = as_json("report", key, key[:8], "--root", built.root, "-o", output)
+    assert (code, found["keys"]) == (0, [key, key])
+    assert "the values are equal" in output.read_text("utf-8")
+
+
+def test_reports_of_nothing_and_to_nowhere_are_refused(basilar, built, tmp_path):
+    code, _, err = basilar("report", "zz", "--root", built.root, "-o", tmp_path / "x.html")
+    assert code == 2
+    assert "no feature set" in err
+    nowhere = tmp_path / "none" / "x.html"
+    code, _, err = basilar("report", built.plan.key, "--root", built.root, "-o", nowhere)
+    assert code == 2
+    assert "make it first" in err
