@@ -41,7 +41,9 @@ def plot(
     ] = None,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture: .png or .svg.")],
-    recipe: Annotated[Path | None, typer.Option(help="With a file: its recipe (TOML).")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="With a file: recipe (TOML), or the name of a shipped one.")
+    ] = None,
     root: Annotated[
         Path | None,
         typer.Option(parser=place, metavar="DIR|URL", help="With a key: where it is published."),
