@@ -126,7 +126,7 @@ def draw(name: str, subject: Subject, scale: Scale | None = None) -> Figure:
     if kind not in picture.kinds:
         fitting = ", ".join(n for n, other in PICTURES.items() if kind in other.kinds)
         raise PictureError(
-            f"--picture {name} does not fit a recipe of kind {kind}, but of "
+            f"--picture {name} does not fit a recipe of kind {kind}, only of "
             f"{', '.join(picture.kinds)}; pictures of {kind}: {fitting}"
         )
     if scale is not None and not picture.scales:

@@ -120,11 +120,7 @@ def spectrogram(
     """
     across = columns(recipe)
     values, unit = seen(features_tf, recipe.representation, decibels)
-    times = seconds(recipe, len(values), start=start)
-    group = -(-len(values) // MOST_COLUMNS)
-    begins = np.arange(0, len(values), group)
-    values = np.maximum.reduceat(values, begins, axis=0)
-    edges = np.append(times[begins], times[-1])
+    values, edges = _thinned(values, seconds(recipe, len(values), start=start))
     lowest, highest, extend = limits(values, recipe.representation, unit)
     mesh = ax.pcolormesh(edges, across.edges, values.T, vmin=lowest, vmax=highest, rasterized=True)
     ax.set_xlim(max(start, edges[0]), edges[-1])
@@ -161,12 +157,16 @@ def zoom(figure: Figure, y: NDArray[np.floating[Any]], sample_rate: float, *, st
 
 
 def curves(figure: Figure, features_tf: NDArray[Any], recipe: Recipe, *, start: float) -> None:
-    """Draw each column of features (frames, bins), which have units of their own, over seconds."""
+    """Draw each column of features (frames, bins), which have units of their own, over seconds.
+
+    Of more rows than pixels, the maximum of neighbours is drawn.
+    """
     edges, names = seconds(recipe, len(features_tf), start=start), columns(recipe).names
+    values, edges = _thinned(features_tf, edges)
     figure.set_figheight(0.5 + features_tf.shape[1])
     axes = figure.subplots(features_tf.shape[1], sharex=True, squeeze=False)[:, 0]
     for column, ax in enumerate(axes):
-        ax.plot((edges[:-1] + edges[1:]) / 2, features_tf[:, column], color=DARK, linewidth=0.9)
+        ax.plot((edges[:-1] + edges[1:]) / 2, values[:, column], color=DARK, linewidth=0.9)
         ax.set_title(names[column], loc="left")
         ax.set_ylim(bottom=0)
     axes[-1].set_xlim(max(start, edges[0]), edges[-1])
@@ -224,6 +224,14 @@ def frequency_axis(
         hz, names = ticks(lowest, highest, scale=scale, mel_scale=across.mel_scale)
         set_axis("ticks", hz, names)
         set_axis("ticks", [], minor=True)
+
+
+def _thinned(
+    x_tf: NDArray[Any], edges: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The maximum of groups of rows, no more groups than can be seen, and the groups' edges."""
+    begins = np.arange(0, len(x_tf), -(-len(x_tf) // MOST_COLUMNS))
+    return np.maximum.reduceat(x_tf, begins, axis=0), np.append(edges[begins], edges[-1])
 
 
 def seen(features: NDArray[Any], kind: Representation, decibels: bool) -> tuple[NDArray[Any], str]:

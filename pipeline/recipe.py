@@ -3,11 +3,17 @@
 A recipe is read from TOML. Its defaults are in the types below and nowhere else; a recipe that is
 printed shows every value. An unknown key or a wrong value is refused with the file, the key, what
 is allowed and the nearest guess.
+
+`schema_version` counts the changes of what recipes may say; left out, it is 1. An older recipe is
+read through `UPGRADES`, in memory, and `basilar recipe FILE --upgrade` prints it as it would be
+written today. A newer one is refused. No hash contains it: hashes are of values.
 """
 
 import contextlib
 import difflib
+import logging
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +22,10 @@ from pydantic import Field, ValidationError, model_validator
 from dsp.resample import Method, Quality
 from pipeline.kinds import KINDS, AnyRepresentation, Section
 
+SCHEMA = 1
+# From a table of schema n, the key, to one of schema n + 1; ValueError says why there is none.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+SHIPPED = Path(__file__).parents[1] / "params"
 MAX_BYTES = 2**20  # of a recipe
 MOST_CHUNKS = 2**16  # of a shard file
 _SHOWN = 20  # mistakes that are named at once
@@ -85,6 +95,8 @@ class Store(Section):
 class Recipe(Section):
     """All parameters from an audio file to a feature set."""
 
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA
+    """Of the recipe, so that later versions know how to read it; part of no hash."""
     name: Annotated[str, Field(max_length=200)] = ""
     """For people; part of no hash."""
     decode: Decode = Decode()
@@ -106,17 +118,21 @@ class Recipe(Section):
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
-        """Read a recipe from a TOML file. Raises RecipeError, or OSError if it cannot be read."""
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise RecipeError(f"{path}: more than {MAX_BYTES} bytes; a recipe has a few thousand")
-        try:
-            text = data.decode()
-            table = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{path}: not a TOML file: {error}") from None
-        return cls.from_dict(table, source=str(path), toml=text)
+        """Read a recipe from a TOML file, or one that is shipped, by its name.
+
+        Raises RecipeError, or OSError if it cannot be read.
+
+        >>> Recipe.load("log_mel").representation.columns()
+        128
+        """
+        file = find(path)
+        toml, table = _parsed(file)
+        if (version := table.get("schema_version", 1)) in UPGRADES:
+            logging.getLogger("basilar").warning(
+                "%s: schema_version = %s, read as %s; basilar recipe %s --upgrade prints it so",
+                *(file, version, SCHEMA, file),
+            )
+        return cls.from_dict(table, source=str(file), toml=toml)
 
     @classmethod
     def from_dict(
@@ -132,6 +148,7 @@ class Recipe(Section):
         Traceback (most recent call last):
         pipeline.recipe.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
         """
+        table = upgraded(table, source=source)
         try:
             return cls.model_validate(table)
         except ValidationError as error:
@@ -152,6 +169,73 @@ class Recipe(Section):
         import tomli_w  # a bundle has no need of it
 
         return tomli_w.dumps(self.resolved())
+
+
+def find(path: str | Path) -> Path:
+    """The file of a recipe: the path itself, or the file of a name that is shipped.
+
+    Raises RecipeError for a bare name that is neither.
+    """
+    path = Path(path)
+    if path.suffix or path.name != str(path) or path.exists():
+        return path
+    names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
+    if path.name not in names:
+        raise RecipeError(
+            f"{_short(path.name)}: no such file, nor a shipped recipe; {_nearest(path.name, names)}"
+        )
+    return SHIPPED / f"{path.name}.toml"
+
+
+def upgraded(table: dict[str, Any], *, source: str = "recipe") -> dict[str, Any]:
+    """The table of a recipe of any schema as one of `SCHEMA`. Raises RecipeError."""
+    version = table.get("schema_version", 1)
+    if type(version) is not int or version < 1:
+        raise RecipeError(
+            f"{source}: schema_version = {_short(version)} is refused: it must be a whole number "
+            f"from 1 to {SCHEMA}"
+        )
+    if version > SCHEMA:
+        raise RecipeError(
+            f"{source}: schema_version = {version} is newer than {SCHEMA}, the newest that this "
+            "installation reads: install a newer Basilar"
+        )
+    for older in range(version, SCHEMA):
+        try:
+            table = UPGRADES[older](table)
+        except ValueError as error:
+            raise RecipeError(
+                f"{source}: schema_version = {version} cannot be read any more: {error}"
+            ) from None
+    return {**table, "schema_version": SCHEMA}
+
+
+def upgraded_text(path: str | Path) -> str:
+    """A recipe file as it would be written today, with its comments where nothing had to change.
+
+    Raises RecipeError, or OSError if it cannot be read.
+    """
+    import tomli_w
+
+    file = find(path)
+    text, table = _parsed(file)
+    Recipe.from_dict(table, source=str(file))
+    if table.get("schema_version", 1) < SCHEMA:
+        return tomli_w.dumps(upgraded(table))
+    return text if "schema_version" in table else f"schema_version = {SCHEMA}\n{text}"
+
+
+def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file, and what it says."""
+    with file.open("rb") as opened:
+        data = opened.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise RecipeError(f"{file}: more than {MAX_BYTES} bytes; a recipe has a few thousand")
+    try:
+        text = data.decode()
+        return text, tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{file}: not a TOML file: {error}") from None
 
 
 def _beginnings(toml: str) -> list[tuple[int, Any]]:

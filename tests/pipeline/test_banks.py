@@ -84,6 +84,7 @@ def test_the_filters_of_chroma_are_drawn_over_hz(ax):
     ).toarray()
     np.testing.assert_array_equal(mesh.get_array(), weights)
     hz = mesh.get_coordinates()[0, :, 0]
+    assert hz[-1] == 22050 / 2
     column = np.searchsorted(hz, 440.0) - 1
     label = ax.get_yticklabels()[int(np.asarray(mesh.get_array())[:, column].argmax())]
     assert label.get_text() == "A"

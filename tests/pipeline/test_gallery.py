@@ -149,6 +149,22 @@ def test_beside_one_another_are_the_recipe_and_its_nearest_kin(file):
     assert list(panels(figure)) == ["log_mel: 44 frames × 128 bins", "log_cqt: 44 frames × 84 bins"]
 
 
+def test_features_that_are_there_are_not_computed_again(noise):
+    x = noise(44 * 128).reshape(44, 128)
+    subject = gallery.Subject(
+        recipe_of("log_mel"), signal=lambda: noise(22050, 1), features=lambda: x
+    )
+    figure = gallery.draw("mel_and_cqt", subject)
+    (mesh,) = figure.axes[0].collections
+    np.testing.assert_array_equal(mesh.get_array().T, x)
+
+
+def test_a_spectrogram_is_in_decibels_and_values_are_as_they_are(file):
+    subject = gallery.of_file(recipe_of("magnitude"), file, 0.0, None)
+    units = [gallery.draw(name, subject).axes[1].get_ylabel() for name in ("spectrogram", "values")]
+    assert units == ["dB", "magnitude"]
+
+
 @pytest.mark.parametrize(("sample_rate", "bins"), [(2000, 96), (8000, 144), (44100, 168)])
 def test_a_cqt_beside_ends_below_half_the_sample_rate(file, sample_rate, bins):
     recipe = Recipe.from_dict(

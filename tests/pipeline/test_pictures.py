@@ -168,11 +168,14 @@ def test_colours_reach_80_db_down_and_the_bar_says_that_there_is_more():
         assert mesh.colorbar.extend == extend
 
 
-@pytest.mark.parametrize("value", [0.0, np.inf, np.nan])
+@pytest.mark.parametrize("value", [-20, np.inf, np.nan])
 def test_silence_and_what_is_not_finite_can_be_drawn(value):
     x = np.full((4, 129), value, np.float32)
     ax, *_ = image(x, recipe_of("decibel", n_fft=256))
     assert len(pictures.render(ax.figure, "png")) > 1000
+    x[1:3, 5] = -20, 7
+    ax, *_ = image(x, recipe_of("decibel", n_fft=256))
+    assert ax.collections[0].get_clim() == (-20, 7)
 
 
 def test_of_more_frames_than_pixels_the_loudest_is_seen():
@@ -241,6 +244,11 @@ def test_curves_have_an_axis_each(tone):
     level = figure.axes[0].lines[0]
     assert level.get_xdata()[level.get_ydata().argmax()] == pytest.approx(SECONDS, abs=0.03)
     np.testing.assert_array_equal(figure.axes[2].lines[0].get_ydata(), x[:, 2])
+    figure = pictures.figure()
+    pictures.curves(figure, np.tile(x, (50, 1)), recipe, start=0.0)
+    level = figure.axes[0].lines[0].get_ydata()
+    assert level.size <= pictures.MOST_COLUMNS
+    assert level.max() == x[:, 0].max()
 
 
 @pytest.mark.parametrize(
@@ -270,7 +278,7 @@ def drawn_once():
 def test_a_picture_is_the_same_bytes_whatever_the_users_settings(file_format):
     first = pictures.render(drawn_once(), file_format)
     with (
-        matplotlib.rc_context({"font.size": 30, "image.cmap": "jet", "svg.hashsalt": None}),
+        matplotlib.rc_context({"font.size": 30, "axes.labelsize": 20, "svg.hashsalt": None}),
         pictures.style(),
     ):
         second = pictures.render(drawn_once(), file_format)
