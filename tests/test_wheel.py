@@ -49,12 +49,13 @@ def audio(tmp_path, noise):
 def test_a_wheel_holds_what_it_needs_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
-        f"{package}/{file.name}"
+        file.relative_to(REPOSITORY).as_posix()
         for package in ("dsp", "pipeline", "workflows", "params")
-        for file in (REPOSITORY / package).iterdir()
-        if file.is_file()
+        for file in (REPOSITORY / package).rglob("*")
+        if file.is_file() and file.parent.name != "__pycache__"
     }
-    assert {"pipeline/canaries.json", "pipeline/py.typed", "params/log_mel.toml"} <= expected
+    some = {"pipeline/canaries.json", "pipeline/py.typed", "pipeline/templates/page.css"}
+    assert some | {"params/log_mel.toml"} <= expected
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
