@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test torture fuzz check docs bits bench-dsp bench-load bench-build clean
+.PHONY: demo test torture fuzz check docs pictures bits bench-dsp bench-load bench-build clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -46,6 +46,9 @@ bench-load: $(READY)  ## Training reads against peers
 
 bench-build: $(READY)  ## Builds against peers, and of ever more clips
 	$(BIN)/python -m benchmarks.build
+
+pictures: $(READY)  ## Those of docs/representations.md
+	$(BIN)/python docs/pictures/make.py
 
 clean:  ## Remove the environment and the demo
 	rm -rf .venv demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

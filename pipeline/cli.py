@@ -1,7 +1,7 @@
 """The `basilar` command. The library raises; this module prints and exits.
 
-Exit codes: 0 built or cached, 1 failed, 2 wrong use. With `--json`, exactly one JSON object goes to
-standard output; everything else goes to standard error.
+Exit codes: 0 built or cached, 1 failed, 2 wrong use, 130 stopped by the keyboard. With `--json`,
+exactly one JSON object goes to standard output; everything else goes to standard error.
 """
 
 import json
@@ -213,6 +213,13 @@ def build(
         outcome = engines.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
     except engines.SchedulerError as error:
         raise UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        left = len(planned.work().pending["representation"])
+        made = f"{len(plan.shards) - left} of {len(plan.shards)} shards are made and kept"
+        print_error(f"stopped: {made}; the same command goes on from there")
+        if as_json:
+            print(json.dumps({"key": plan.key, "error": "stopped"}))
+        raise typer.Exit(130) from None
     if not outcome.succeeded:
         if as_json:
             print(json.dumps({"key": plan.key, "error": "the build failed"}))
@@ -408,7 +415,7 @@ def options(
 
 
 # Last, since help lists commands as they register.
-from pipeline import cli_deploy, cli_keep, cli_prove, cli_run  # noqa: E402, F401
+from pipeline import cli_deploy, cli_keep, cli_prove, cli_run, cli_show  # noqa: E402, F401
 
 
 def main() -> NoReturn:

@@ -9,6 +9,7 @@ read through `UPGRADES`, in memory, and `basilar recipe FILE --upgrade` prints i
 written today. A newer one is refused. No hash contains it: hashes are of values.
 """
 
+import contextlib
 import difflib
 import logging
 import tomllib
@@ -28,6 +29,7 @@ SHIPPED = Path(__file__).parents[1] / "params"
 MAX_BYTES = 2**20  # of a recipe
 MOST_CHUNKS = 2**16  # of a shard file
 _SHOWN = 20  # mistakes that are named at once
+_SEARCHED = 10_000  # characters of the longest recipe in which a mistake's line is found
 
 
 class RecipeError(ValueError):
@@ -124,17 +126,21 @@ class Recipe(Section):
         128
         """
         file = find(path)
-        table = _parsed(file)
+        toml, table = _parsed(file)
         if (version := table.get("schema_version", 1)) in UPGRADES:
             logging.getLogger("basilar").warning(
                 "%s: schema_version = %s, read as %s; basilar recipe %s --upgrade prints it so",
                 *(file, version, SCHEMA, file),
             )
-        return cls.from_dict(table, source=str(file))
+        return cls.from_dict(table, source=str(file), toml=toml)
 
     @classmethod
-    def from_dict(cls, table: dict[str, Any], *, source: str = "recipe") -> "Recipe":
-        """Validate a table of sections; `source` names it in errors. Raises RecipeError.
+    def from_dict(
+        cls, table: dict[str, Any], *, source: str = "recipe", toml: str = ""
+    ) -> "Recipe":
+        """Validate a table of sections. Raises RecipeError.
+
+        `source` names it in errors, and the line of the text `toml`, if it was read from one.
 
         >>> Recipe.from_dict({"representation": {"kind": "log_mel"}}).representation.columns()
         128
@@ -147,10 +153,12 @@ class Recipe(Section):
             return cls.model_validate(table)
         except ValidationError as error:
             mistakes = error.errors()
-            lines = [_explain(line, table) for line in mistakes[:_SHOWN]]
+            found = [_explain(mistake, table) for mistake in mistakes[:_SHOWN]]
+            beginnings = _beginnings(toml)
+            lines = [f"{source}{_place(beginnings, keys)}: {message}" for keys, message in found]
             if len(mistakes) > _SHOWN:
-                lines.append(f"and {len(mistakes) - _SHOWN} mistakes more")
-            raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
+                lines.append(f"{source}: and {len(mistakes) - _SHOWN} mistakes more")
+            raise RecipeError("\n".join(lines)) from None
 
     def resolved(self) -> dict[str, Any]:
         """Every value, defaults included. Only what has no value, like no `top_db`, is absent."""
@@ -210,27 +218,49 @@ def upgraded_text(path: str | Path) -> str:
     import tomli_w
 
     file = find(path)
-    table = _parsed(file)
+    text, table = _parsed(file)
     Recipe.from_dict(table, source=str(file))
     if table.get("schema_version", 1) < SCHEMA:
         return tomli_w.dumps(upgraded(table))
-    text = file.read_text("utf-8")
     return text if "schema_version" in table else f"schema_version = {SCHEMA}\n{text}"
 
 
-def _parsed(file: Path) -> dict[str, Any]:
+def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file, and what it says."""
     with file.open("rb") as opened:
         data = opened.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise RecipeError(f"{file}: more than {MAX_BYTES} bytes; a recipe has a few thousand")
     try:
-        return tomllib.loads(data.decode())
+        text = data.decode()
+        return text, tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{file}: not a TOML file: {error}") from None
 
 
-def _explain(error: Any, table: dict[str, Any]) -> str:
-    """One validation error as a line: the key, what is wrong, what is allowed."""
+def _beginnings(toml: str) -> list[tuple[int, Any]]:
+    """What the first lines of a text say, and how many they are, unless they end in a value."""
+    found = []
+    lines = toml.splitlines(keepends=True) if len(toml) <= _SEARCHED else []
+    for n in range(1, len(lines) + 1):
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append((n, tomllib.loads("".join(lines[:n]))))
+    return found
+
+
+def _place(beginnings: list[tuple[int, Any]], keys: list[str]) -> str:
+    """`, line N`, after which the key is there, or if it never is, the table around it."""
+    for depth in range(len(keys), 0, -1):
+        for n, value in beginnings:
+            for key in keys[:depth]:
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                return f", line {n}"
+    return ""
+
+
+def _explain(error: Any, table: dict[str, Any]) -> tuple[list[str], str]:
+    """One validation error: its keys, and the key, what is wrong, and what is allowed in words."""
     where = [str(part) for part in error["loc"]]
     section = KINDS.get(where[1]) if where[:1] == ["representation"] and len(where) > 1 else None
     if section is not None:  # pydantic puts the chosen kind into the path
@@ -239,25 +269,30 @@ def _explain(error: Any, table: dict[str, Any]) -> str:
         annotation = Recipe.model_fields[where[0]].annotation
         section = annotation if isinstance(annotation, type) else None
     # Members of a union of types are named after the key: the key is what the user can change.
-    key = ".".join(part[:100] for part in where[:2])
+    keys = where[:2]
+    key = ".".join(part[:100] for part in keys)
     key = key if key.isprintable() else ascii(key)
     given = error["input"]
     if error["type"] == "extra_forbidden":
         known = Recipe.model_fields if len(where) == 1 or section is None else section.model_fields
-        return f"{key} is not a key; {_nearest(where[-1], list(known))}"
+        return keys, f"{key} is not a key; {_nearest(where[-1], list(known))}"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kind = table.get("representation", {}).get("kind", "")
-        return f"{key}.kind = {_short(kind)} is not a kind; {_nearest(str(kind), list(KINDS))}"
+        problem = f"{key}.kind = {_short(kind)} is not a kind"
+        return [*keys, "kind"], f"{problem}; {_nearest(str(kind), list(KINDS))}"
     if error["type"] == "missing":
-        return f"{key} is missing"
+        return keys, f"{key} is missing"
     if error["type"] == "value_error":
         text = str(error["ctx"]["error"])
-        return text if not key or text.startswith(key) else f"{key}: {text}"
+        first = text.removeprefix(f"{key}: ").split(" ", 1)[0].rstrip(",:")
+        if len(keys) < 2 and first in (section.model_fields if section else Recipe.model_fields):
+            keys = [*keys, first]
+        return keys, text if not key or text.startswith(key) else f"{key}: {text}"
     allowed = error["msg"].replace("Input should be ", "it must be ")
     if error["type"] == "literal_error" and isinstance(given, str):
         names = [a.strip("' ") for a in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         allowed = _nearest(given, names)
-    return f"{key} = {_short(given)} is refused: {allowed}"
+    return keys, f"{key} = {_short(given)} is refused: {allowed}"
 
 
 def _short(value: Any) -> str:

@@ -566,7 +566,7 @@ class LogRun(_Task):
         build = self.the_build
         from pipeline import tracking  # imports mlflow, which no other task needs
 
-        run_id = None
+        run_id, built = None, self._built()
         try:
             folder = build.root / "mlflow"
             manifest = build.plan.manifest
@@ -576,6 +576,7 @@ class LogRun(_Task):
                 build.tracking_uri,
                 folder=folder,
                 register_as=build.register_as,
+                built=built,
             )
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
@@ -584,8 +585,23 @@ class LogRun(_Task):
             "uri": build.tracking_uri,
             "attempt": _attempt["id"],
             "registered_as": build.register_as,
+            "built": built,
         }
         artifacts.write_json(self.path(), marker)
+
+    def _built(self) -> dict[str, Any] | None:
+        """What the report says of the build that came first to log the set."""
+        build = self.the_build
+        known = running.recorded(build.root, build.plan.key)
+        begun = running.begun(build.root, self.build)
+        if known is not None or begun is None:
+            return known
+        return {
+            "started": begun["started"],
+            "seconds": time.time() - begun["started"],
+            "shards": len(build.plan.shards),
+            "pending": {stage: len(missing) for stage, missing in begun["pending"].items()},
+        }
 
 
 def new_attempt() -> None:

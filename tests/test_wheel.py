@@ -49,10 +49,10 @@ def audio(tmp_path, noise):
 def test_a_wheel_holds_what_it_needs_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
-        f"{package}/{file.name}"
+        str(file.relative_to(REPOSITORY))
         for package in ("dsp", "pipeline", "workflows", "params")
-        for file in (REPOSITORY / package).iterdir()
-        if file.is_file()
+        for file in (REPOSITORY / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
     }
     assert {"pipeline/canaries.json", "pipeline/py.typed", "params/log_mel.toml"} <= expected
     assert {name for name in names if ".dist-info/" not in name} == expected

@@ -1,4 +1,5 @@
 import logging
+import re
 import tomllib
 
 import pytest
@@ -150,6 +151,39 @@ def test_every_mistake_is_named_at_once():
     with pytest.raises(RecipeError) as refused:
         Recipe.from_dict({"representation": {**MEL, "n_mel": 3, "hop": 2}})
     assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["log_mel", "mfcc", "log_cqt"])
+def test_a_mistake_is_shown_by_its_line(tmp_path, name):
+    lines = (REPOSITORY / "params" / f"{name}.toml").read_text("utf-8").splitlines()
+    file = tmp_path / "bad.toml"
+    kind = re.compile(
+        r"(?!kind = .(log_mel|mfcc|log_cqt))\w+ = "
+    )  # without a kind there are no other keys
+    keys = [i for i, line in enumerate(lines) if kind.match(line)]
+    assert len(keys) > 15
+    for i in keys:
+        wrong = [*lines[:i], re.sub(r"^(\w+) = .*", r"\1_x = 3", lines[i]), *lines[i + 1 :]]
+        file.write_text("\n".join(wrong), "utf-8")
+        with pytest.raises(RecipeError, match=rf"bad\.toml, line {i + 1}: "):
+            Recipe.load(file)
+
+
+def test_a_mistake_between_keys_is_shown_by_the_first_it_names(tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text('[representation]\nkind = "mfcc"\n\nn_mfcc = 400\n', "utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.toml, line 4: representation: n_mfcc = 400 must"):
+        Recipe.load(file)
+    file.write_text('name = "x"\n[representation]\nn_fft = 512\n', "utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.toml, line 2: representation.kind = '' is not"):
+        Recipe.load(file)
+
+
+def test_the_longest_recipes_are_refused_without_a_search_for_lines(tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text("x = 1\n" + "#\n" * 500_000, "utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.toml: x is not a key"):
+        Recipe.load(file)
 
 
 def test_a_file_that_is_not_toml(tmp_path):
