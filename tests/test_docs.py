@@ -240,7 +240,6 @@ def test_what_takes_long_or_needs_servers(reader):
             if language == "console" and code.startswith("basilar parity"):
                 reader.run(code, shown)
             if language == "sh":
-                print(page, code)
                 script = subprocess.Popen(
                     ["bash", "-euc", code],
                     cwd=reader.folder,
@@ -249,8 +248,9 @@ def test_what_takes_long_or_needs_servers(reader):
                 )
                 try:
                     assert script.wait(300) == 0, f"{page}:\n{code}"
-                finally:  # with the servers it has started
-                    os.killpg(script.pid, signal.SIGTERM)
+                finally:  # with the servers it has started, if any
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(script.pid, signal.SIGTERM)
 
 
 def test_every_language_of_blocks_is_known():
