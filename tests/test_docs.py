@@ -35,8 +35,8 @@ PAGES = {
 }
 README = PAGES["README.md"]
 RECIPES = PAGES["docs/recipes.md"]
-APART = "docs/adding.md"  # it changes the code
-DRAWN = "docs/representations.md"  # tests/test_representations_page.py follows it, and compares
+ADDING = "docs/adding.md"  # it changes the code
+PICTURES = "docs/representations.md"  # test_representations_page draws and compares them
 DIFFERENT = ("basilar why", "basilar diff")  # exit with 1 to say so
 # What is running now; what shows a page until it is stopped; what serves a model, for `torture`.
 NOT_NOW = ("make test", "mlflow ui", "basilar parity")
@@ -175,13 +175,13 @@ def test_the_roots_that_the_commands_build_agree(reader):
 
 
 def test_the_pages_are_true(reader):
-    for page in sorted(PAGES.keys() - {"README.md", APART, DRAWN}):
+    for page in sorted(PAGES.keys() - {"README.md", ADDING, PICTURES}):
         reader.follow(page)
 
 
 def test_the_patches_of_a_new_representation(tmp_path):
     reader = Reader(copy_of_the_repository(tmp_path), in_process=False)
-    for language, code, shown in steps(PAGES[APART]):
+    for language, code, shown in steps(PAGES[ADDING]):
         if language == "diff":
             subprocess.run(["git", "apply"], cwd=tmp_path, input=code, text=True, check=True)
         elif language == "toml":
