@@ -172,7 +172,7 @@ def read_manifest(path: Path) -> Manifest:
     if root is None or table is None:
         raise ManifestError(f"{path}: not a manifest; make one with: basilar scan DIR -o {path}")
     for clip in table.column("path").to_pylist():
-        refuse_escape(root, clip, path, follow=False)
+        refuse_escape(root, clip, path)
     _refuse_rows(table, path)
     return Manifest(root, table)
 
@@ -223,10 +223,12 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
             temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
-    """`path` itself if it names something inside the root, also when links are followed.
+def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = None) -> str:
+    """`path` itself if it names something inside the root.
 
-    Raises ManifestError, which names `source`, the file or folder that the path comes from.
+    Links below the root are followed if `follow` says what it is without links itself
+    (`os.path.realpath`). Raises ManifestError, which names `source`, the file or folder that the
+    path comes from.
     """
     if not isinstance(path, str) or not path:
         raise ManifestError(f"{source}: a row has no path")
@@ -237,14 +239,20 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
     # Elsewhere, backslashes separate and drives begin a path: what leads out there is refused, too.
     parts = path.replace("\\", "/").split("/")
     inside = parts[0] and not re.match("[A-Za-z]:[/\\\\]", path) and ".." not in parts
-    if inside and follow:
-        inside = Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root))
+    if inside and follow and _has_link(follow, path):
+        inside = Path(os.path.realpath(follow / path)).is_relative_to(follow)
     if not inside:
         raise ManifestError(
             f"{source}: {path!r} leads out of the root {storage.name(root)}; move the audio "
             "below the root, or take a root that holds all of it"
         )
     return path
+
+
+def _has_link(folder: Path, path: str) -> bool:
+    """Whether any part of a path below a folder is a link."""
+    below = itertools.accumulate(path.split("/"), "{}/{}".format)
+    return any((folder / part).is_symlink() for part in below)
 
 
 def is_text(value: str) -> bool:

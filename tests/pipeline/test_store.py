@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import FeatureSet, stages, statistics, store
-from pipeline.artifacts import Waveforms
 from pipeline.keys import digest, values_hash
 from pipeline.recipe import Recipe, Store
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.store import Geometry, place
 from pipeline.transform import Transform
+from pipeline.waveforms import Waveforms
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 
