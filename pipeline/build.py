@@ -8,6 +8,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+
 from pipeline import artifacts, audio, canary, locks, running, storage
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
@@ -17,6 +19,7 @@ from pipeline.shards import Plan, Shard, Work, outstanding
 
 KEEP = ("resample", "representation")
 MAX_BAD = 0.01
+_MOST_BUILDS = 64  # that a process remembers
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Build:
         file = _manifest_file(self.root, manifest.hash)
         if not storage.exists(file) or not read_manifest(file).table.equals(manifest.table):
             write_manifest(manifest, file)
-            build_of.cache_clear()  # paths are not part of its text
+            _builds.clear()  # paths are not part of their text
             _manifest_of.cache_clear()
         text = canonical(
             {
@@ -91,11 +94,14 @@ class Build:
                 "dask": self.dask,
             }
         )
+        _remember(text, self)
         if not storage.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
             from pipeline import store  # noqa: F401
+
+            pyarrow.default_memory_pool().release_unused()  # else each of them has it, too
         running.begin(
             self.root,
             text,
@@ -134,13 +140,28 @@ class Build:
         )
 
 
-@lru_cache(maxsize=64)
+_builds: dict[str, Build] = {}  # by their text
+
+
 def build_of(text: str) -> Build:
     """The build that a task's parameter describes."""
+    if text not in _builds:
+        _remember(text, _read(text))
+    return _builds[text]
+
+
+def _remember(text: str, build: Build) -> None:
+    _builds[text] = build
+    for oldest in list(_builds)[:-_MOST_BUILDS]:
+        del _builds[oldest]
+
+
+def _read(text: str) -> Build:
     fields: dict[str, Any] = json.loads(text)
-    root = storage.place(fields["root"])
+    root, audio_root = storage.place(fields["root"]), storage.place(fields["audio_root"])
     manifest = _manifest_of(_manifest_file(root, fields["manifest"]))
-    manifest = replace(manifest, root=storage.place(fields["audio_root"]))
+    if manifest.root != audio_root:
+        manifest = replace(manifest, root=audio_root)
     recipe = Recipe.from_dict(fields["recipe"])
     plan = Plan(recipe, manifest, fields["shard_seconds"])
     return Build(

@@ -67,8 +67,11 @@ class ShardTables:
     @property
     def moments(self) -> NDArray[np.float64]:
         """The moments of each clip, (clips, 4, bins)."""
-        folder = self.folder / "moments"
-        return np.stack([np.asarray(open_zarr(folder / name)) for name in MOMENTS], axis=1)
+        return np.stack([self.moment(name) for name in MOMENTS], axis=1)
+
+    def moment(self, name: str) -> NDArray[np.float64]:
+        """One of the moments of each clip, (clips, bins)."""
+        return np.asarray(open_zarr(self.folder / "moments" / name))
 
 
 def read_shard(folder: Path) -> ShardTables:

@@ -54,7 +54,6 @@ _CLIPS: dict[str, pa.DataType] = {
     **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
     **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
 }
-_MOMENTS = ("clip", "bin")
 _GROUP_ROWS = 65536  # of clips.parquet that are written at once, or more
 _CHUNK_BYTES = 8 << 20  # of arrays with a row a clip and a column a bin
 _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
@@ -95,7 +94,8 @@ def write_shard(
         for name in ("start", "n_frames"):
             write_array(temporary / name, np.asarray(clips[name], np.int64), ("clip",))
         moments = np.asarray(represented.moments).reshape(-1, 4, n_bins)
-        _write_moments(temporary, [moments], len(moments), n_bins)
+        by_name = dict(zip(MOMENTS, moments.transpose(1, 0, 2), strict=True))
+        _write_moments(temporary, lambda name: [by_name[name]], len(moments), n_bins)
         attributes = {
             "kind": "shard",
             "key": shard.keys["representation"],
@@ -144,8 +144,12 @@ def publish(
                 checksums[target] = known[source]
             first_file += count
         _write_quarantine(temporary, lost)
-        parts = (shard.moments[of_shard] for shard, of_shard in zip(shards, rows, strict=True))
-        _write_moments(temporary, parts, sum(map(len, rows)), kind.columns())
+
+        def moment(name: str) -> Iterator[NDArray[np.float64]]:
+            for shard, of_shard in zip(shards, rows, strict=True):
+                yield shard.moment(name)[of_shard]
+
+        _write_moments(temporary, moment, sum(map(len, rows)), kind.columns())
         _write_statistics(temporary / "stats", statistics)
         attributes = {
             "kind": "feature set",
@@ -240,21 +244,22 @@ def _write_quarantine(folder: Path, entries: Sequence[tuple[str, ...]]) -> None:
 
 
 def _write_moments(
-    folder: Path, parts: Iterable[NDArray[np.float64]], n_clips: int, n_bins: int
+    folder: Path, parts: Callable[[str], Iterable[NDArray[np.float64]]], n_clips: int, n_bins: int
 ) -> None:
-    """Write the moments (clips, 4, bins) of all parts, chunk by chunk."""
+    """Write each of the moments, (clips, bins) in all of its parts, chunk by chunk."""
     zarr.create_group(folder / "moments")
-    shape = (n_clips, n_bins)
-    arrays = [_create_array(folder / "moments" / n, shape, np.float64, _MOMENTS) for n in MOMENTS]
-    waiting, first = np.empty((0, 4, n_bins)), 0
-    for part in parts:
-        waiting = np.concatenate([waiting, part])
-        whole = len(waiting) // arrays[0].chunks[0] * arrays[0].chunks[0]
-        last = first + len(waiting) == n_clips
-        ready, waiting = np.split(waiting, [len(waiting) if last else whole])
-        for i, array in enumerate(arrays):
-            array[first : first + len(ready)] = ready[:, i]
-        first += len(ready)
+    for name in MOMENTS:
+        path = folder / "moments" / name
+        array = _create_array(path, (n_clips, n_bins), np.float64, ("clip", "bin"))
+        chunk, first, used = np.empty(array.chunks), 0, 0
+        for part in parts(name):
+            while len(part):
+                count = min(len(part), len(chunk) - used)
+                chunk[used : used + count] = part[:count]
+                part, used = part[count:], used + count
+                if used == len(chunk) or first + used == n_clips:
+                    array[first : first + used] = chunk[:used]
+                    first, used = first + used, 0
 
 
 def _write_statistics(folder: Path, statistics: Statistics) -> None:
