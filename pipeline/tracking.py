@@ -317,6 +317,7 @@ def _log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Mani
         name="bundle",
         source_run_id=run_id,
         tags={"basilar.key": fs.key, "basilar.digest": fs.digest},
+        params=parameters(Recipe.from_dict(fs.recipe)),
     )
     try:
         with tempfile.TemporaryDirectory() as name:
