@@ -83,11 +83,17 @@ def test_a_signal_ends_all_servers_and_all_they_started(stand_in, tmp_path, numb
 
 
 def test_a_server_that_does_not_start_ends_the_other_and_is_quoted(stand_in, tmp_path):
-    code = "print('x', *range(40), 'out of cheese', sep='\\n'); exit(3)"
+    code = f"""
+import pathlib
+while not any(file.stat().st_size for file in pathlib.Path({str(tmp_path)!r}).iterdir()):
+    pass
+print('x', *range(40), 'out of cheese', sep='\\n')
+exit(3)"""
     with pytest.raises(ui.ServerError, match="the other ended with status 3; it printed") as error:
         ui.run([stand_in("one"), failing(code)], ready=pytest.fail)
     lines = str(error.value).splitlines()
     assert (lines[1], lines[-1], len(lines)) == ("  31", "  out of cheese", 11)
+    assert len(started(tmp_path)) == 2
     assert have_ended(started(tmp_path))
 
 
