@@ -192,7 +192,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(storage.fetch(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DamagedArtifactError(f"{path} is damaged ({error})") from None
+        raise DamagedArtifactError(
+            f"{path}: damaged ({error}); restore it, or delete it and build again"
+        ) from None
 
 
 def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:
@@ -206,7 +208,9 @@ def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:
             continue
         if name not in found or not right(found[name]):
             said = f"{name} is {repr(found[name])[:60]}" if name in found else f"it has no {name!r}"
-            raise DamagedArtifactError(f"{file} cannot be read: {said}")
+            raise DamagedArtifactError(
+                f"{file}: it cannot be read ({said}); restore it, or build again"
+            )
     return found
 
 
@@ -309,7 +313,7 @@ def read_waveforms(folder: Path) -> Waveforms:
     import google_crc32c
 
     if not storage.exists(folder):
-        raise FileNotFoundError(f"{folder} is not there")
+        raise FileNotFoundError(f"{folder}: it is not there; build again")
     if not folder.is_dir():
         storage.fetch(folder)
     try:
@@ -337,7 +341,7 @@ def read_waveforms(folder: Path) -> Waveforms:
         )
     except (OSError, ValueError, KeyError, TypeError, DamagedArtifactError) as error:
         raise DamagedArtifactError(
-            f"{folder} is damaged ({error}); delete it and build again"
+            f"{folder}: damaged ({error}); delete it and build again"
         ) from error
 
 
@@ -362,7 +366,7 @@ def read_checksums(folder: Path) -> dict[str, Checksum]:
             return files
     except (ValueError, TypeError, KeyError, AttributeError, DamagedArtifactError):
         pass
-    raise DamagedArtifactError(f"{path} is damaged; basilar verify --repair makes the store anew")
+    raise DamagedArtifactError(f"{path}: damaged; basilar verify --repair makes the store anew")
 
 
 def checksum(path: Path) -> Checksum:

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.console import Json, Root, UsageError, app, print_result
+from pipeline.console import MAKE, Json, Root, UsageError, app, print_result
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def status(root: Root, as_json: Json = False) -> None:
     """Show how far the builds are that run in a root, here or elsewhere.
 
@@ -17,7 +17,7 @@ def status(root: Root, as_json: Json = False) -> None:
     from pipeline import status as builds
 
     if not root.is_dir():
-        raise UsageError(f"{root}: no such folder")
+        raise UsageError(f"{root}: no such folder; name the --root of a build")
     found = builds.of_root(root.absolute())
     lines = []
     for build, processes in found:
@@ -31,7 +31,7 @@ def status(root: Root, as_json: Json = False) -> None:
     print_result(result, as_json, *(lines or ["no build runs"]))
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def worker(
     root: Root,
     scheduler: Annotated[str, typer.Option(help="The luigid that builds share: http://host:port.")],

@@ -26,7 +26,7 @@ from typing import Any
 import luigi
 
 from pipeline import locks, running, status, storage
-from pipeline.console import Lines, print_error
+from pipeline.console import Lines, laid_out, print_error
 from pipeline.keys import STAGES
 from pipeline.shards import disk_bytes
 from pipeline.tasks import Build, LogRun, Publish, build_of, logged_run, new_attempt
@@ -145,7 +145,7 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
     while True:
         summary = luigi.build([task], workers=workers, detailed_summary=True, **where)
         if few.more:
-            print_error(f"error: {few.more} more tasks failed; run it again to see what is left")
+            print_error(laid_out(f"{few.more} more tasks failed; run it again to see what is left"))
         done = summary.status in _GOOD if not scheduler else task.complete()
         if done or not scheduler or summary.status in _BAD:
             return done
@@ -186,7 +186,9 @@ def _refuse_silence(scheduler: str) -> None:
     try:
         urllib.request.urlopen(f"{scheduler.rstrip('/')}/api/is_paused", timeout=_TIMEOUT).close()
     except (OSError, ValueError) as error:
-        raise SchedulerError(f"{scheduler}: no luigid answers there ({error})") from None
+        raise SchedulerError(
+            f"{scheduler}: no luigid answers there ({error}); start luigid, or name another"
+        ) from None
 
 
 def _tell_of_space(build: Build, needed: int) -> None:
@@ -195,10 +197,12 @@ def _tell_of_space(build: Build, needed: int) -> None:
         return
     free = shutil.disk_usage(build.root).free
     if free < needed:
-        print_error(
-            f"error: {build.root}: {free / 1e6:.1f} MB are free; the rest of the build needs about "
-            f"{needed / 1e6:.1f} MB. Free some space and run it again: it goes on where it stopped"
+        message = (
+            f"{build.root}: {free / 1e6:.1f} MB are free, and the rest of the build needs about "
+            f"{needed / 1e6:.1f} MB; free some space and run it again, which goes on where it "
+            "stopped"
         )
+        print_error(laid_out(message))
 
 
 class _Few(logging.Filter):

@@ -122,9 +122,7 @@ def test_damaged_waveforms_are_refused_by_name(tmp_path, waveforms, name, damage
         file.write_bytes({**cases, "grow": data + b"    "}[damage])
     if (name, damage) == ("index.json", "grow"):
         return  # spaces after JSON are nothing
-    with pytest.raises(
-        DamagedArtifactError, match=r"w is damaged \(.*\); delete it and build again"
-    ):
+    with pytest.raises(DamagedArtifactError, match=r"w: damaged \(.*\); delete it and build again"):
         artifacts.read_waveforms(tmp_path / "w")
 
 
