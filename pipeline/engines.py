@@ -37,6 +37,7 @@ _BAD = (
     luigi.LuigiStatusCode.FAILED_AND_SCHEDULING_FAILED,
     luigi.LuigiStatusCode.SCHEDULING_FAILED,
 )
+_UNPLANNED = _BAD[1:]
 _ASK_AGAIN = 2.0  # seconds
 _TIMEOUT = 10.0  # seconds until a luigid that does not answer is given up
 
@@ -144,12 +145,27 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
         where = {"scheduler_url": scheduler}
     while True:
         summary = luigi.build([task], workers=workers, detailed_summary=True, **where)
+        if summary.status in _UNPLANNED:
+            _tell_why_unplanned(task)
         if few.more:
             print_error(laid_out(f"{few.more} more tasks failed; run it again to see what is left"))
         done = summary.status in _GOOD if not scheduler else task.complete()
         if done or not scheduler or summary.status in _BAD:
             return done
         time.sleep(_ASK_AGAIN)  # others are at what is left, or were when they died
+
+
+def _tell_why_unplanned(task: luigi.Task) -> None:
+    """Log what keeps a task or one that it needs from being planned: Luigi does not say so."""
+    seen, pending = {task.task_id}, [task]
+    try:
+        while pending:
+            needed = pending.pop()
+            new = [] if needed.complete() else [t for t in needed.deps() if t.task_id not in seen]
+            seen |= {each.task_id for each in new}
+            pending += new
+    except Exception:
+        logging.getLogger("luigi-interface").exception("%s cannot be planned", needed)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import soundfile as sf
 from pipeline import FeatureSet, audio, engines, garbage
 from pipeline.artifacts import read_table
 from pipeline.manifest import write_manifest
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, RecipeError
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.tasks import Build, LogRun
@@ -197,6 +197,28 @@ def test_a_file_that_changed_since_the_scan_fails_the_build(build, audio_folder,
     assert not outcome.succeeded
     assert not planned.store.exists()
     assert "00.wav\nto do: scan again" in capfd.readouterr().err
+
+
+class Planned(luigi.Task):
+    """A task whose `part` raises while Luigi plans."""
+
+    part = luigi.Parameter()
+
+    def complete(self):
+        if self.part == "complete":
+            raise RecipeError("r.toml: it went; restore it")
+        return False
+
+    def requires(self):
+        if self.part == "requires":
+            raise RecipeError("r.toml: it went; restore it")
+        return Planned(part="complete")
+
+
+@pytest.mark.parametrize("part", ["complete", "requires", "of another"])
+def test_what_cannot_be_planned_says_why(capfd, part):
+    assert not engines.run_luigi(Planned(part=part), workers=1)
+    assert capfd.readouterr().err == "error: it went\nwhere: r.toml\nto do: restore it\n"
 
 
 def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypatch):
