@@ -17,10 +17,10 @@ RATE, N_FFT, HOP, MELS = 22050, 2048, 512, 128
 
 def ours(manifest: Path, out: Path) -> None:
     from pipeline import engines
+    from pipeline.build import Build, embedded_tracking_uri
     from pipeline.manifest import read_manifest
     from pipeline.recipe import Recipe
     from pipeline.shards import Plan
-    from pipeline.tasks import Build, embedded_tracking_uri
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     build = Build(out, plan, embedded_tracking_uri(out))

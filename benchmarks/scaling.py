@@ -26,10 +26,10 @@ def scanned(folder: Path, manifest: Path) -> None:
 def built(manifest: Path, root: Path) -> dict[str, int]:
     """Build without MLflow; how many shards each stage computed."""
     from pipeline import engines
+    from pipeline.build import Build, embedded_tracking_uri
     from pipeline.manifest import read_manifest
     from pipeline.recipe import Recipe
     from pipeline.shards import Plan
-    from pipeline.tasks import Build, embedded_tracking_uri
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     outcome = engines.run(Build(root, plan, embedded_tracking_uri(root)), workers=2, log=False)

@@ -26,8 +26,10 @@ The last two are there for parity with models that were trained on them.
 """
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -75,33 +77,50 @@ def resample(
             y, source_rate, sample_rate, quality=_SOXR[quality]
         )
         return out
-    return np.concatenate(list(_filtered(y, source_rate, sample_rate, method)))
+    return np.concatenate([*_filtered([y], source_rate, sample_rate, method)])
 
 
 def resample_blocks(
-    y: NDArray[np.float32],
+    blocks: Iterable[NDArray[np.float32]],
     *,
     source_rate: int,
     sample_rate: int,
     method: Method = "soxr",
     quality: Quality = "very_high",
 ) -> Iterator[NDArray[np.float32]]:
-    """What `resample` returns, in blocks, so that a long signal needs little memory.
+    """What `resample` returns of all `blocks`, (samples,) float32, in blocks: in little memory.
 
-    >>> y = np.zeros(44100, np.float32)
-    >>> [x.shape for x in resample_blocks(y, source_rate=44100, sample_rate=22050)]
-    [(22050,)]
+    >>> blocks = [np.zeros(40000, np.float32), np.zeros(4100, np.float32)]
+    >>> sum(x.size for x in resample_blocks(blocks, source_rate=44100, sample_rate=22050))
+    22050
     """
     _check(source_rate, sample_rate, method, quality)
-    if method != "soxr" and source_rate != sample_rate:
-        yield from _filtered(y, source_rate, sample_rate, method)
-    elif y.size <= _BLOCK:
-        yield resample(y, source_rate=source_rate, sample_rate=sample_rate, quality=quality)
-    else:
-        stream = ResampleStream(source_rate=source_rate, sample_rate=sample_rate, quality=quality)
-        for start in range(0, y.size, _BLOCK):
-            yield stream.push(y[start : start + _BLOCK])
-        yield stream.finish()
+    if source_rate == sample_rate:
+        yield from blocks
+        return
+    if method != "soxr":
+        yield from _filtered(blocks, source_rate, sample_rate, method)
+        return
+    following = iter(blocks)
+    first, second = next(following, np.empty(0, np.float32)), next(following, None)
+    if second is None:  # as short clips are: a stream takes longer
+        whole = np.asarray(first)
+        yield resample(whole, source_rate=source_rate, sample_rate=sample_rate, quality=quality)
+        return
+    stream = ResampleStream(source_rate=source_rate, sample_rate=sample_rate, quality=quality)
+    for block in chain((first, second), following):
+        yield stream.push(block)
+    yield stream.finish()
+
+
+def in_blocks(y: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """A long signal (samples,) in blocks for `resample_blocks`.
+
+    >>> [x.shape for x in in_blocks(np.zeros(44100, np.float32))]
+    [(44100,)]
+    """
+    for start in range(0, y.size, _BLOCK):
+        yield y[start : start + _BLOCK]
 
 
 class ResampleStream:
@@ -176,7 +195,7 @@ def _sinc_hann(up: int, down: int) -> _Phases:
 
 
 def _filtered(
-    y: NDArray[np.float32], source_rate: int, sample_rate: int, method: Method
+    blocks: Iterable[NDArray[np.float32]], source_rate: int, sample_rate: int, method: Method
 ) -> Iterator[NDArray[np.float32]]:
     """The outputs of `polyphase` or `sinc_hann` in blocks, each of some thousand pieces."""
     divisor = math.gcd(source_rate, sample_rate)
@@ -188,17 +207,25 @@ def _filtered(
         )
     phases = _polyphase(up, down) if method == "polyphase" else _sinc_hann(up, down)
     width = phases.filters.shape[1]
-    n_out = -(-y.size * up // down)
-    for first in range(0, -(-n_out // up), _PIECES):
-        count = min(_PIECES, -(-n_out // up) - first)
-        begin = first * down - phases.before
-        padded = np.zeros((count - 1) * down + width, np.float32)
-        inside = padded[max(0, -begin) :]
-        available = y[max(0, begin) :][: inside.size]
-        inside[: available.size] = available
-        pieces = np.lib.stride_tricks.sliding_window_view(padded, width)[::down]
-        out = (phases.filters @ np.ascontiguousarray(pieces.T)).T
-        yield out.reshape(-1)[: n_out - first * up]
+    waiting = np.zeros(phases.before, np.float32)  # what the next pieces begin with
+    n_in = n_out = 0
+    for block in chain(blocks, [None]):
+        if block is None:
+            left = -(-n_in * up // down) - n_out
+            after = max(0, (-(-left // up) - 1) * down + width - waiting.size)
+            block = np.zeros(after, np.float32)
+        else:
+            n_in, left = n_in + block.size, sys.maxsize
+        waiting = np.concatenate([waiting, block])
+        ready = min((waiting.size - width) // down + 1, -(-left // up))
+        for first in range(0, ready, _PIECES):
+            count = min(_PIECES, ready - first)
+            inputs = waiting[first * down :][: (count - 1) * down + width]
+            pieces = np.lib.stride_tricks.sliding_window_view(inputs, width)[::down]
+            out = (phases.filters @ np.ascontiguousarray(pieces.T)).T.reshape(-1)
+            yield out[: left - first * up]
+        n_out += max(0, ready) * up
+        waiting = waiting[max(0, ready) * down :]
 
 
 def _check(source_rate: int, sample_rate: int, method: str, quality: str) -> None:

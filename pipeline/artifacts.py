@@ -20,8 +20,7 @@ write equal values; the later one discards its copy.
 After a power cut, whatever was not fsynced may be there, or not, or in part, in any order. So what
 is durable is fsynced first, files and the folders that name them, linked ones too; then comes the
 rename, then the fsync of the parent, and of the parents it has made. A durable folder is removed by
-a rename and an fsync of the parent, before any of its files goes. The rest is temporary, and known
-by a checksum over all that it holds.
+a rename and an fsync of the parent, before any of its files goes.
 """
 
 import errno
@@ -33,12 +32,8 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import storage
 
@@ -47,7 +42,6 @@ if TYPE_CHECKING:
 
 CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32
-_CHECKED_AT_ONCE = 1 << 22  # samples
 _READ_AT_ONCE = 1 << 20  # bytes
 _ASIDE = ".damaged"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp(\.\w+)?")
@@ -60,24 +54,6 @@ class Quarantined(NamedTuple):
     stage: str
     reason: str
     message: str
-
-
-@dataclass
-class Waveforms:
-    """The decoded or resampled clips of one shard, in content order.
-
-    `signals` are float32 (samples,), each at its `sample_rates` Hz, read-only, mapped from a file.
-    `sources` keeps the (sample rate in Hz, samples) that each had in its file, `checksums` the
-    CRC-32 of each clip's samples after each stage so far, `seconds` the time each stage took.
-    """
-
-    contents: list[str] = field(default_factory=list)
-    signals: list[NDArray[np.float32]] = field(default_factory=list)
-    sample_rates: list[int] = field(default_factory=list)
-    sources: list[tuple[int, int]] = field(default_factory=list)
-    checksums: list[tuple[int, ...]] = field(default_factory=list)
-    quarantined: list[Quarantined] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class DamagedArtifactError(RuntimeError):
@@ -273,76 +249,6 @@ def read_table(path: Path) -> "pa.Table":
 
     with pq.ParquetFile(storage.fetch(path), page_checksum_verification=True) as file:
         return file.read(use_threads=False)
-
-
-def write_waveforms(folder: Path, waveforms: Waveforms, *, durable: bool) -> None:
-    """Commit waveforms as a folder: `samples.f32`, one clip after the other, and `index.json`."""
-    import google_crc32c  # a bundle has no need of it
-
-    with replacing(folder, durable=durable) as temporary:
-        temporary.mkdir()
-        checksum = google_crc32c.Checksum()
-        with (temporary / "samples.f32").open("wb") as file:
-            for y in waveforms.signals:
-                for start in range(0, y.size, _CHECKED_AT_ONCE):
-                    data = np.ascontiguousarray(
-                        y[start : start + _CHECKED_AT_ONCE], "<f4"
-                    ).tobytes()
-                    checksum.update(data)
-                    file.write(data)
-        index: dict[str, Any] = {
-            "contents": waveforms.contents,
-            "n_samples": [y.size for y in waveforms.signals],
-            "sample_rates": waveforms.sample_rates,
-            "sources": waveforms.sources,
-            "checksums": waveforms.checksums,
-            "quarantined": waveforms.quarantined,
-            "seconds": waveforms.seconds,
-        }
-        checksum.update(json.dumps(index).encode())
-        index["crc32c"] = checksum.hexdigest().decode()
-        (temporary / "index.json").write_text(json.dumps(index))
-
-
-def read_waveforms(folder: Path) -> Waveforms:
-    """Read waveforms back, memory-mapped.
-
-    Raises FileNotFoundError, or DamagedArtifactError if anything is not as it was written: what is
-    temporary is not fsynced, and a power cut may leave any part of it empty.
-    """
-    import google_crc32c
-
-    if not storage.exists(folder):
-        raise FileNotFoundError(f"{folder}: it is not there; build again")
-    if not folder.is_dir():
-        storage.fetch(folder)
-    try:
-        index = read_json(folder / "index.json")
-        lengths = index["n_samples"]
-        samples: NDArray[np.float32] = np.empty(0, np.float32)
-        if sum(lengths):
-            samples = np.memmap(folder / "samples.f32", "<f4", "r", shape=(sum(lengths),))
-        checksum = google_crc32c.Checksum()
-        for start in range(0, samples.size, _CHECKED_AT_ONCE):
-            checksum.update(samples[start : start + _CHECKED_AT_ONCE].tobytes())
-        size = (folder / "samples.f32").stat().st_size
-        expected = index.pop("crc32c")
-        checksum.update(json.dumps(index).encode())
-        if size != 4 * samples.size or checksum.hexdigest().decode() != expected:
-            raise ValueError("its checksum does not match")
-        return Waveforms(
-            contents=index["contents"],
-            signals=np.split(samples, np.cumsum(lengths)[:-1]) if lengths else [],
-            sample_rates=index["sample_rates"],
-            sources=[(rate, n_samples) for rate, n_samples in index["sources"]],
-            checksums=[tuple(stages) for stages in index["checksums"]],
-            quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
-            seconds=index["seconds"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, DamagedArtifactError) as error:
-        raise DamagedArtifactError(
-            f"{folder}: damaged ({error}); delete it and build again"
-        ) from error
 
 
 def write_checksums(folder: Path, *, known: dict[str, Checksum] | None = None) -> None:

@@ -83,7 +83,7 @@ def columns(recipe: Recipe) -> Columns:
         return Columns(hz[1::2], hz[::2], "mel", "frequency (Hz)", {}, kind.mel_scale)
     if isinstance(kind, ConstantQ):
         return of_cqt(kind.parameters)
-    if isinstance(kind, Framed) and not isinstance(kind, Spectral):
+    if isinstance(kind, Framed) and kind.columns() == kind.framing.n_bins:
         return of_stft(kind.n_fft, sample_rate)
     names = dict(enumerate(STATISTICS)) if isinstance(kind, Spectral) else {}
     return _counted(kind.columns(), "column", names)

@@ -202,9 +202,9 @@ def build(
 
     Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
+    from pipeline.build import Build, embedded_tracking_uri
     from pipeline.recipe import Recipe
     from pipeline.shards import Plan
-    from pipeline.tasks import Build, embedded_tracking_uri
 
     if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
         raise UsageError(

@@ -51,7 +51,10 @@ def plot(
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture: .png or .svg.")],
     recipe: Annotated[
         Path | None,
-        typer.Option(help="With a file: its recipe (TOML).", autocompletion=complete_recipe),
+        typer.Option(
+            help="With a file: recipe (TOML), or the name of a shipped one.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     root: Annotated[
         Path | None,

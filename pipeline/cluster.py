@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import locks
+from pipeline.build import build_of
 from pipeline.shards import Shard
-from pipeline.tasks import Decode, Represent, Resample, build_of
+from pipeline.tasks import Decode, Represent, Resample
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
 

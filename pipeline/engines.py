@@ -26,10 +26,11 @@ from typing import Any
 import luigi
 
 from pipeline import locks, running, status, storage
+from pipeline.build import Build, build_of, logged_run
 from pipeline.console import Lines, laid_out, print_error
 from pipeline.keys import STAGES
 from pipeline.shards import disk_bytes
-from pipeline.tasks import Build, LogRun, Publish, build_of, logged_run, new_attempt
+from pipeline.tasks import LogRun, Publish, new_attempt
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
 _BAD = (

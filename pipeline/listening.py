@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline import artifacts, stages, storage
-from pipeline.artifacts import DamagedArtifactError, Waveforms
+from pipeline import stages, storage
+from pipeline.artifacts import DamagedArtifactError
 from pipeline.scan import Progress
 from pipeline.shards import Plan, Shard
 from pipeline.transform import Transform
+from pipeline.waveforms import Waveforms, read_waveforms
 
 FULL_SCALE = 0.999  # samples at it, or beyond, may have been clipped
 EXCERPT_SECONDS = 4.0
@@ -125,11 +126,10 @@ def _artifact(root: Path, shard: Shard) -> Path:
 def _waveforms(root: Path, plan: Plan, shard: Shard) -> Waveforms:
     """The resampled clips of a shard: as they were kept, or made from the audio once more."""
     try:
-        return artifacts.read_waveforms(_artifact(root, shard))
+        return read_waveforms(_artifact(root, shard))
     except (FileNotFoundError, DamagedArtifactError):
         transform = Transform(plan.recipe)
-        decoded = stages.decode(shard.sources, transform, root=plan.manifest.root)
-        return stages.resample(decoded, transform)
+        return stages.decode(shard.sources, transform, root=plan.manifest.root, resampled=True)
 
 
 def _measured(y: NDArray[np.float32]) -> tuple[float, float, float]:

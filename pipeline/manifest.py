@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,7 +52,7 @@ SCHEMA = pa.schema(
     ]
 )
 _METADATA_KEY = b"basilar"
-_ROWS = 65536  # that are looked at at once
+_ROWS = 4096  # that are Python's objects at once
 
 
 class ManifestError(ValueError):
@@ -72,6 +73,12 @@ class Manifest:
         """One column as a list of Python values, None for null."""
         values: list[Any] = self.table.column(name).to_pylist()
         return values
+
+    def rows(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """The values of some columns, row by row."""
+        for start in range(0, len(self), _ROWS):
+            some = self.table.slice(start, _ROWS)
+            yield from zip(*(some.column(name).to_pylist() for name in names), strict=True)
 
     @cached_property
     def words(self) -> NDArray[np.uint64]:
@@ -117,16 +124,16 @@ class Manifest:
     @cached_property
     def splits(self) -> list[str]:
         """The split of each clip; clips without one are `train`."""
-        return [split or "train" for split in self.column("split")]
+        return [sys.intern(split or "train") for (split,) in self.rows("split")]
 
     @cached_property
     def seconds(self) -> NDArray[np.float64]:
         """The length of each clip in seconds, as far as headers tell; 0 if they do not."""
-
         columns = ("n_samples", "sample_rate", "offset", "duration")
-        n_samples, rate, offset, duration = (
-            np.array(self.column(name), np.float64) for name in columns
-        )
+        values = np.empty((len(self), len(columns)))
+        for row, found in enumerate(self.rows(*columns)):
+            values[row] = found
+        n_samples, rate, offset, duration = values.T
         whole = np.divide(n_samples, rate, out=np.zeros(len(self)), where=rate > 0)
         rest = np.maximum(whole - np.nan_to_num(offset), 0.0)
         lengths: NDArray[np.float64] = np.fmin(rest, duration)
@@ -171,10 +178,11 @@ def read_manifest(path: Path) -> Manifest:
         table = None
     if root is None or table is None:
         raise ManifestError(f"{path}: not a manifest; make one with basilar scan DIR -o {path}")
-    for clip in table.column("path").to_pylist():
-        refuse_escape(root, clip, path, follow=False)
-    _refuse_rows(table, path)
-    return Manifest(root, table)
+    manifest = Manifest(root, table)
+    for (clip,) in manifest.rows("path"):
+        refuse_escape(root, clip, path)
+    _refuse_rows(manifest, path)
+    return manifest
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -225,10 +233,12 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
             temporary.write_text("".join(lines), encoding="utf-8")
 
 
-def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
-    """`path` itself if it names something inside the root, also when links are followed.
+def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = None) -> str:
+    """`path` itself if it names something inside the root.
 
-    Raises ManifestError, which names `source`, the file or folder that the path comes from.
+    Links below the root are followed if `follow` says what it is without links itself
+    (`os.path.realpath`). Raises ManifestError, which names `source`, the file or folder that the
+    path comes from.
     """
     if not isinstance(path, str) or not path:
         raise ManifestError(f"{source}: a row has no path; give it one, or remove it")
@@ -239,14 +249,20 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: bool) -> str:
     # Elsewhere, backslashes separate and drives begin a path: what leads out there is refused, too.
     parts = path.replace("\\", "/").split("/")
     inside = parts[0] and not re.match("[A-Za-z]:[/\\\\]", path) and ".." not in parts
-    if inside and follow:
-        inside = Path(os.path.realpath(root / path)).is_relative_to(os.path.realpath(root))
+    if inside and follow and _has_link(follow, path):
+        inside = Path(os.path.realpath(follow / path)).is_relative_to(follow)
     if not inside:
         raise ManifestError(
             f"{source}: {path!r} leads out of the root {storage.name(root)}; move the audio "
             "below the root, or take a root that holds all of it"
         )
     return path
+
+
+def _has_link(folder: Path, path: str) -> bool:
+    """Whether any part of a path below a folder is a link."""
+    below = itertools.accumulate(path.split("/"), "{}/{}".format)
+    return any((folder / part).is_symlink() for part in below)
 
 
 def is_text(value: str) -> bool:
@@ -258,7 +274,7 @@ def is_text(value: str) -> bool:
     return True
 
 
-def _refuse_rows(table: pa.Table, path: Path) -> None:
+def _refuse_rows(manifest: Manifest, path: Path) -> None:
     """Raise ManifestError for a row that no scan could have made."""
     sha256 = re.compile("[0-9a-f]{64}")
     counts, texts = ("sample_rate", "channels", "n_samples"), ("id", "format", "codec", "decoder")
@@ -270,11 +286,10 @@ def _refuse_rows(table: pa.Table, path: Path) -> None:
         "duration": lambda seconds: seconds is None or 0 < seconds < math.inf,
     }
     for name, right in possible.items():
-        for row, value in enumerate(table[name].to_pylist()):
+        for row, (value,) in enumerate(manifest.rows(name)):
             if not right(value):
                 raise ManifestError(
                     f"{path}: row {row}: {name} = {value!r} is not possible; scan again"
                 )
-    ids = table["id"].to_pylist()
-    if len(set(ids)) < len(ids):
+    if len(manifest.table.column("id").unique()) < len(manifest):
         raise ManifestError(f"{path}: an id is given twice; ids must be unique")

@@ -190,6 +190,7 @@ def _example(example: Example, recipe: Recipe) -> dict[str, Any]:
 def _examples_are(report: Report) -> str:
     n, labels = len(report.examples), len({example.label for example in report.examples})
     of = f"of {labels} of {shown(report.n_labels)} labels, " if report.n_labels else ""
+    of = f"of all {labels} labels, " if labels == report.n_labels > 1 else of
     return (
         f"{n} clips {of}the first of each in content order, which is a random order. Pictures "
         "show what is stored, time to the right and bins upwards; sounds are what it was computed "

@@ -241,7 +241,8 @@ def seen(features: NDArray[Any], kind: Representation, decibels: bool) -> tuple[
         return values, _unit(kind)
     power = getattr(kind, "power", None) if kind.kind == "mel" else _POWERS.get(kind.kind)
     if power is None:
-        return values, {"pcen": "PCEN", "mfcc": "coefficient"}.get(kind.kind, "relative energy")
+        units = {"pcen": "PCEN", "chroma": "relative energy", "chroma_cqt": "relative magnitude"}
+        return values, units.get(kind.kind, "value")
     if not decibels:
         return values, "magnitude" if power == 1 else "power"
     return log(values if power == 2 else values * values, unit="db", floor=1e-10), "dB"

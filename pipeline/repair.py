@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import artifacts, engines, locks, recover, storage
+from pipeline.build import Build
 from pipeline.recover import Record
-from pipeline.tasks import Build
 from pipeline.verify import Verified
+from pipeline.waveforms import read_waveforms
 
 
 class RepairError(artifacts.DamagedArtifactError):
@@ -83,7 +84,7 @@ def _prepare(
         computed.append(folder.name)
         try:
             resampled = build.artifact("resample", shard)
-            artifacts.read_waveforms(root / resampled.relative_to(scratch))
+            read_waveforms(root / resampled.relative_to(scratch))
             _link(root, resampled, scratch)
         except (FileNotFoundError, artifacts.DamagedArtifactError):
             needed |= {source.content for source in shard.sources}

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from pipeline import engines
 from pipeline.artifacts import DamagedArtifactError, read_table
+from pipeline.build import Build
 from pipeline.dataset import FeatureSet
 from pipeline.differences import absolute_differences, first_stage, span
 from pipeline.keys import values_hash
 from pipeline.recover import Record, locate, read_attributes
 from pipeline.scan import Progress
-from pipeline.tasks import Build
 
 Verdict = Literal["identical", "within_tolerance", "different"]
 TOLERANCE = 1e-4  # of the range of values

@@ -2,7 +2,7 @@
 
 A record is JSON: `key` and `name` of the feature set, `host` and `process` that build it, `started`
 (seconds since 1970), `pending` (by stage, the shards that were missing then), `scheduler` (of the
-luigid it shares its tasks by, or nothing), and `build`, its text form (`pipeline.tasks.Build`).
+luigid it shares its tasks by, or nothing), and `build`, its text form (`pipeline.build.Build`).
 Whose lock is free was killed, and its record is removed by whoever sees it. A root where nothing
 can be written or locked has no records.
 """
@@ -53,11 +53,6 @@ def records(root: Path) -> list[dict[str, Any]]:
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
     return sorted(found, key=lambda record: float(record["started"]))
-
-
-def builds(root: Path) -> list[str]:
-    """The text forms of the builds that run in a root, or ran when they were killed."""
-    return [str(record["build"]) for _, record in _read(root)]
 
 
 def begun(root: Path, build: str) -> dict[str, Any] | None:

@@ -83,10 +83,11 @@ def scan(
         others = []
         rows, recorded = _read_rows(source)
         root = storage.place(root or recorded or source.parent).absolute()
-    links = not is_folder  # in a folder, links were looked at on the way
-    believed = source.suffix == ".parquet" and links and not rehash
+    # In a folder, links were looked at on the way.
+    real = None if is_folder else Path(os.path.realpath(root))
+    believed = source.suffix == ".parquet" and not is_folder and not rehash
     stated = [_stated(source, row) if believed else None for row in rows]
-    everything = [refuse_escape(root, row.get("path"), source, follow=links) for row in rows]
+    everything = [refuse_escape(root, row.get("path"), source, follow=real) for row in rows]
     paths = sorted({path for path, said in zip(everything, stated, strict=True) if said is None})
     facts: dict[str, Any] = dict(zip(paths, _inspect(root, paths, rehash, progress), strict=True))
     skipped = [path for path in paths if facts[path] is None] if is_folder else []
@@ -215,6 +216,7 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     others: list[str] = []
     unnamed: list[str] = []
     entered: set[tuple[int, int]] = set()
+    real = Path(os.path.realpath(root))
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -229,7 +231,7 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
                     unnamed.append(relative)
                     continue
                 if entry.is_symlink():
-                    refuse_escape(root, relative, root, follow=True)
+                    refuse_escape(root, relative, root, follow=real)
                 try:
                     is_dir, is_file = entry.is_dir(), entry.is_file()
                 except OSError as error:

@@ -22,6 +22,7 @@ from dsp.room import Empty
 
 IN_MEMORY = 64 << 20  # bytes: arrays up to it are ordinary ones
 _ALIGNMENT = 64  # bytes
+_SETTLED_AT_ONCE = 16 << 20  # bytes
 
 
 def room(folder: Path | None) -> Empty:
@@ -78,13 +79,19 @@ class Place(NamedTuple):
 class Spool:
     """float32 signals that are written one after the other, and then mapped; a context manager.
 
-    Children that were forked inside the context may write, one at a time.
+    Children that were forked inside the context may write, one at a time. A spool is a nameless
+    file in `folder`, or by `Spool.at` a file that stays.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None, *, stays: IO[bytes] | None = None) -> None:
+        self._folder, self._stays, self._settled = folder, stays is not None, 0
         with _named(folder):
-            self._file = _nameless(folder)
+            self._file = stays or _nameless(folder)
+
+    @classmethod
+    def at(cls, path: Path) -> Self:
+        """A spool that becomes the file at a path, which must not be there."""
+        return cls(path.parent, stays=path.open("xb+", buffering=0))
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +117,17 @@ class Spool:
             os.ftruncate(file, begin)
             raise
         return Place(begin, samples, crc32)
+
+    def settle(self, place: Place) -> None:
+        """Put what lies before the end of `place` on the disk by and by, if it is to stay.
+
+        For who waits for the children anyway: little is left to do when the file is committed.
+        """
+        end = place.begin + 4 * place.samples
+        if self._stays and end - self._settled >= _SETTLED_AT_ONCE:
+            with _named(self._folder):
+                os.fdatasync(self._file.fileno())
+            self._settled = end
 
     def signals(self, places: Sequence[Place]) -> list[NDArray[np.float32]]:
         """The signals at these places, read-only; they outlive the context."""

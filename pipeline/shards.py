@@ -23,7 +23,7 @@ from pipeline.stages import Source
 
 MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more
 DEFAULT_SHARD_SECONDS = 600.0
-_ROWS = 65536  # that are looked at at once
+_ROWS = 4096  # that are Python's objects at once
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,10 @@ class Plan:
     @cached_property
     def _decoders(self) -> tuple[list[str], NDArray[np.int8]]:
         """Names of decoders whose versions may change what comes out, and which a row has."""
-        columns = (self.manifest.column(name) for name in ("lossy", "decoder", "problem"))
+        rows = self.manifest.rows("lossy", "decoder", "problem")
         names, seen = [""], {(False, None): 0}
         which = np.zeros(len(self.manifest), np.int8)
-        for row, (lossy, decoder, problem) in enumerate(zip(*columns, strict=True)):
+        for row, (lossy, decoder, problem) in enumerate(rows):
             kind = (bool(problem), decoder if lossy else None)
             if kind not in seen:
                 seen[kind] = len(names)

@@ -12,8 +12,11 @@ A clip or a shard may be longer than memory: samples and features lie in nameles
 (`pipeline.scratch`) wherever they are long.
 """
 
+import os
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp.moments import moments
+from dsp.resample import in_blocks
 from pipeline import audio, storage
-from pipeline.artifacts import Quarantined, Waveforms
+from pipeline.artifacts import Quarantined
 from pipeline.isolation import CLIP_TIMEOUT, Lost, isolated
 from pipeline.keys import values_hash
 from pipeline.manifest import ManifestError, refuse_escape
@@ -32,6 +36,7 @@ from pipeline.retry import retrying
 from pipeline.scan import FileCache, hash_file
 from pipeline.scratch import Place, Spool, room
 from pipeline.transform import Transform
+from pipeline.waveforms import Waveforms
 
 
 class ChangedAudioError(RuntimeError):
@@ -73,30 +78,38 @@ def decode(
     transform: Transform,
     *,
     root: Path,
-    folder: Path | None = None,
+    spool: Spool | None = None,
     timeout: float = CLIP_TIMEOUT,
     tell: Callable[[int, int], None] = lambda done, quarantined: None,
+    resampled: bool = False,
 ) -> Waveforms:
     """Decode clips below `root` to one channel at their own rate, each within `timeout` seconds.
 
-    `tell` hears after each clip how many are done, and how many of them are quarantined.
-    Raises OSError for a file that cannot be read, ChangedAudioError for one whose content changed.
+    With `resampled`, what `resample` makes of them, block by block: what is decoded lies nowhere.
+    Signals go to `spool`, or to a nameless file. `tell` hears after each clip how many are done,
+    and how many of them are quarantined. Raises OSError for a file that cannot be read,
+    ChangedAudioError for one whose content changed.
     """
     if not storage.is_remote(root) and not root.is_dir():
         raise FileNotFoundError(
             f"{root}: the audio root is not there; mount it, or name where the audio is now with "
             "--audio-root"
         )
-    started = time.perf_counter()
+    started, decoding = time.perf_counter(), 0.0
     out = Waveforms()
     places = []
-    with Spool(folder) as spool:
+    with _opened(spool) as signals:
         for here, some in storage.read_ahead(root, sources, lambda source: source.path):
 
             def work(left: Iterable[Source], here: Path = here) -> Iterator[Any]:
+                real = Path(os.path.realpath(here))
                 with FileCache() as cache:  # the child's: SQLite's connections are not to be forked
                     for source in left:
-                        yield retrying(partial(_decode, source, transform, here, cache, spool))
+                        refuse_escape(here, source.path, here, follow=real)
+                        file = here / source.path
+                        yield retrying(
+                            partial(_decode, source, transform, file, cache, signals, resampled)
+                        )
 
             known = (ChangedAudioError, ManifestError)
             for i, result in isolated(work, some, timeout=timeout, known=known):
@@ -104,43 +117,83 @@ def decode(
                 if isinstance(result, Lost):
                     out.quarantined.append(_lost(source, result, here))
                 elif "reason" in result:
-                    reason, message = result["reason"], result["message"]
-                    out.quarantined.append(Quarantined(source.content, "decode", reason, message))
+                    out.quarantined.append(Quarantined(source.content, **result))
                 else:
-                    rate, place = result["sample_rate"], Place(*result["place"])
+                    place = Place(*result["place"])
                     places.append(place)
                     out.contents.append(source.content)
-                    out.sample_rates.append(rate)
-                    out.sources.append((rate, place.samples))
-                    out.checksums.append((place.crc32,))
+                    out.sample_rates.append(result["sample_rate"])
+                    out.sources.append((result["source_rate"], result["n_samples"]))
+                    out.checksums.append(tuple(result["checksums"]))
+                    decoding += result["seconds"]
+                    signals.settle(place)
                 tell(len(places) + len(out.quarantined), len(out.quarantined))
-        out.signals = spool.signals(places)
-    out.seconds = {"decode": time.perf_counter() - started}
+        out.lie_at(places, signals)
+    seconds = time.perf_counter() - started
+    out.seconds = {"decode": seconds}
+    if resampled:
+        out.seconds = {"decode": decoding, "resample": seconds - decoding}
     return out
 
 
+def _opened(spool: Spool | None) -> AbstractContextManager[Spool]:
+    """A spool as a context: the caller's, which stays open, or a nameless one."""
+    return Spool(None) if spool is None else nullcontext(spool)
+
+
+class _Decoded:
+    """The blocks of one clip as they come, and what they were: rate, samples, CRC-32, seconds."""
+
+    def __init__(self, blocks: Iterable[tuple[NDArray[np.float32], int]]) -> None:
+        self.samples, self.crc32, self.seconds = 0, 0, -time.perf_counter()
+        following = iter(blocks)
+        self._block, self.sample_rate = next(following)
+        self._following = (block for block, _ in following)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        block: NDArray[np.float32] | None = self._block
+        while block is not None:
+            self.samples += block.size
+            self.crc32 = zlib.crc32(np.ascontiguousarray(block).data.cast("B"), self.crc32)
+            self.seconds += time.perf_counter()
+            yield block
+            self.seconds -= time.perf_counter()
+            block = next(self._following, None)
+        self.seconds += time.perf_counter()
+
+
 def _decode(
-    source: Source, transform: Transform, root: Path, cache: FileCache, spool: Spool
+    source: Source,
+    transform: Transform,
+    file: Path,
+    cache: FileCache,
+    spool: Spool,
+    resampled: bool,
 ) -> dict[str, Any]:
     """Decode one clip in the child: where its samples are, or why it cannot be used."""
-    refuse_escape(root, source.path, root, follow=True)
-    file = root / source.path
     if cache.sha256(file) != source.sha256:
         raise _changed(file)
-    sample_rate = 0
-
-    def decoded() -> Iterator[NDArray[np.float32]]:
-        nonlocal sample_rate
-        blocks = transform.decode_blocks(file, offset=source.offset, duration=source.duration)
-        for block, rate in blocks:
-            sample_rate = rate
-            yield block
-
     try:
-        place = spool.put(decoded())
+        decoded = _Decoded(
+            transform.decode_blocks(file, offset=source.offset, duration=source.duration)
+        )
+        if resampled:
+            made, sample_rate = _resample(decoded, transform, spool), transform.sample_rate
+        else:
+            made, sample_rate = spool.put(decoded), decoded.sample_rate
     except audio.AudioError as error:
-        return {"reason": error.reason, "message": error.message}
-    return {"sample_rate": sample_rate, "place": place}
+        return {"stage": "decode", "reason": error.reason, "message": error.message}
+    if isinstance(made, dict):
+        return made
+    checksums = [decoded.crc32, made.crc32] if resampled else [made.crc32]
+    return {
+        "place": made,
+        "sample_rate": sample_rate,
+        "source_rate": decoded.sample_rate,
+        "n_samples": decoded.samples,
+        "checksums": checksums,
+        "seconds": decoded.seconds,
+    }
 
 
 def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
@@ -166,13 +219,13 @@ def _changed(file: Path) -> ChangedAudioError:
 
 
 def resample(
-    waveforms: Waveforms, transform: Transform, *, folder: Path | None = None
+    waveforms: Waveforms, transform: Transform, *, spool: Spool | None = None
 ) -> Waveforms:
-    """Bring all clips to one sample rate."""
+    """Bring all clips to one sample rate. Signals go to `spool`, or to a nameless file."""
     started = time.perf_counter()
     out = Waveforms(quarantined=list(waveforms.quarantined))
     places = []
-    with Spool(folder) as spool:
+    with _opened(spool) as signals:
         for content, y, rate, source, checksums in zip(
             waveforms.contents,
             waveforms.signals,
@@ -181,23 +234,35 @@ def resample(
             waveforms.checksums,
             strict=True,
         ):
-            try:
-                place = spool.put(transform.resample_blocks(y, source_rate=rate))
-            except ValueError as error:  # between rates that the method does not know how to
-                out.quarantined.append(Quarantined(content, "resample", "unsupported", str(error)))
+            made = _resample(_Decoded((block, rate) for block in in_blocks(y)), transform, signals)
+            if isinstance(made, dict):
+                out.quarantined.append(Quarantined(content, **made))
                 continue
-            if place.samples == 0:
-                message = f"{y.size} samples at {rate} Hz leave none at {transform.sample_rate} Hz"
-                out.quarantined.append(Quarantined(content, "resample", "empty", message))
-                continue
-            places.append(place)
+            places.append(made)
             out.contents.append(content)
             out.sample_rates.append(transform.sample_rate)
             out.sources.append(source)
-            out.checksums.append((*checksums, place.crc32))
-        out.signals = spool.signals(places)
+            out.checksums.append((*checksums, made.crc32))
+            signals.settle(made)
+        out.lie_at(places, signals)
     out.seconds = {**waveforms.seconds, "resample": time.perf_counter() - started}
     return out
+
+
+def _resample(decoded: _Decoded, transform: Transform, spool: Spool) -> Place | dict[str, Any]:
+    """Resample one clip: where its samples are, or why it cannot be used."""
+    blocks = iter(decoded)
+    try:
+        place = spool.put(transform.resample_blocks(blocks, source_rate=decoded.sample_rate))
+    except ValueError as error:  # between rates that the method does not know how to
+        for _ in blocks:  # it may yet be one that cannot be decoded
+            pass
+        return {"stage": "resample", "reason": "unsupported", "message": str(error)}
+    if place.samples == 0:
+        left = f"{decoded.samples} samples at {decoded.sample_rate} Hz leave none at"
+        message = f"{left} {transform.sample_rate} Hz"
+        return {"stage": "resample", "reason": "empty", "message": message}
+    return place
 
 
 def represent(

@@ -22,8 +22,8 @@ from pipeline import storage
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
 from pipeline.manifest import ManifestError, taken
-from pipeline.reader import open_zarr
-from pipeline.shards import Plan
+from pipeline.reader import Rows, open_zarr
+from pipeline.shards import Plan, Shard
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
 _ROWS = 8192  # of features that are counted at once
@@ -67,8 +67,11 @@ class ShardTables:
     @property
     def moments(self) -> NDArray[np.float64]:
         """The moments of each clip, (clips, 4, bins)."""
-        folder = self.folder / "moments"
-        return np.stack([np.asarray(open_zarr(folder / name)) for name in MOMENTS], axis=1)
+        return np.stack([self.moment(name) for name in MOMENTS], axis=1)
+
+    def moment(self, name: str) -> NDArray[np.float64]:
+        """One of the moments of each clip, (clips, bins)."""
+        return np.asarray(open_zarr(self.folder / "moments" / name))
 
 
 def read_shard(folder: Path) -> ShardTables:
@@ -103,14 +106,12 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
     def fitted() -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
         nonlocal n_clips
         for planned, shard in zip(plan.shards, shards, strict=True):
-            contents = plan.manifest.contents_of(planned.rows[plan.is_fitted[planned.rows]])
-            times = Counter(contents)
-            clips = shard.clips.select(["content", "start", "n_frames"])
-            weights = np.array([times[content] for content in clips["content"].to_pylist()], int)
+            clips = shard.clips
+            weights = _weights(plan, planned, clips)
             if not weights.any():
                 continue
             n_clips += int(weights.sum())
-            histogram[...] += _shard_histogram(shard, clips, weights, kind.grid, histograms)
+            histogram[...] += _histogram(shard, clips, weights, kind.grid, histograms)
             rows = np.repeat(np.arange(len(weights)), weights)
             yield shard.moments[rows], clips["n_frames"].to_numpy()[rows]
 
@@ -129,7 +130,21 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
     return Statistics(n_clips, summary, histogram, kind.grid.edges(), centre, scale)
 
 
-def _shard_histogram(
+def counted(plan: Plan, planned: Shard, shard: ShardTables, *, histograms: Path) -> None:
+    """Count the values of a shard of a plan ahead of `fit`, and keep the histogram."""
+    clips = shard.clips
+    weights = _weights(plan, planned, clips)
+    if weights.any():
+        _histogram(shard, clips, weights, plan.recipe.representation.grid, histograms)
+
+
+def _weights(plan: Plan, planned: Shard, clips: pa.Table) -> NDArray[np.int64]:
+    """How often each content of a shard is in the fit split."""
+    times = Counter(plan.manifest.contents_of(planned.rows[plan.is_fitted[planned.rows]]))
+    return np.array([times[content] for content in clips["content"].to_pylist()], np.int64)
+
+
+def _histogram(
     shard: ShardTables, clips: pa.Table, weights: NDArray[np.int64], grid: Grid, folder: Path
 ) -> NDArray[np.int64]:
     """The histogram of a shard's clips, each counted as often as its weight says."""
@@ -137,7 +152,7 @@ def _shard_histogram(
     if storage.exists(kept):
         loaded: NDArray[np.int64] = np.load(storage.fetch(kept), allow_pickle=False)
         return loaded
-    features = open_zarr(storage.fetch(shard.folder) / "features")
+    features = Rows(storage.fetch(shard.folder) / "features")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
     for start, count, weight in zip(starts, n_frames, weights, strict=True):
@@ -147,7 +162,7 @@ def _shard_histogram(
         here = weight_of_row[start : start + _ROWS]
         if not here.any():
             continue
-        block = features[start : start + len(here)]
+        block = features.read(start, start + len(here))
         for weight in np.unique(here[here > 0]):
             histogram += weight * moments.histogram(block[here == weight], grid=grid)
     storage.drop(shard.folder / "features" / "c")

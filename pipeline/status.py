@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline import artifacts, running
+from pipeline.build import Build, build_of
 from pipeline.console import on_screen, print_error, stderr
 from pipeline.keys import STAGES
-from pipeline.tasks import Build, build_of
 
 _REDRAW = 1.0  # seconds
 _LINE = 60.0  # seconds between lines where there is no screen

@@ -19,7 +19,6 @@ import contextlib
 import platform
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +29,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
 
 from pipeline.artifacts import (
     Quarantined,
@@ -42,16 +40,13 @@ from pipeline.artifacts import (
 )
 from pipeline.keys import digest, op_versions
 from pipeline.manifest import taken
-from pipeline.recipe import Recipe, Store
+from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard
 from pipeline.stages import Represented
 from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined, read_shard
+from pipeline.writer import Geometry, create_features, place, write_features
 
 SCHEMA = 1
-_BLOSC: dict[str, tuple[Any, Any]] = {
-    "compact": ("lz4", "bitshuffle"),
-    "archive": ("zstd", "shuffle"),
-}
 _TEXT = ("id", "sha256", "label", "split", "group", "content", "values_sha256")
 _CLIPS: dict[str, pa.DataType] = {
     **dict.fromkeys(_TEXT, pa.string()),
@@ -59,45 +54,9 @@ _CLIPS: dict[str, pa.DataType] = {
     **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
     **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
 }
-_MOMENTS = ("clip", "bin")
 _GROUP_ROWS = 65536  # of clips.parquet that are written at once, or more
 _CHUNK_BYTES = 8 << 20  # of arrays with a row a clip and a column a bin
 _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How many rows an inner chunk and a Zarr shard file hold, both powers of two.
-
-    >>> Geometry.of(Store(), n_bins=128, itemsize=4)
-    Geometry(chunk_rows=64, shard_rows=65536)
-    """
-
-    chunk_rows: int
-    shard_rows: int
-
-    @classmethod
-    def of(cls, store: Store, *, n_bins: int, itemsize: int) -> "Geometry":
-        """The geometry that comes nearest to the recipe's sizes from below."""
-        chunk = max(1, store.chunk_kib * 1024 // (n_bins * itemsize))
-        shard = max(chunk, store.shard_mib * 1024 * 1024 // (n_bins * itemsize))
-        return cls(1 << (chunk.bit_length() - 1), 1 << (shard.bit_length() - 1))
-
-
-def place(n_frames: Sequence[int], *, shard_rows: int) -> tuple[list[int], int]:
-    """The first row of each clip, and how many Zarr shard files they fill.
-
-    >>> place([3, 2, 10], shard_rows=4)
-    ([0, 4, 8], 5)
-    """
-    starts, row = [], 0
-    for frames in n_frames:
-        used = row % shard_rows
-        if used and used + frames > shard_rows:
-            row += shard_rows - used
-        starts.append(row)
-        row += frames
-    return starts, -(-row // shard_rows)
 
 
 def write_shard(
@@ -112,11 +71,9 @@ def write_shard(
 
     `canary` are the guard's warnings about the process that computed them.
     """
-    kind = recipe.representation
-    dtype, n_bins = kind.stored_dtype(), kind.columns()
-    geometry = Geometry.of(recipe.store, n_bins=n_bins, itemsize=dtype.itemsize)
+    n_bins = recipe.representation.columns()
     n_frames = [len(x) for x in represented.features]
-    starts, n_files = place(n_frames, shard_rows=geometry.shard_rows)
+    starts, n_files = place(n_frames, shard_rows=Geometry.of_recipe(recipe).shard_rows)
     clips: dict[str, list[Any]] = {
         "content": represented.contents,
         "start": starts,
@@ -128,8 +85,7 @@ def write_shard(
         "resampled_crc32": [resampled for _, resampled in represented.checksums],
     }
     with replacing(folder) as temporary:
-        features = _create_features(temporary, recipe, n_files)
-        _write_features(features, represented.features, starts, geometry.shard_rows)
+        write_features(temporary / "features", recipe, represented.features, starts, n_files)
         schema = pa.schema([(name, _CLIPS[name]) for name in clips])
         pq.write_table(
             pa.table(clips, schema), temporary / "clips.parquet", write_page_checksum=True
@@ -138,7 +94,8 @@ def write_shard(
         for name in ("start", "n_frames"):
             write_array(temporary / name, np.asarray(clips[name], np.int64), ("clip",))
         moments = np.asarray(represented.moments).reshape(-1, 4, n_bins)
-        _write_moments(temporary, [moments], len(moments), n_bins)
+        by_name = dict(zip(MOMENTS, moments.transpose(1, 0, 2), strict=True))
+        _write_moments(temporary, lambda name: [by_name[name]], len(moments), n_bins)
         attributes = {
             "kind": "shard",
             "key": shard.keys["representation"],
@@ -165,9 +122,7 @@ def publish(
     """
     recipe = plan.recipe
     kind = recipe.representation
-    geometry = Geometry.of(
-        recipe.store, n_bins=kind.columns(), itemsize=kind.stored_dtype().itemsize
-    )
+    geometry = Geometry.of_recipe(recipe)
     shards = [read_shard(shard_folder(shard)) for shard in plan.shards]
     lost = [(clip_id, *entry) for clip_id, entry in quarantined(plan, shards)]
     total_seconds: dict[str, float] = {}
@@ -178,7 +133,7 @@ def publish(
     with replacing(folder) as temporary:
         temporary.mkdir()
         rows, n_files, n_frames = _write_clips(temporary, plan, shards, geometry.shard_rows)
-        _create_features(temporary, recipe, sum(n_files))
+        create_features(temporary / "features", recipe, sum(n_files))
         checksums = {}
         first_file = 0
         for shard, count in zip(shards, n_files, strict=True):
@@ -189,8 +144,12 @@ def publish(
                 checksums[target] = known[source]
             first_file += count
         _write_quarantine(temporary, lost)
-        parts = (shard.moments[of_shard] for shard, of_shard in zip(shards, rows, strict=True))
-        _write_moments(temporary, parts, sum(map(len, rows)), kind.columns())
+
+        def moment(name: str) -> Iterator[NDArray[np.float64]]:
+            for shard, of_shard in zip(shards, rows, strict=True):
+                yield shard.moment(name)[of_shard]
+
+        _write_moments(temporary, moment, sum(map(len, rows)), kind.columns())
         _write_statistics(temporary / "stats", statistics)
         attributes = {
             "kind": "feature set",
@@ -277,45 +236,6 @@ def _digested(clips: Path) -> Iterator[tuple[str, str, int]]:
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _create_features(folder: Path, recipe: Recipe, n_files: int) -> Any:
-    """The `features` array, empty. Only unused rows are NaN, so no real chunk is left out."""
-    dtype, n_bins = recipe.representation.stored_dtype(), recipe.representation.columns()
-    geometry = Geometry.of(recipe.store, n_bins=n_bins, itemsize=dtype.itemsize)
-    codec = recipe.store.codec
-    compressors = None
-    if codec != "none":
-        cname, shuffle = _BLOSC[codec]
-        compressors = BloscCodec(cname=cname, shuffle=shuffle, clevel=5, typesize=dtype.itemsize)
-    return zarr.create_array(
-        folder / "features",
-        shape=(n_files * geometry.shard_rows, n_bins),
-        chunks=(geometry.chunk_rows, n_bins),
-        shards=(geometry.shard_rows, n_bins),
-        dtype=dtype,
-        fill_value=complex(np.nan, np.nan) if dtype.kind == "c" else np.nan,
-        compressors=compressors,
-        dimension_names=("row", "bin"),
-    )
-
-
-def _write_features(
-    array: Any, features: list[NDArray[Any]], starts: list[int], shard_rows: int
-) -> None:
-    """Write each Zarr shard file at once, from the clips that lie in it."""
-    first = 0
-    for base in range(0, array.shape[0], shard_rows):
-        parts = []
-        row = base
-        for i in range(first, len(features)):
-            begin, end = starts[i], starts[i] + len(features[i])
-            if begin >= base + shard_rows:
-                break
-            parts.append(features[i][max(0, base - begin) : base + shard_rows - begin])
-            row = min(end, base + shard_rows)
-            first = i + (end <= base + shard_rows)
-        array[base:row] = np.concatenate(parts)
-
-
 def _write_quarantine(folder: Path, entries: Sequence[tuple[str, ...]]) -> None:
     """Write quarantine.parquet; a shard knows no ids."""
     names = _QUARANTINE.names
@@ -324,21 +244,22 @@ def _write_quarantine(folder: Path, entries: Sequence[tuple[str, ...]]) -> None:
 
 
 def _write_moments(
-    folder: Path, parts: Iterable[NDArray[np.float64]], n_clips: int, n_bins: int
+    folder: Path, parts: Callable[[str], Iterable[NDArray[np.float64]]], n_clips: int, n_bins: int
 ) -> None:
-    """Write the moments (clips, 4, bins) of all parts, chunk by chunk."""
+    """Write each of the moments, (clips, bins) in all of its parts, chunk by chunk."""
     zarr.create_group(folder / "moments")
-    shape = (n_clips, n_bins)
-    arrays = [_create_array(folder / "moments" / n, shape, np.float64, _MOMENTS) for n in MOMENTS]
-    waiting, first = np.empty((0, 4, n_bins)), 0
-    for part in parts:
-        waiting = np.concatenate([waiting, part])
-        whole = len(waiting) // arrays[0].chunks[0] * arrays[0].chunks[0]
-        last = first + len(waiting) == n_clips
-        ready, waiting = np.split(waiting, [len(waiting) if last else whole])
-        for i, array in enumerate(arrays):
-            array[first : first + len(ready)] = ready[:, i]
-        first += len(ready)
+    for name in MOMENTS:
+        path = folder / "moments" / name
+        array = _create_array(path, (n_clips, n_bins), np.float64, ("clip", "bin"))
+        chunk, first, used = np.empty(array.chunks), 0, 0
+        for part in parts(name):
+            while len(part):
+                count = min(len(part), len(chunk) - used)
+                chunk[used : used + count] = part[:count]
+                part, used = part[count:], used + count
+                if used == len(chunk) or first + used == n_clips:
+                    array[first : first + used] = chunk[:used]
+                    first, used = first + used, 0
 
 
 def _write_statistics(folder: Path, statistics: Statistics) -> None:

@@ -4,7 +4,7 @@ The stages of a build run this code and no other, so that what a model is served
 it was trained on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -105,11 +105,11 @@ class Transform:
         )
 
     def resample_blocks(
-        self, y: NDArray[np.float32], *, source_rate: int
+        self, blocks: Iterable[NDArray[np.float32]], *, source_rate: int
     ) -> Iterator[NDArray[np.float32]]:
-        """What `resample` returns, block by block."""
+        """What `resample` returns of a signal that comes in blocks, block by block."""
         return resample_blocks(
-            y,
+            blocks,
             source_rate=source_rate,
             sample_rate=self.sample_rate,
             method=self.recipe.resample.method,

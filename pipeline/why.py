@@ -26,7 +26,7 @@ from pipeline.recover import Record
 from pipeline.shards import Plan
 
 if TYPE_CHECKING:
-    from pipeline.tasks import Build
+    from pipeline.build import Build
 
 Pair = tuple[Any, Any]
 SHOWN = 20  # clips that are named in each group

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pipeline.tasks import Build
+    from pipeline.build import Build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Shared machines stall: how long an example takes says nothing about it.
@@ -80,9 +80,9 @@ SMALL = {
 def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A published feature set of several shards, to read: 12 clips, two equal, and a bad one."""
     from pipeline import engines
+    from pipeline.build import Build
     from pipeline.scan import scan
     from pipeline.shards import Plan
-    from pipeline.tasks import Build
 
     folder = tmp_path_factory.mktemp("built")
     for i in range(12):
@@ -106,9 +106,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A published feature set to report on: noise, and a clip each that is silent, clipped, unlike
     the others, longer, broken; ids and labels of some are HTML and terminal escapes."""
     from pipeline import engines
+    from pipeline.build import Build
     from pipeline.scan import scan
     from pipeline.shards import Plan
-    from pipeline.tasks import Build
 
     folder = tmp_path_factory.mktemp("mixed")
     audio = folder / "audio"

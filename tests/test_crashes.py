@@ -21,12 +21,12 @@ import pytest
 import soundfile as sf
 
 from pipeline import engines, stages
+from pipeline.build import Build
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.recover import recorded_keys
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build
 from pipeline.verify import verify
 from tests.conftest import REPOSITORY, SMALL
 

@@ -35,7 +35,8 @@ PAGES = {
 }
 README = PAGES["README.md"]
 RECIPES = PAGES["docs/recipes.md"]
-APART = "docs/adding.md"  # it changes the code
+ADDING = "docs/adding.md"  # it changes the code
+PICTURES = "docs/representations.md"  # test_representations_page draws and compares them
 DIFFERENT = ("basilar why", "basilar diff")  # exit with 1 to say so
 # What is running now; what shows a page until it is stopped; what serves a model, for `torture`.
 NOT_NOW = ("make test", "mlflow ui", "basilar parity")
@@ -174,13 +175,13 @@ def test_the_roots_that_the_commands_build_agree(reader):
 
 
 def test_the_pages_are_true(reader):
-    for page in sorted(PAGES.keys() - {"README.md", APART}):
+    for page in sorted(PAGES.keys() - {"README.md", ADDING, PICTURES}):
         reader.follow(page)
 
 
 def test_the_patches_of_a_new_representation(tmp_path):
     reader = Reader(copy_of_the_repository(tmp_path), in_process=False)
-    for language, code, shown in steps(PAGES[APART]):
+    for language, code, shown in steps(PAGES[ADDING]):
         if language == "diff":
             subprocess.run(["git", "apply"], cwd=tmp_path, input=code, text=True, check=True)
         elif language == "toml":
@@ -239,7 +240,6 @@ def test_what_takes_long_or_needs_servers(reader):
             if language == "console" and code.startswith("basilar parity"):
                 reader.run(code, shown)
             if language == "sh":
-                print(page, code)
                 script = subprocess.Popen(
                     ["bash", "-euc", code],
                     cwd=reader.folder,
@@ -248,8 +248,9 @@ def test_what_takes_long_or_needs_servers(reader):
                 )
                 try:
                     assert script.wait(300) == 0, f"{page}:\n{code}"
-                finally:  # with the servers it has started
-                    os.killpg(script.pid, signal.SIGTERM)
+                finally:  # with the servers it has started, if any
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(script.pid, signal.SIGTERM)
 
 
 def test_every_language_of_blocks_is_known():

@@ -21,6 +21,7 @@ import tomli_w
 
 from pipeline import FeatureSet, artifacts
 from pipeline.scan import FileCache
+from pipeline.waveforms import read_waveforms
 from tests.conftest import SMALL
 from tests.damage import store_of
 
@@ -119,7 +120,7 @@ def whole_only(root):
                 assert artifacts.checksum(path.parent / name) == expected
     for stage in ("decode", "resample"):
         for folder in (root / "artifacts" / stage).glob("[!.]*"):
-            artifacts.read_waveforms(folder)
+            read_waveforms(folder)
     return not list(root.rglob(".*.tmp*"))
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from pipeline import artifacts, stages, statistics, store
-from pipeline.artifacts import Waveforms
 from pipeline.tasks import FitNormalization
 from pipeline.transform import Transform
+from pipeline.waveforms import Waveforms, write_waveforms
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
 Names = dict[int, dict[str, int]]  # by the inode of a folder, the inode of each name in it
@@ -135,35 +135,16 @@ def test_a_replaced_file_is_the_old_or_the_new(top, monkeypatch):
     hold(recorder, top / "one.json", before)
 
 
-def waveforms():
-    y = np.arange(1000, dtype=np.float32)
-    return Waveforms(["c"], [y], [8000], [(8000, 1000)], [(1,)], [], {"decode": 0.5})
+def test_waveforms_are_whole_or_not_there(top, monkeypatch):
+    def made(spool):
+        place = spool.put([np.arange(1000, dtype=np.float32)])
+        out = Waveforms(["c"], [], [8000], [(8000, 1000)], [(place.crc32,)])
+        out.lie_at([place], spool)
+        return out
 
-
-def test_durable_waveforms_are_whole_or_not_there(top, monkeypatch):
     recorder = Recorder(top, monkeypatch)
-    artifacts.write_waveforms(top / "root" / "resample" / "key", waveforms(), durable=True)
+    write_waveforms(top / "root" / "resample" / "key", made)
     hold(recorder, top / "root" / "resample" / "key", None)
-
-
-def test_temporary_waveforms_are_right_or_known_to_be_damaged(top, tmp_path, monkeypatch):
-    folder = top / "key"
-    recorder = Recorder(top, monkeypatch)
-    artifacts.write_waveforms(folder, waveforms(), durable=False)
-    artifacts.remove(folder, durable=False)
-    monkeypatch.undo()
-    damaged = 0
-    for number, (step, disk) in enumerate(recorder.disks(folder)):
-        if disk is None:
-            continue
-        copy = tmp_path / str(number)
-        copy.mkdir()
-        for name, content in disk.items():
-            (copy / name.strip("/")).write_bytes(content or b"")
-        with pytest.raises(artifacts.DamagedArtifactError):
-            print(artifacts.read_waveforms(copy), step)
-        damaged += 1
-    assert damaged
 
 
 def test_a_shard_is_whole_or_not_there(built, top, monkeypatch):

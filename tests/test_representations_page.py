@@ -19,11 +19,6 @@ SHOWN = re.findall(
     PAGE,
     re.MULTILINE,
 )
-# Each takes a third of a second: of every way to draw, one is tried at once.
-AT_ONCE = [
-    f"pictures/{n}.png" for n in ("log_mel", "mel_scale", "mean_spectrum", "spectral", "zoom")
-]
-TORTURE = pytest.mark.torture
 
 
 def test_every_kind_has_its_section_and_picture():
@@ -42,13 +37,7 @@ def test_every_command_stands_above_the_picture_that_it_draws():
     assert all((DOCS / name).stat().st_size < 60_000 for name in there)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        pytest.param(*shown[:2], id=shown[1], marks=[] if shown[1] in AT_ONCE else TORTURE)
-        for shown in SHOWN
-    ],
-)
+@pytest.mark.parametrize(("arguments", "name"), [shown[:2] for shown in SHOWN])
 def test_a_picture_is_what_its_command_draws(arguments, name, basilar, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     code, _, err = basilar("plot", *shlex.split(arguments), "-o", tmp_path / "now.png")

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import luigi
 
+from pipeline.build import KEEP, MAX_BAD, Build, embedded_tracking_uri
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import DEFAULT_SHARD_SECONDS, Plan
-from pipeline.tasks import KEEP, MAX_BAD, Build, LogRun, embedded_tracking_uri
+from pipeline.tasks import LogRun
 
 # Luigi's command exits with 0 whatever happens unless it is told otherwise.
 _config = luigi.configuration.get_config()

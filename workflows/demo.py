@@ -14,11 +14,11 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from pipeline import FeatureSet, artifacts, engines
+from pipeline.build import embedded_tracking_uri
 from pipeline.keys import recipe_hashes
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.tasks import embedded_tracking_uri
 from workflows.build_feature_set import BuildFeatureSet
 
 Sound = NDArray[Any]

@@ -3,10 +3,12 @@
     python -m luigi --module workflows.nightly Nightly --audio audio \
         --recipes params/log_mel.toml,params/mfcc.toml --root features --local-scheduler
 
-A scan opens new files only. What recipes share is computed once: clips are decoded once for each
-`[decode]` they have, resampled once for each `[resample]`. `ROOT/latest/NAME.json`, by the name of
-the recipe's file, is replaced when the new set is complete, and `FeatureSet.open` opens it. A
-recipe that fails keeps its old pointer and stops no other; Luigi then exits with 1.
+A scan opens new files only. What recipes share and keep is computed once: clips are decoded and
+resampled once for each `[resample]` that recipes have; with `--BuildFeatureSet-keep
+decode,resample,representation` what is decoded is kept, and decoded once for all of them.
+`ROOT/latest/NAME.json`, by the name of the recipe's file, is replaced when the new set is complete,
+and `FeatureSet.open` opens it. A recipe that fails keeps its old pointer and stops no other; Luigi
+then exits with 1.
 """
 
 import datetime

@@ -32,8 +32,8 @@ from scipy.fft import dct
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from pipeline import FeatureSet, Loader, artifacts
+from pipeline.build import Build
 from pipeline.keys import hash_of
-from pipeline.tasks import Build
 from workflows.build_feature_set import BuildFeatureSet
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import audio, stages
-from pipeline.artifacts import Waveforms
 from pipeline.keys import recipe_hashes
 from pipeline.kinds import KINDS
 from pipeline.recipe import Recipe, RecipeError
 from pipeline.transform import Transform
+from pipeline.waveforms import Waveforms
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths, tables

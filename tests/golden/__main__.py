@@ -10,10 +10,10 @@ import numpy as np
 import soundfile as sf
 
 from pipeline import engines, store
+from pipeline.build import Build
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build
 
 RECIPE = {
     "name": "golden",

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import artifacts
-from pipeline.artifacts import DamagedArtifactError, Quarantined, Waveforms, replacing
+from pipeline.artifacts import DamagedArtifactError, replacing
 from tests.damage import flip
 
 
@@ -81,57 +81,6 @@ def test_removing_what_is_not_there_is_no_error(tmp_path):
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     artifacts.remove(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def waveforms(noise):
-    return Waveforms(
-        contents=["a" * 64, "b" * 64],
-        signals=[noise(1000), noise(1, 1)],
-        sample_rates=[8000, 44100],
-        sources=[(8000, 1000), (44100, 1)],
-        checksums=[(1, 2), (2**32 - 1, 0)],
-        quarantined=[Quarantined("c" * 64, "decode", "corrupt", "a message")],
-        seconds={"decode": 0.25},
-    )
-
-
-def test_waveforms_come_back_as_they_were(tmp_path, waveforms):
-    artifacts.write_waveforms(tmp_path / "w", waveforms, durable=True)
-    again = artifacts.read_waveforms(tmp_path / "w")
-    assert [y.tobytes() for y in again.signals] == [y.tobytes() for y in waveforms.signals]
-    for name in ("contents", "sample_rates", "sources", "checksums", "quarantined", "seconds"):
-        assert getattr(again, name) == getattr(waveforms, name)
-
-
-def test_no_waveforms_at_all(tmp_path):
-    artifacts.write_waveforms(tmp_path / "w", Waveforms(), durable=False)
-    assert artifacts.read_waveforms(tmp_path / "w").signals == []
-
-
-@pytest.mark.parametrize("name", ["samples.f32", "index.json"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "odd", "empty", "grow", "missing"])
-def test_damaged_waveforms_are_refused_by_name(tmp_path, waveforms, name, damage):
-    artifacts.write_waveforms(tmp_path / "w", waveforms, durable=False)
-    file = tmp_path / "w" / name
-    data = file.read_bytes()
-    file.unlink()
-    if damage != "missing":
-        flipped = data[:30] + bytes([data[30] ^ 64]) + data[31:]
-        cases = {"flip": flipped, "cut": data[:-4], "odd": data[:-3], "empty": b""}
-        file.write_bytes({**cases, "grow": data + b"    "}[damage])
-    if (name, damage) == ("index.json", "grow"):
-        return  # spaces after JSON are nothing
-    with pytest.raises(DamagedArtifactError, match=r"w: damaged \(.*\); delete it and build again"):
-        artifacts.read_waveforms(tmp_path / "w")
-
-
-def test_signals_may_be_strided(tmp_path):
-    y = np.arange(10, dtype=np.float32)[::2]
-    artifacts.write_waveforms(
-        tmp_path / "w", Waveforms(["a"], [y], [8000], [(8000, 5)], [(0,)]), durable=False
-    )
-    assert artifacts.read_waveforms(tmp_path / "w").signals[0].tolist() == [0, 2, 4, 6, 8]
 
 
 def test_checksums_of_files(tmp_path):

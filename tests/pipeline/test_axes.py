@@ -3,6 +3,7 @@ import pytest
 
 from dsp.mel import hz_to_mel
 from pipeline.axes import columns, note_name, seconds, ticks
+from pipeline.kinds import Framed
 from pipeline.recipe import Recipe
 from tests.conftest import REPOSITORY
 
@@ -80,6 +81,20 @@ def test_pitch_classes_and_coefficients_are_named():
     assert columns(recipe_of("mfcc", n_deltas=2)).names == {
         **{0: "c0", 10: "c10", 20: "Δc0", 30: "Δc10", 40: "ΔΔc0", 50: "ΔΔc10"}
     }
+
+
+class Bands(Framed):
+    """A kind that nobody has told what its columns are."""
+
+    def columns(self):
+        return 32
+
+
+def test_columns_of_a_new_kind_are_counted():
+    bands = Bands(kind="bands")
+    found = columns(recipe_of("power").model_copy(update={"representation": bands}))
+    assert found.scale is None
+    np.testing.assert_array_equal(found.centres, np.arange(32))
 
 
 @pytest.mark.parametrize("scale", ["log", "mel"])

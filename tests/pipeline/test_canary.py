@@ -8,11 +8,12 @@ import pytest
 from dsp import compress, framing, mel, representations
 from dsp import resample as resampling
 from pipeline import FeatureSet, audio, canary, cli, engines
+from pipeline.build import Build, build_of
 from pipeline.canary import Canary, CanaryError
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build, Decode, Represent, Resample, build_of
+from pipeline.tasks import Decode, Represent, Resample
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 
 

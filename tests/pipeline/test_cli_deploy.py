@@ -4,9 +4,9 @@ import shutil
 import pytest
 
 from pipeline import Bundle, FeatureSet, cli, engines
+from pipeline.build import Build
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from dsp import resample
 from pipeline import engines, tracking
+from pipeline.build import Build
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan
-from pipeline.tasks import Build
 from pipeline.transform import Transform
 from tests.conftest import SMALL
 from tests.damage import flip, store_of

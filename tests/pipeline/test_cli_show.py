@@ -37,7 +37,7 @@ def test_a_stored_clip_is_drawn_without_its_audio(basilar, built, root, tmp_path
 
 def test_a_recipe_alone_is_enough_for_some(basilar, built, tmp_path):
     output = tmp_path / "filters.svg"
-    assert basilar("plot", "--recipe", LOG_MEL, "--picture", "filters", "-o", output)[0] == 0
+    assert basilar("plot", "--recipe", "log_mel", "--picture", "filters", "-o", output)[0] == 0
     own = ("--root", built.root, "--picture", "filters", "-o", output)
     assert basilar("plot", built.plan.key[:8], *own)[0] == 0
 

@@ -3,10 +3,10 @@ import sys
 import pytest
 
 from pipeline import artifacts, cluster, engines
+from pipeline.build import Build, build_of
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build, build_of
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, dask
 

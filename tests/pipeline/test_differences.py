@@ -3,11 +3,11 @@ import pytest
 import soundfile as sf
 
 from pipeline import FeatureSet, differences
+from pipeline.build import Build
 from pipeline.differences import IncomparableError, compare, first_stage
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build
 from tests.conftest import SMALL
 
 

@@ -19,11 +19,12 @@ import soundfile as sf
 
 from pipeline import FeatureSet, audio, engines, garbage
 from pipeline.artifacts import read_table
+from pipeline.build import Build
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe, RecipeError
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build, LogRun
+from pipeline.tasks import LogRun
 from tests.conftest import REPOSITORY
 
 LOG_MEL = REPOSITORY / "params" / "log_mel.toml"
@@ -311,9 +312,7 @@ def at_rate(sample_rate):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.4, 0.8])
-def test_two_builds_in_one_root_share_decoded_audio_and_both_succeed(
-    tmp_path, audio_folder, tracker, delay
-):
+def test_two_builds_in_one_root_both_succeed(tmp_path, audio_folder, tracker, delay):
     recipes = [at_rate(16000), at_rate(11025)]
     for code, out, err in processes(commands(tmp_path, audio_folder, tracker, recipes), delay):
         assert code == 0, err
@@ -330,7 +329,7 @@ def test_the_same_build_twice_at_once_publishes_once(tmp_path, audio_folder, tra
 
 
 def test_two_rates_in_one_workflow(tmp_path, audio_folder, tracker):
-    """Both need the same decoded shards, which the first to resample removes."""
+    """Both need the same decoded shards."""
     manifest, _ = scan(audio_folder)
     builds = [
         Build(tmp_path / "root", Plan(at_rate(rate), manifest, 1.0), tracker)

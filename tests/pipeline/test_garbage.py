@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from pipeline import artifacts, engines, garbage, locks
 from pipeline.artifacts import DamagedArtifactError
+from pipeline.build import Build
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan
-from pipeline.tasks import Build
 from pipeline.verify import verify
 from tests.conftest import SMALL
 

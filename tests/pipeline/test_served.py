@@ -19,12 +19,12 @@ import soundfile as sf
 from mlflow.exceptions import MlflowException
 
 from pipeline import Bundle, Transform, engines
+from pipeline.build import Build, embedded_tracking_uri
 from pipeline.bundling import write_bundle
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.served import ServedBundle
 from pipeline.shards import Plan
-from pipeline.tasks import Build, embedded_tracking_uri
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_bundling import STANDARD, make_set
 from tests.pipeline.test_store import LOG_MEL, SMALL

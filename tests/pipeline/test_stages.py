@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsp import resample, room, streaming
-from pipeline import artifacts, audio, scratch, stages
-from pipeline.artifacts import Quarantined, Waveforms
+from pipeline import audio, scratch, stages
+from pipeline.artifacts import Quarantined
 from pipeline.keys import values_hash
 from pipeline.manifest import ManifestError
 from pipeline.recipe import Recipe
@@ -28,6 +28,7 @@ from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.stages import ChangedAudioError, Source
 from pipeline.transform import Transform
+from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 from tests.conftest import REPOSITORY
 
 RECIPE = Recipe.from_dict(
@@ -181,19 +182,21 @@ def sliced():
         patched.setattr(room, "_VALUES", 777)
         patched.setattr(room, "_SAMPLES", 5000)
         patched.setattr(scratch, "IN_MEMORY", 0)
-        patched.setattr(artifacts, "_CHECKED_AT_ONCE", 999)
+        patched.setattr(audio, "_BLOCK", 999)
         yield
 
 
 def everything(sources, transform, root, folder):
     """What the three stages make of clips, with artifacts between them."""
-    made = stages.decode(sources, transform, root=root, folder=folder)
+    made = None
     for stage in ("decode", "resample"):
-        if stage == "resample":
-            made = stages.resample(made, transform, folder=folder)
         shutil.rmtree(folder / stage, ignore_errors=True)
-        artifacts.write_waveforms(folder / stage, made, durable=False)
-        made = artifacts.read_waveforms(folder / stage)
+        if made is None:
+            make = partial(stages.decode, sources, transform, root=root)
+        else:
+            make = partial(stages.resample, made, transform)
+        write_waveforms(folder / stage, lambda spool, make=make: make(spool=spool))
+        made = read_waveforms(folder / stage)
     return stages.represent(made, transform, folder=folder)
 
 
@@ -211,7 +214,9 @@ def test_slices_of_long_clips_have_the_bits_of_the_whole(file, tmp_path, noise):
     whole = everything(clips, transform, tmp_path, tmp_path / "scratch")
     with sliced():
         parts = everything(clips, transform, tmp_path, tmp_path / "scratch")
-    assert bits_of(parts) == bits_of(whole)
+        at_once = stages.decode(clips, transform, root=tmp_path, resampled=True)
+        at_once = stages.represent(at_once, transform, folder=tmp_path)
+    assert bits_of(parts) == bits_of(at_once) == bits_of(whole)
     assert all(isinstance(base(x), mmap.mmap) for x in parts.features)
     assert not any(isinstance(base(x), mmap.mmap) for x in whole.features)
 

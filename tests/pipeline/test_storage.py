@@ -20,6 +20,7 @@ import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from pipeline import artifacts, engines, storage
+from pipeline.build import Build, embedded_tracking_uri
 from pipeline.dataset import FeatureSet
 from pipeline.loader import Loader
 from pipeline.manifest import read_manifest, write_manifest
@@ -27,7 +28,6 @@ from pipeline.recipe import Recipe
 from pipeline.retry import retrying
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.tasks import Build, embedded_tracking_uri
 from tests.conftest import REPOSITORY, SMALL
 
 

@@ -7,17 +7,14 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline import FeatureSet, stages, statistics, store
-from pipeline.artifacts import Waveforms
 from pipeline.keys import digest, values_hash
-from pipeline.recipe import Recipe, Store
+from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.store import Geometry, place
 from pipeline.transform import Transform
+from pipeline.waveforms import Waveforms
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 
@@ -53,41 +50,6 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
     path = folder / f"{plan.key}.zarr"
     store.publish(path, plan, fitted, shard_folder=folder_of, catalogue=folder / "catalogue")
     return plan, path
-
-
-@given(
-    n_frames=st.lists(st.integers(1, 70), min_size=1, max_size=30),
-    shard_rows=st.sampled_from([1, 8, 16, 32]),
-)
-def test_clips_do_not_overlap_and_cross_files_only_if_they_must(n_frames, shard_rows):
-    starts, n_files = place(n_frames, shard_rows=shard_rows)
-    ends = [start + frames for start, frames in zip(starts, n_frames, strict=True)]
-    assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
-    assert -(-ends[-1] // shard_rows) == n_files
-    for start, end, frames in zip(starts, ends, n_frames, strict=True):
-        crosses = start // shard_rows != (end - 1) // shard_rows
-        if crosses:
-            assert frames > shard_rows
-            assert start % shard_rows == 0
-
-
-@pytest.mark.parametrize(
-    ("chunk_kib", "shard_mib", "n_bins", "itemsize", "expected"),
-    [
-        (128, 32, 128, 4, (256, 65536)),
-        (128, 32, 257, 8, (32, 8192)),
-        (128, 32, 1, 4, (32768, 8388608)),
-        (1, 1, 4096, 4, (1, 64)),
-        (65536, 1, 128, 4, (131072, 131072)),
-    ],
-)
-def test_geometry_is_powers_of_two_below_the_sizes_asked_for(
-    chunk_kib, shard_mib, n_bins, itemsize, expected
-):
-    geometry = Geometry.of(
-        Store(chunk_kib=chunk_kib, shard_mib=shard_mib), n_bins=n_bins, itemsize=itemsize
-    )
-    assert (geometry.chunk_rows, geometry.shard_rows) == expected
 
 
 def write_arrays(folder, arrays, recipe):

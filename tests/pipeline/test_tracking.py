@@ -8,9 +8,9 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
 from pipeline import Bundle, FeatureSet, tracking
+from pipeline.build import embedded_tracking_uri
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.recover import NoRecordError
-from pipeline.tasks import embedded_tracking_uri
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
 
 SERVED = Path(tracking.__file__).with_name("served.py")

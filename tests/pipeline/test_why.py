@@ -6,11 +6,11 @@ import pytest
 
 from dsp import resample
 from pipeline import recover
+from pipeline.build import Build
 from pipeline.differences import IncomparableError
 from pipeline.manifest import SCHEMA, Manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan
-from pipeline.tasks import Build
 from pipeline.why import ClipChange, Side, explain, nearest, why
 from tests.conftest import SMALL
 

@@ -11,6 +11,7 @@ from pipeline.artifacts import read_json
 from pipeline.recipe import Recipe
 from pipeline.tasks import new_attempt
 from tests.conftest import REPOSITORY, SMALL
+from workflows.build_feature_set import BuildFeatureSet
 from workflows.nightly import Nightly
 
 
@@ -69,12 +70,22 @@ def latest(tmp_path):
     return {file.stem: read_json(file) for file in (tmp_path / "root" / "latest").glob("*.json")}
 
 
-def test_what_recipes_share_is_computed_once(night, computed, params, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        ("resample,representation", {"decode": {2}, "represent": {3}}),
+        ("decode,resample,representation", {"decode": {1}, "resample": {2}, "represent": {3}}),
+    ],
+)
+def test_what_recipes_share_and_keep_is_computed_once(
+    night, computed, params, tmp_path, monkeypatch, keep, expected
+):
     monkeypatch.setattr("workflows.build_feature_set.DEFAULT_SHARD_SECONDS", 1.0)
+    monkeypatch.setattr(BuildFeatureSet.keep, "_default", keep)
     assert night(*sorted(params.iterdir()))
     times = {stage: {n for (s, _), n in computed.items() if s == stage} for stage, _ in computed}
-    assert times == {"decode": {1}, "resample": {2}, "represent": {3}}
-    assert not list((tmp_path / "root" / "artifacts" / "decode").iterdir())
+    assert times == expected
+    assert (tmp_path / "root" / "artifacts" / "decode").exists() == ("resample" in expected)
     assert not list((tmp_path / "root" / "running").iterdir())
     pointers = latest(tmp_path)
     for name, pointer in pointers.items():

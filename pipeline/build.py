@@ -1,0 +1,230 @@
+"""A build: a plan, the root it is carried out in, and how. What Luigi's tasks are told as text."""
+
+import contextlib
+import json
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from pipeline import artifacts, audio, canary, locks, running, storage
+from pipeline.isolation import CLIP_TIMEOUT
+from pipeline.keys import STAGES, canonical, hash_of
+from pipeline.manifest import Manifest, read_manifest, write_manifest
+from pipeline.recipe import Recipe
+from pipeline.shards import Plan, Shard, Work, outstanding
+
+KEEP = ("resample", "representation")
+MAX_BAD = 0.01
+_MOST_BUILDS = 64  # that a process remembers
+
+
+@dataclass(frozen=True)
+class Build:
+    """One build: a plan, where it is carried out, and how. Its text form is a task's parameter."""
+
+    root: Path
+    plan: Plan
+    tracking_uri: str
+    keep: tuple[str, ...] = KEEP
+    max_bad: float = MAX_BAD
+    register_as: str = ""  # NAME or NAME@ALIAS of a model in MLflow's registry
+    clip_timeout: float = CLIP_TIMEOUT  # s, to decode one clip
+    dask: str = ""  # address, or scheduler file, of the cluster that computes the shards
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"([^/:.%\"'@]+(@[A-Za-z][\w-]*)?)?", self.register_as):
+            raise ValueError(
+                f"register: {self.register_as!r} is no name of a model; write NAME or NAME@ALIAS, "
+                "without / : . % or quotes in NAME"
+            )
+        if not set(self.keep) <= set(STAGES):
+            raise ValueError(
+                f"keep: {', '.join(self.keep)} are no stages; allowed are {', '.join(STAGES)}"
+            )
+        if not 0 < self.clip_timeout < float("inf"):
+            raise ValueError(
+                f"clip timeout: {self.clip_timeout:g} s is refused; it must be above 0 and finite"
+            )
+
+    def guard(self) -> list[str]:
+        """Check that this process computes what it should: the warnings. Raises CanaryError."""
+        catalogue = self.root / "catalogue"
+        return canary.guard(self.plan.recipe, decoders=self._decoders, catalogue=catalogue)
+
+    @cached_property
+    def _decoders(self) -> set[audio.Decoder]:
+        return set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
+
+    def register(self, *, scheduler: str = "") -> str:
+        """Enter recipe and manifest into the root's catalogue and return the build as text.
+
+        Every build begins here, and is at work in the root until the process ends, or
+        `locks.session` does; others see that it runs, and by which luigid they can help. What
+        killed builds left is removed if no other is at work. Raises CanaryError, before anything is
+        written.
+        """
+        canary.guard(self.plan.recipe, decoders=self._decoders)
+        with contextlib.suppress(locks.BusyError), locks.alone(self.root):
+            artifacts.sweep(self.root)
+        locks.enter(self.root)
+        self.guard()
+        recipe, manifest = self.plan.recipe, self.plan.manifest
+        file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
+        if not storage.exists(file):
+            artifacts.write_json(file, recipe.resolved())
+        file = _manifest_file(self.root, manifest.hash)
+        if not storage.exists(file) or not read_manifest(file).table.equals(manifest.table):
+            write_manifest(manifest, file)
+            _builds.clear()  # paths are not part of their text
+            _manifest_of.cache_clear()
+        text = canonical(
+            {
+                "root": storage.name(self.root),
+                "recipe": recipe.resolved(),
+                "manifest": manifest.hash,
+                "audio_root": storage.name(manifest.root),
+                "shard_seconds": self.plan.shard_seconds,
+                "keep": list(self.keep),
+                "max_bad": self.max_bad,
+                "tracking_uri": self.tracking_uri,
+                "register_as": self.register_as,
+                "clip_timeout": self.clip_timeout,
+                "dask": self.dask,
+            }
+        )
+        _remember(text, self)
+        if not storage.exists(self.store):
+            # Here, and not again in each of the processes that tasks are forked into.
+            import pandas  # noqa: F401  # PyArrow does so when it makes a table
+
+            from pipeline import store  # noqa: F401
+
+            pyarrow.default_memory_pool().release_unused()  # else each of them has it, too
+        running.begin(
+            self.root,
+            text,
+            key=self.plan.key,
+            name=recipe.name or recipe.representation.kind,
+            scheduler=scheduler,
+            pending={s: [shard.index for shard in p] for s, p in self.work().pending.items()},
+        )
+        return text
+
+    @cached_property
+    def store(self) -> Path:
+        """Where the feature set is published."""
+        return self.root / "features" / f"{self.plan.key}.zarr"
+
+    def artifact(self, stage: str, shard: Shard) -> Path:
+        """Where what a stage makes of a shard lies."""
+        suffix = f".{self.plan.layout}" if stage == "representation" else ""
+        return self.root / "artifacts" / stage / f"{shard.keys[stage]}{suffix}"
+
+    @property
+    def histograms(self) -> Path:
+        """Where the counts of shards lie."""
+        return self.root / "artifacts" / "histogram"
+
+    def shard_folder(self, shard: Shard) -> Path:
+        """Where the features of a shard lie."""
+        return self.artifact("representation", shard)
+
+    def work(self) -> Work:
+        """What of the plan is missing under the root."""
+        return outstanding(
+            self.plan,
+            published=storage.exists(self.store),
+            exists=lambda stage, shard: storage.exists(self.artifact(stage, shard)),
+        )
+
+
+_builds: dict[str, Build] = {}  # by their text
+
+
+def build_of(text: str) -> Build:
+    """The build that a task's parameter describes."""
+    if text not in _builds:
+        _remember(text, _read(text))
+    return _builds[text]
+
+
+def _remember(text: str, build: Build) -> None:
+    _builds[text] = build
+    for oldest in list(_builds)[:-_MOST_BUILDS]:
+        del _builds[oldest]
+
+
+def _read(text: str) -> Build:
+    fields: dict[str, Any] = json.loads(text)
+    root, audio_root = storage.place(fields["root"]), storage.place(fields["audio_root"])
+    manifest = _manifest_of(_manifest_file(root, fields["manifest"]))
+    if manifest.root != audio_root:
+        manifest = replace(manifest, root=audio_root)
+    recipe = Recipe.from_dict(fields["recipe"])
+    plan = Plan(recipe, manifest, fields["shard_seconds"])
+    return Build(
+        root,
+        plan,
+        fields["tracking_uri"],
+        tuple(fields["keep"]),
+        fields["max_bad"],
+        fields["register_as"],
+        fields["clip_timeout"],
+        fields["dask"],
+    )
+
+
+@lru_cache(maxsize=2)
+def _manifest_of(file: Path) -> Manifest:
+    """A manifest, once for all the recipes that are built over it."""
+    return read_manifest(file)
+
+
+def _manifest_file(root: Path, manifest_hash: str) -> Path:
+    return root / "catalogue" / "manifests" / f"{manifest_hash}.parquet"
+
+
+def embedded_tracking_uri(root: Path) -> str:
+    """The MLflow store under a root: what is used where no other is named.
+
+    Raises ValueError for a root whose name a database URI cannot hold, and for an object store.
+    """
+    if storage.is_remote(root):
+        raise ValueError(
+            f"{storage.name(root)}: MLflow cannot keep its database in an object store; name a "
+            "tracker (--tracking-uri), such as sqlite:////home/me/mlflow.db"
+        )
+    database = str(root.absolute() / "mlflow" / "mlflow.db")
+    if set(database) & set("?%"):
+        raise ValueError(
+            f"{root}: MLflow cannot keep its database in a folder with ? or % in its name; take "
+            "another root, or name a tracker (--tracking-uri)"
+        )
+    return f"sqlite:///{database}"
+
+
+def run_file(build: Build) -> Path:
+    """Where the id of a feature set's MLflow run is kept, one for each tracker."""
+    tracker = hash_of("tracker", uri=build.tracking_uri)[:8]
+    return build.root / "runs" / f"{build.plan.key}-{tracker}.json"
+
+
+def logged_run(build: Build) -> str | None:
+    """The id of the MLflow run of a build's feature set; None if it was not logged.
+
+    A run in the root's own tracker is gone with the tracker's database, and one whose model is to
+    be registered under another name is not done.
+    """
+    marker, database = run_file(build), build.root / "mlflow" / "mlflow.db"
+    embedded = not storage.is_remote(build.root) and (
+        build.tracking_uri == embedded_tracking_uri(build.root)
+    )
+    if not storage.exists(marker) or (embedded and not database.exists()):
+        return None
+    known = artifacts.read_json(marker)
+    run_id: str | None = known["run_id"]
+    return run_id if build.register_as in ("", known.get("registered_as")) else None

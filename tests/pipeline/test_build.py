@@ -1,0 +1,61 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from pipeline import build
+from pipeline.build import Build, build_of
+from pipeline.manifest import Manifest
+from pipeline.scan import scan
+from pipeline.shards import Plan
+from tests.pipeline.test_store import LOG_MEL, recipe_of
+
+
+def planned_in(folder, audio_folder):
+    plan = Plan(recipe_of(LOG_MEL), scan(audio_folder)[0], 2.0)
+    return Build(folder / "root", plan, "sqlite:///nowhere.db", (), 0.5)
+
+
+@pytest.fixture
+def planned(audio_folder, tmp_path):
+    return planned_in(tmp_path, audio_folder)
+
+
+def test_a_build_survives_as_text(planned):
+    text = planned.register()
+    assert build_of(text) is planned
+    build._builds.clear()
+    again = build_of(text)
+    assert again.plan.key == planned.plan.key
+    assert again.plan.shards == planned.plan.shards
+    for name in ("root", "tracking_uri", "keep", "max_bad", "clip_timeout", "store"):
+        assert getattr(again, name) == getattr(planned, name)
+    assert again.plan.manifest.root == planned.plan.manifest.root
+
+
+def test_the_catalogue_holds_recipe_and_manifest_where_the_audio_is_now(planned, tmp_path):
+    planned.register()
+    catalogue = planned.root / "catalogue"
+    recipe = catalogue / "recipes" / f"{planned.plan.hashes['normalization']}.json"
+    assert json.loads(recipe.read_text()) == planned.plan.recipe.resolved()
+    assert (catalogue / "manifests" / f"{planned.plan.manifest.hash}.parquet").exists()
+    moved = Manifest(tmp_path / "moved", planned.plan.manifest.table)
+    elsewhere = Build(planned.root, Plan(planned.plan.recipe, moved, 2.0), "sqlite:///x.db")
+    assert build_of(elsewhere.register()).plan.manifest.root == tmp_path / "moved"
+
+
+def test_only_stages_can_be_kept(planned):
+    with pytest.raises(ValueError, match="keep: resmple are no stages; allowed are decode, resam"):
+        Build(planned.root, planned.plan, "", ("resmple",))
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_clip_must_have_some_time(planned, seconds):
+    with pytest.raises(ValueError, match=r"clip timeout: .* must be above 0 and finite"):
+        replace(planned, clip_timeout=seconds)
+
+
+@pytest.mark.parametrize("name", ["a/b", "birds@", "@champion", "a@b@c", "models:/x", "it's"])
+def test_names_that_no_model_can_have(planned, name):
+    with pytest.raises(ValueError, match=r"register: .* write NAME or NAME@ALIAS"):
+        replace(planned, register_as=name)

@@ -1,0 +1,88 @@
+import os
+
+import pytest
+
+from pipeline.artifacts import DamagedArtifactError, Quarantined
+from pipeline.isolation import isolated
+from pipeline.scratch import Place
+from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
+
+
+def some(spool, *signals):
+    """Waveforms whose signals were put into a spool."""
+    places = [spool.put([y]) for y in signals]
+    made = Waveforms(
+        contents=[f"{i:064}" for i, _ in enumerate(signals)],
+        sample_rates=[8000 + i for i, _ in enumerate(signals)],
+        sources=[(8000, y.size) for y in signals],
+        checksums=[(2**32 - 1, place.crc32) for place in places],
+        quarantined=[Quarantined("c" * 64, "decode", "corrupt", "a message")],
+        seconds={"decode": 0.25},
+    )
+    made.lie_at(places, spool)
+    return made
+
+
+def write(folder, *signals):
+    kept = []
+    write_waveforms(folder, lambda spool: kept.append(some(spool, *signals)) or kept[0])
+    return kept[0]
+
+
+def test_waveforms_come_back_as_they_were(tmp_path, noise):
+    signals = [noise(1000), noise(1, 1), noise(100, 2)[::2]]
+    written, again = write(tmp_path / "w", *signals), read_waveforms(tmp_path / "w")
+    assert again.__dict__.keys() == written.__dict__.keys()
+    for name, value in again.__dict__.items():
+        if name == "signals":
+            assert [y.tobytes() for y in value] == [y.tobytes() for y in signals]
+            assert not any(y.flags.writeable for y in value)
+        else:
+            assert value == getattr(written, name)
+
+
+def test_no_waveforms_at_all(tmp_path):
+    write(tmp_path / "w")
+    assert read_waveforms(tmp_path / "w").signals == []
+
+
+def test_what_a_child_wrote_before_it_died_is_passed_over(tmp_path, noise):
+    def make(spool):
+        def put(items):
+            for n in items:
+                place = spool.put([noise(n, n)])
+                if n == 13:
+                    os.kill(os.getpid(), 9)
+                yield place
+
+        found = dict(isolated(put, [100, 13, 50]))
+        places = [Place(*found[i]) for i in (0, 2)]
+        made = Waveforms(["a", "b"], [], [1, 1], [(1, 1)] * 2, [(p.crc32,) for p in places])
+        made.lie_at(places, spool)
+        return made
+
+    write_waveforms(tmp_path / "w", make)
+    signals = read_waveforms(tmp_path / "w").signals
+    assert [y.tobytes() for y in signals] == [noise(n, n).tobytes() for n in (100, 50)]
+
+
+def test_what_is_not_there_is_not_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match="w: it is not there"):
+        read_waveforms(tmp_path / "w")
+
+
+@pytest.mark.parametrize("name", ["samples.f32", "index.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "odd", "empty", "grow", "missing"])
+def test_damaged_waveforms_are_refused_by_name(tmp_path, noise, name, damage):
+    write(tmp_path / "w", noise(1000), noise(1, 1))
+    file = tmp_path / "w" / name
+    data = file.read_bytes()
+    file.unlink()
+    if damage != "missing":
+        flipped = data[:30] + bytes([data[30] ^ 64]) + data[31:]
+        cases = {"flip": flipped, "cut": data[:-4], "odd": data[:-3], "empty": b""}
+        file.write_bytes({**cases, "grow": data + b"    "}[damage])
+    if (name, damage) == ("index.json", "grow"):
+        return  # spaces after JSON are nothing
+    with pytest.raises(DamagedArtifactError, match=r"w: damaged \(.*\); delete it and build again"):
+        read_waveforms(tmp_path / "w")

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import writer
+from pipeline.recipe import Recipe, Store
+from pipeline.writer import Geometry, place, write_features
+
+
+@given(
+    n_frames=st.lists(st.integers(1, 70), min_size=1, max_size=30),
+    shard_rows=st.sampled_from([1, 8, 16, 32]),
+)
+def test_clips_do_not_overlap_and_cross_files_only_if_they_must(n_frames, shard_rows):
+    starts, n_files = place(n_frames, shard_rows=shard_rows)
+    ends = [start + frames for start, frames in zip(starts, n_frames, strict=True)]
+    assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
+    assert -(-ends[-1] // shard_rows) == n_files
+    for start, end, frames in zip(starts, ends, n_frames, strict=True):
+        crosses = start // shard_rows != (end - 1) // shard_rows
+        if crosses:
+            assert frames > shard_rows
+            assert start % shard_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("chunk_kib", "shard_mib", "n_bins", "itemsize", "expected"),
+    [
+        (128, 32, 128, 4, (256, 65536)),
+        (128, 32, 257, 8, (32, 8192)),
+        (128, 32, 1, 4, (32768, 8388608)),
+        (1, 1, 4096, 4, (1, 64)),
+        (65536, 1, 128, 4, (131072, 131072)),
+    ],
+)
+def test_geometry_is_powers_of_two_below_the_sizes_asked_for(
+    chunk_kib, shard_mib, n_bins, itemsize, expected
+):
+    geometry = Geometry.of(
+        Store(chunk_kib=chunk_kib, shard_mib=shard_mib), n_bins=n_bins, itemsize=itemsize
+    )
+    assert (geometry.chunk_rows, geometry.shard_rows) == expected
+
+
+def by_zarr(file, parts, _, shard_rows):
+    """Write a shard file as zarr-python does it."""
+    base, rows = int(file.parent.name) * shard_rows, np.concatenate(parts)
+    zarr.open_array(file.parents[2], mode="r+")[base : base + len(rows)] = rows
+
+
+KINDS = [
+    {"kind": "log_mel", "n_mels": 40},
+    {"kind": "log_mel", "n_mels": 40, "dtype": "float16"},
+    {"kind": "stft", "n_fft": 2048},
+    {"kind": "waveform"},
+]
+
+
+@pytest.mark.parametrize("table", KINDS, ids=lambda table: "-".join(map(str, table.values())))
+@settings(max_examples=5)
+@given(lengths=st.lists(st.integers(1, 500_000), min_size=1, max_size=4))
+def test_files_are_those_that_zarr_writes(tmp_path_factory, table, lengths):
+    recipe = Recipe.from_dict({"representation": table, "store": {"chunk_kib": 4, "shard_mib": 1}})
+    kind = recipe.representation
+    bins, rng = kind.columns(), np.random.default_rng(0)
+    features = [rng.normal(size=(-(-n // bins), bins)).astype(kind.stored_dtype()) for n in lengths]
+    features.append(features[0][::-1])  # not contiguous
+    shard_rows = Geometry.of_recipe(recipe).shard_rows
+    starts, n_files = place([len(x) for x in features], shard_rows=shard_rows)
+    ours, theirs = (tmp_path_factory.mktemp(name) / "features" for name in ("ours", "theirs"))
+    write_features(ours, recipe, features, starts, n_files)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(writer, "_write_file", by_zarr)
+        write_features(theirs, recipe, features, starts, n_files)
+    found = {path.relative_to(ours): path for path in ours.rglob("*") if path.is_file()}
+    assert len(found) == n_files + 1
+    for name, file in found.items():
+        assert file.read_bytes() == (theirs / name).read_bytes(), name
