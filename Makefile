@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test torture fuzz check bits bench-dsp bench-load bench-build clean
+.PHONY: demo test torture fuzz check docs pictures bits bench-dsp bench-load bench-build clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -29,6 +29,10 @@ check: $(READY)  ## Lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(READY)  ## The pages and an API reference, in docs/_build; warnings and dead links are errors
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . docs/_build
+
 bits: $(READY)  ## The same bits by all supported versions of NumPy and SciPy
 	$(BIN)/python -m pytest tests/test_bits.py
 	.ci/bits
@@ -43,5 +47,8 @@ bench-load: $(READY)  ## Training reads against peers
 bench-build: $(READY)  ## Builds against peers, and of ever more clips
 	$(BIN)/python -m benchmarks.build
 
+pictures: $(READY)  ## Those of docs/representations.md
+	$(BIN)/python docs/pictures/make.py
+
 clean:  ## Remove the environment and the demo
-	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -198,33 +198,38 @@ class Framing:
         return view
 
     def cut(self, padded: NDArray[np.float32], first: int, *, out: NDArray[np.float32]) -> None:
-        """Write frames from number `first` on, conditioned, into the rows of `out` (frames, n_fft).
+        """Write windowed frames, from number `first` on, into the rows of `out` (frames, n_fft).
 
-        What follows a frame that is shorter than the FFT is for the window's zeros to cover. A
-        frame's bits depend on its own samples alone.
+        They are conditioned first. A frame's bits depend on its own samples alone.
 
         >>> y, out = np.array([1, 3, 7, 7], np.float32), np.zeros((1, 4), np.float32)
-        >>> framing = Framing(4, 2, center=False, remove_dc=True, preemphasis=0.5)
+        >>> framing = Framing(4, 2, center=False, window="rectangular", scale=2.0, remove_dc=True)
         >>> framing.cut(framing.padded(y), 0, out=out)
-        >>> out.tolist()  # of -3.5, -1.5, 2.5, 2.5
-        [[-1.75, 0.25, 3.25, 1.25]]
+        >>> out.tolist()
+        [[-7.0, -3.0, 5.0, 5.0]]
         """
         count, hop_length = len(out), self.hop_length
         span = padded[first * hop_length : (first + count - 1) * hop_length + self.length]
+        inside, table = out[:, : self.length], self.table[: self.length]
+        if self.length < self.n_fft:
+            out[:, self.length :] = 0
+        if not (self.remove_dc or self.preemphasis):
+            np.multiply(self._view(span, count), table, out=inside)
+            return
         if self.preemphasis:
             kept = np.float32(1 - self.preemphasis)
             # As y[n] - p y[n-1], but small differences of large samples keep their digits.
             emphasised = span * kept
             emphasised[1:] = span[1:] - span[:-1] + emphasised[:-1]
-            out[:, : self.length] = self._view(emphasised, count)
+            inside[:] = self._view(emphasised, count)
             out[:, 0] = span[: (count - 1) * hop_length + 1 : hop_length] * kept
         else:
-            out[:, : self.length] = self._view(span, count)
-        out[:, self.length :] = 0
+            inside[:] = self._view(span, count)
         if self.remove_dc:
             means = sliding_sums(span, length=self.length, step=hop_length)
             means *= np.float32((1 - self.preemphasis) / self.length)
             out -= means[:, None]  # of whole rows, since NumPy takes twice as long for parts
+        out *= self.table
 
     def _view(self, samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         # As as_strided, which takes ten times as long: many short clips would notice.

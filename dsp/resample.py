@@ -63,7 +63,8 @@ def resample(
 ) -> NDArray[np.float32]:
     """Resample `y` (samples,) float32 from `source_rate` to `sample_rate`, both in Hz.
 
-    `quality` is soxr's. Raises ValueError for a rate that is not positive or an unknown name.
+    `quality` is soxr's. Raises ValueError for an unknown name, for a rate that is not positive or
+    more than 32768 times the other, and without soxr for rates that need too many filters.
 
     >>> resample(np.zeros(44100, np.float32), source_rate=44100, sample_rate=22050).shape
     (22050,)

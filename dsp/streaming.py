@@ -12,28 +12,41 @@ from numpy.typing import NDArray
 
 from dsp.framing import Framing, pad
 
-_SPAN = 1 << 22  # samples of a signal that are padded at once
+_SPAN = 1 << 18  # samples at most that are padded, or given out, at once
 
 
 def spans(y: NDArray[np.float32], framing: Framing) -> Iterator[NDArray[np.float32]]:
     """The spans of whole frames of a signal (samples,): `framing.bare` cuts the frames from them.
 
-    A long signal comes in several, so that it is never copied as a whole.
+    A long signal comes in several. Only those with padding are copies; do not change the others.
 
     >>> framing = Framing(n_fft=4, hop_length=2)
     >>> [framing.bare.frames(x).tolist() for x in spans(np.ones(3, np.float32), framing)]
     [[[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]]]
     """
-    if y.size <= _SPAN:
-        if count := framing.n_frames(y.size):
-            yield framing.padded(y)[: (count - 1) * framing.hop_length + framing.length]
+    y = np.ascontiguousarray(y, np.float32)
+    if not (count := framing.n_frames(y.size)):
         return
-    stream = FrameStream(framing)
-    for start in range(0, y.size, _SPAN):
-        if (span := stream.push(y[start : start + _SPAN])).size:
-            yield span
-    if (span := stream.finish()).size:
-        yield span
+    hop_length, length = framing.hop_length, framing.length
+    width = length // 2 if framing.center else 0
+    # Frames from `first` on, and before `last`, need no padding.
+    first = -(-width // hop_length)
+    last = min(count, (y.size + width - length) // hop_length + 1)
+    if y.size <= _SPAN or first >= last:
+        yield framing.padded(y)[: (count - 1) * hop_length + length]
+        return
+    if first:
+        end = (first - 1) * hop_length + length
+        head = y[: max(end - width, width + 1)]  # a reflection needs a sample more than its width
+        yield pad(head, width=width, mode=framing.pad_mode)[:end]
+    step = max(1, _SPAN // hop_length)
+    for frame in range(first, last, step):
+        begin, end = frame * hop_length, (min(frame + step, last) - 1) * hop_length + length
+        yield y[begin - width : end - width]
+    if last < count:
+        begin = min(last * hop_length - width, y.size - width - 1)
+        tail = pad(y[begin:], width=width, mode=framing.pad_mode)
+        yield tail[last * hop_length - begin : (count - 1) * hop_length + length - begin]
 
 
 class FrameStream:

@@ -160,10 +160,13 @@ def _packaged() -> Any:
 @cache
 def check(name: str) -> str:
     """Compare one of `names` with `canaries.json`, as `compared` does. Raises CanaryError."""
+    recorded = _packaged()["canaries"].get(name)
+    if recorded is None:
+        raise CanaryError(f"{name}: nothing is recorded; python -m pipeline.canary --write does it")
     return compared(
         name,
         Canary.of(_compute(name)),
-        Canary.from_json(_packaged()["canaries"][name]),
+        Canary.from_json(recorded),
         versions=_packaged()["versions"],
         since="it was released",
         advice="install those versions, or find what was patched (python -m pipeline.canary)",

@@ -1,7 +1,7 @@
 """The `basilar` command. The library raises; this module prints and exits.
 
-Exit codes: 0 built or cached, 1 failed, 2 wrong use. With `--json`, exactly one JSON object goes to
-standard output; everything else goes to standard error.
+Exit codes: 0 built or cached, 1 failed, 2 wrong use, 130 stopped by the keyboard. With `--json`,
+exactly one JSON object goes to standard output; everything else goes to standard error.
 """
 
 import json
@@ -80,7 +80,8 @@ def scan(
         progress=progress("scanning"),
     )
     write_manifest(manifest, output)
-    problems = [problem for problem in manifest.column("problem") if problem]
+    columns = (manifest.column(name) for name in ("id", "problem"))
+    problems = [f"{clip}: {problem}" for clip, problem in zip(*columns, strict=True) if problem]
     result = {
         "manifest": str(output),
         "manifest_hash": manifest.hash,
@@ -101,21 +102,32 @@ def scan(
 
 @app.command()
 def recipe(
-    file: Annotated[Path | None, typer.Argument(help="Recipe (TOML).")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Recipe (TOML), or the name of a shipped one.")
+    ] = None,
     schema: Annotated[bool, typer.Option(help="Print the JSON Schema of recipes.")] = False,
+    upgrade: Annotated[
+        bool, typer.Option(help="Print the file as the newest schema version has it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print a recipe with every value resolved, and its hash.
 
-    Example: basilar recipe params/log_mel.toml
+    Example: basilar recipe log_mel
     """
     from pipeline.keys import recipe_hashes
+    from pipeline.recipe import SHIPPED, upgraded_text
 
     if schema:
         print(json.dumps(Recipe.model_json_schema(), indent=1))
         return
     if file is None:
-        raise UsageError("name a recipe file, or ask for --schema")
+        shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+        raise UsageError(f"name a recipe file, or ask for --schema; shipped are {shipped}")
+    if upgrade:
+        text = upgraded_text(file)
+        print_result({"toml": text}, as_json, *text.splitlines())
+        return
     loaded = Recipe.load(file)
     hashes = recipe_hashes(loaded)
     portable = loaded.representation.portable
@@ -133,7 +145,7 @@ def recipe(
 
 @app.command()
 def build(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML), or the name of a shipped one.")],
     manifest: Annotated[
         Path,
         typer.Argument(parser=place, metavar="PATH|URL", help="Manifest, or a folder to scan."),
@@ -172,7 +184,7 @@ def build(
 ) -> None:
     """Build a feature set, or find it built.
 
-    Example: basilar build params/log_mel.toml manifest.parquet --root features --workers 2
+    Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
     from pipeline.build import Build, embedded_tracking_uri
     from pipeline.shards import Plan
@@ -201,6 +213,13 @@ def build(
         outcome = engines.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
     except engines.SchedulerError as error:
         raise UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        left = len(planned.work().pending["representation"])
+        made = f"{len(plan.shards) - left} of {len(plan.shards)} shards are made and kept"
+        print_error(f"stopped: {made}; the same command goes on from there")
+        if as_json:
+            print(json.dumps({"key": plan.key, "error": "stopped"}))
+        raise typer.Exit(130) from None
     if not outcome.succeeded:
         if as_json:
             print(json.dumps({"key": plan.key, "error": "the build failed"}))
@@ -396,7 +415,7 @@ def options(
 
 
 # Last, since help lists commands as they register.
-from pipeline import cli_deploy, cli_keep, cli_prove, cli_run  # noqa: E402, F401
+from pipeline import cli_deploy, cli_keep, cli_prove, cli_run, cli_show  # noqa: E402, F401
 
 
 def main() -> NoReturn:

@@ -60,7 +60,8 @@ def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
         yield Problem(str(file), f"is no copy of {record.clips_file}")
     file = folder / "recipes" / f"{attributes['recipe_hash']}.json"
     try:
-        hashes = recipe_hashes(Recipe.from_dict(read_json(file)), attributes["op_versions"])
+        recorded = read_json(file)
+        hashes = recipe_hashes(Recipe.from_dict(recorded), attributes["op_versions"], recorded)
         if hashes != attributes["hashes"]:
             yield Problem(str(file), "does not hash to its name")
     except (OSError, ValueError, AttributeError, DamagedArtifactError) as error:

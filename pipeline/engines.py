@@ -9,11 +9,16 @@ ends the worker it failed on.
 import contextlib
 import logging
 import multiprocessing
+import os
 import shutil
+import signal
 import sys
+import threading
 import time
 import urllib.request
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +77,7 @@ def run(
     with locks.session(build.root):
         try:
             text = build.register(scheduler=scheduler)
-            with status.shown(build) if show else contextlib.nullcontext():
+            with _interruptible(), status.shown(build) if show else contextlib.nullcontext():
                 succeeded = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
         finally:
             running.end(build.root)
@@ -146,6 +151,35 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
         if done or not scheduler or summary.status in _BAD:
             return done
         time.sleep(_ASK_AGAIN)  # others are at what is left, or were when they died
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """While the block runs, an interrupt from the keyboard ends it in this process alone.
+
+    The terminal interrupts the tasks in forked processes, too: they leave it to this one, which
+    ends them. It is raised again until it gets through: Python drops what a fork's callbacks raise.
+    """
+    found = signal.getsignal(signal.SIGINT)
+    if found == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(*_: object) -> None:
+        if os.getpid() == owner:
+            wait = status.drawing.locked()
+            signal.setitimer(signal.ITIMER_REAL, 0.1 if wait else 1.0)
+            if not wait:
+                raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGALRM)}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _refuse_silence(scheduler: str) -> None:

@@ -61,16 +61,24 @@ def hash_of(type_tag: str, **fields: Any) -> str:
     return _sha256(canonical({"type": type_tag, "schema": SCHEMA, **fields}).encode())[:32]
 
 
-def recipe_hashes(recipe: Recipe, versions: Mapping[str, int] | None = None) -> dict[str, str]:
+def recipe_hashes(
+    recipe: Recipe,
+    versions: Mapping[str, int] | None = None,
+    recorded: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
     """The recipe hash of each stage; each contains the one before it.
 
     The last, `normalization`, is the hash of the whole recipe. `versions` are op versions that were
-    recorded; left out: those of this installation.
+    recorded; left out: those of this installation. `recorded` is the resolved recipe as it was
+    recorded, perhaps before a key was added, whose default then enters no hash.
     """
     hashes: dict[str, str] = {}
     upstream: str | None = None
     for stage, version in (versions or op_versions(recipe)).items():
         parameters = getattr(recipe, stage).model_dump()
+        if recorded is not None:  # what has no value is not recorded
+            known = recorded.get(stage, {})
+            parameters = {n: v for n, v in parameters.items() if n in known or v is None}
         upstream = hash_of(stage, op_version=version, parameters=parameters, upstream=upstream)
         hashes[stage] = upstream
     return hashes

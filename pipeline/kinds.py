@@ -25,7 +25,7 @@ from dsp.room import Empty, pieces
 from dsp.stft import is_portable
 from dsp.streaming import spans
 
-StoredFloat = Literal["float32", "float16"]
+StoredFloat = Annotated[Literal["float32", "float16"], Field(description="Of stored values.")]
 MOST_VALUES = 2**26  # a second of audio, in frames or in what comes of them
 MOST_WEIGHTS = 2**24  # of a bank of filters
 MOST_BYTES = 2**30  # of the tables of a constant-Q transform
@@ -155,6 +155,7 @@ class Framed(Representation):
     win_length: Annotated[int, Field(ge=1, le=131_072)] | None = None
     """Samples of the window; left out: `n_fft`."""
     window: WindowKind = "hann"
+    """`povey` is Kaldi's: a Hann window to the power of 0.85."""
     periodic: bool = True
     """A periodic window (for spectra) or a symmetric one."""
     align: Align = "center"
@@ -254,6 +255,7 @@ class Logarithmic(Representation):
     gain: Positive = 1.0
     """What the logarithm is taken of is multiplied by it: log(gain * x)."""
     floor: Floor = 1e-10
+    """The lowest value, or what is added, as `floor_mode` says."""
     floor_mode: FloorMode = "clip"
     """log(max(x, floor)), or log(x + floor)."""
     reference: Positive | Literal["max"] = 1.0
@@ -319,6 +321,7 @@ class MelBands(Framed):
     """Representations that apply mel filters to the spectrum."""
 
     n_mels: Annotated[int, Field(ge=1, le=4096)] = 128
+    """Bands."""
     fmin: Hertz = 0.0
     """Hz."""
     fmax: Annotated[float, Field(gt=0, le=384_000, allow_inf_nan=False)] | None = None
@@ -393,6 +396,7 @@ class Mfcc(MelBands, Logarithmic):
 
     kind: Literal["mfcc"]
     n_mfcc: Annotated[int, Field(ge=1, le=4096)] = 20
+    """Coefficients that are kept, the first included."""
     dct_norm: DctNorm = "ortho"
     """Orthonormal DCT-II, `none` (a factor of 2), or `htk` (the same factor in every row)."""
     lifter: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NotTiny] = 0.0
@@ -402,6 +406,7 @@ class Mfcc(MelBands, Logarithmic):
     energy: bool = False
     """Coefficient 0 is the logarithm of the frame's energy, as Kaldi has it."""
     energy_floor: Floor = 1.1920928955078125e-07
+    """The lowest energy, with `energy`."""
     n_deltas: Literal[0, 1, 2] = 0
     """Derivatives that follow the coefficients: none, first, first and second."""
     delta_width: Annotated[int, Field(ge=3, le=99)] = 9
@@ -477,12 +482,15 @@ class Pcen(MelBands):
     """Samples are multiplied by it: the smoother starts at 1, which must be quiet."""
     power: Power = 1
     gain: Share = 0.98
+    """The power of the smoothed energy that a band is divided by; 0: it is not."""
     bias: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NotTiny] = 2.0
+    """Added before the root, whose value at 0 is subtracted again."""
     exponent: Share = 0.5
     """The root at the end; 0 for its limit, a logarithm."""
     time_constant: Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)] = 0.4
-    """Seconds."""
+    """Of the smoother, s."""
     eps: Floor = 1e-6
+    """Added to the smoothed energy."""
     dtype: StoredFloat = "float32"
 
     def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
@@ -520,7 +528,9 @@ class Chroma(Framed):
 
     kind: Literal["chroma"]
     power: Power = 2
+    """Filters are applied to |X| (1) or |X|² (2)."""
     n_chroma: Annotated[int, Field(ge=1, le=1024)] = 12
+    """Pitch classes."""
     tuning: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
     """Deviation from A4 = 440 Hz, in chroma bins."""
     ctroct: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 5.0
@@ -585,7 +595,9 @@ class ConstantQ(Representation):
     fmin: Annotated[float, Field(ge=0.001, le=384_000, allow_inf_nan=False)] = 32.70319566257483
     """Hz of the lowest bin; C1 unless said otherwise."""
     n_bins: Annotated[int, Field(ge=1, le=4096)] = 84
+    """Bands."""
     bins_per_octave: Annotated[int, Field(ge=1, le=1200)] = 12
+    """Bands an octave."""
     gamma: (
         Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NotTiny] | Literal["erb"]
     ) = 0.0
@@ -676,6 +688,7 @@ class ChromaCqt(ConstantQ):
 
     kind: Literal["chroma_cqt"]
     n_chroma: Annotated[int, Field(ge=1, le=1024)] = 12
+    """Pitch classes."""
     base_c: bool = True
     """Bin 0 is C, or A."""
     norm: ChromaNorm = "max"

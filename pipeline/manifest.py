@@ -196,8 +196,8 @@ def read_parquet(path: Path) -> pa.Table:
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not a Parquet file: {error}") from None
     except OSError as error:  # Parquet's own, of damaged pages, have no number
-        if error.errno is not None:
-            raise
+        if error.errno is not None:  # the library's text does not say whose it is
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
         raise ManifestError(f"{path}: not a Parquet file: {error}") from None
 
 

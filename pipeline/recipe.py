@@ -3,10 +3,17 @@
 A recipe is read from TOML. Its defaults are in the types below and nowhere else; a recipe that is
 printed shows every value. An unknown key or a wrong value is refused with the file, the key, what
 is allowed and the nearest guess.
+
+`schema_version` counts the changes of what recipes may say; left out, it is 1. An older recipe is
+read through `UPGRADES`, in memory, and `basilar recipe FILE --upgrade` prints it as it would be
+written today. A newer one is refused. No hash contains it: hashes are of values.
 """
 
+import contextlib
 import difflib
+import logging
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,9 +22,14 @@ from pydantic import Field, ValidationError, model_validator
 from dsp.resample import Method, Quality
 from pipeline.kinds import KINDS, AnyRepresentation, Section
 
+SCHEMA = 1
+# From a table of schema n, the key, to one of schema n + 1; ValueError says why there is none.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+SHIPPED = Path(__file__).parents[1] / "params"
 MAX_BYTES = 2**20  # of a recipe
 MOST_CHUNKS = 2**16  # of a shard file
 _SHOWN = 20  # mistakes that are named at once
+_SEARCHED = 10_000  # characters of the longest recipe in which a mistake's line is found
 
 
 class RecipeError(ValueError):
@@ -83,6 +95,8 @@ class Store(Section):
 class Recipe(Section):
     """All parameters from an audio file to a feature set."""
 
+    schema_version: Annotated[int, Field(ge=1)] = SCHEMA
+    """Of the recipe, so that later versions know how to read it; part of no hash."""
     name: Annotated[str, Field(max_length=200)] = ""
     """For people; part of no hash."""
     decode: Decode = Decode()
@@ -104,20 +118,29 @@ class Recipe(Section):
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
-        """Read a recipe from a TOML file. Raises RecipeError, or OSError if it cannot be read."""
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise RecipeError(f"{path}: more than {MAX_BYTES} bytes; a recipe has a few thousand")
-        try:
-            table = tomllib.loads(data.decode())
-        except (ValueError, RecursionError) as error:
-            raise RecipeError(f"{path}: not a TOML file: {error}") from None
-        return cls.from_dict(table, source=str(path))
+        """Read a recipe from a TOML file, or one that is shipped, by its name.
+
+        Raises RecipeError, or OSError if it cannot be read.
+
+        >>> Recipe.load("log_mel").representation.columns()
+        128
+        """
+        file = find(path)
+        toml, table = _parsed(file)
+        if (version := table.get("schema_version", 1)) in UPGRADES:
+            logging.getLogger("basilar").warning(
+                "%s: schema_version = %s, read as %s; basilar recipe %s --upgrade prints it so",
+                *(file, version, SCHEMA, file),
+            )
+        return cls.from_dict(table, source=str(file), toml=toml)
 
     @classmethod
-    def from_dict(cls, table: dict[str, Any], *, source: str = "recipe") -> "Recipe":
-        """Validate a table of sections; `source` names it in errors. Raises RecipeError.
+    def from_dict(
+        cls, table: dict[str, Any], *, source: str = "recipe", toml: str = ""
+    ) -> "Recipe":
+        """Validate a table of sections. Raises RecipeError.
+
+        `source` names it in errors, and the line of the text `toml`, if it was read from one.
 
         >>> Recipe.from_dict({"representation": {"kind": "log_mel"}}).representation.columns()
         128
@@ -125,14 +148,17 @@ class Recipe(Section):
         Traceback (most recent call last):
         pipeline.recipe.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
         """
+        table = upgraded(table, source=source)
         try:
             return cls.model_validate(table)
         except ValidationError as error:
             mistakes = error.errors()
-            lines = [_explain(line, table) for line in mistakes[:_SHOWN]]
+            found = [_explain(mistake, table) for mistake in mistakes[:_SHOWN]]
+            beginnings = _beginnings(toml)
+            lines = [f"{source}{_place(beginnings, keys)}: {message}" for keys, message in found]
             if len(mistakes) > _SHOWN:
-                lines.append(f"and {len(mistakes) - _SHOWN} mistakes more")
-            raise RecipeError("\n".join(f"{source}: {line}" for line in lines)) from None
+                lines.append(f"{source}: and {len(mistakes) - _SHOWN} mistakes more")
+            raise RecipeError("\n".join(lines)) from None
 
     def resolved(self) -> dict[str, Any]:
         """Every value, defaults included. Only what has no value, like no `top_db`, is absent."""
@@ -145,8 +171,96 @@ class Recipe(Section):
         return tomli_w.dumps(self.resolved())
 
 
-def _explain(error: Any, table: dict[str, Any]) -> str:
-    """One validation error as a line: the key, what is wrong, what is allowed."""
+def find(path: str | Path) -> Path:
+    """The file of a recipe: the path itself, or the file of a name that is shipped.
+
+    Raises RecipeError for a bare name that is neither.
+    """
+    path = Path(path)
+    if path.suffix or path.name != str(path) or path.exists():
+        return path
+    names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
+    if path.name not in names:
+        raise RecipeError(
+            f"{_short(path.name)}: no such file, nor a shipped recipe; {_nearest(path.name, names)}"
+        )
+    return SHIPPED / f"{path.name}.toml"
+
+
+def upgraded(table: dict[str, Any], *, source: str = "recipe") -> dict[str, Any]:
+    """The table of a recipe of any schema as one of `SCHEMA`. Raises RecipeError."""
+    version = table.get("schema_version", 1)
+    if type(version) is not int or version < 1:
+        raise RecipeError(
+            f"{source}: schema_version = {_short(version)} is refused: it must be a whole number "
+            f"from 1 to {SCHEMA}"
+        )
+    if version > SCHEMA:
+        raise RecipeError(
+            f"{source}: schema_version = {version} is newer than {SCHEMA}, the newest that this "
+            "installation reads: install a newer Basilar"
+        )
+    for older in range(version, SCHEMA):
+        try:
+            table = UPGRADES[older](table)
+        except ValueError as error:
+            raise RecipeError(
+                f"{source}: schema_version = {version} cannot be read any more: {error}"
+            ) from None
+    return {**table, "schema_version": SCHEMA}
+
+
+def upgraded_text(path: str | Path) -> str:
+    """A recipe file as it would be written today, with its comments where nothing had to change.
+
+    Raises RecipeError, or OSError if it cannot be read.
+    """
+    import tomli_w
+
+    file = find(path)
+    text, table = _parsed(file)
+    Recipe.from_dict(table, source=str(file))
+    if table.get("schema_version", 1) < SCHEMA:
+        return tomli_w.dumps(upgraded(table))
+    return text if "schema_version" in table else f"schema_version = {SCHEMA}\n{text}"
+
+
+def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file, and what it says."""
+    with file.open("rb") as opened:
+        data = opened.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise RecipeError(f"{file}: more than {MAX_BYTES} bytes; a recipe has a few thousand")
+    try:
+        text = data.decode()
+        return text, tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{file}: not a TOML file: {error}") from None
+
+
+def _beginnings(toml: str) -> list[tuple[int, Any]]:
+    """What the first lines of a text say, and how many they are, unless they end in a value."""
+    found = []
+    lines = toml.splitlines(keepends=True) if len(toml) <= _SEARCHED else []
+    for n in range(1, len(lines) + 1):
+        with contextlib.suppress(ValueError, RecursionError):
+            found.append((n, tomllib.loads("".join(lines[:n]))))
+    return found
+
+
+def _place(beginnings: list[tuple[int, Any]], keys: list[str]) -> str:
+    """`, line N`, after which the key is there, or if it never is, the table around it."""
+    for depth in range(len(keys), 0, -1):
+        for n, value in beginnings:
+            for key in keys[:depth]:
+                value = value.get(key) if isinstance(value, dict) else None
+            if value is not None:
+                return f", line {n}"
+    return ""
+
+
+def _explain(error: Any, table: dict[str, Any]) -> tuple[list[str], str]:
+    """One validation error: its keys, and the key, what is wrong, and what is allowed in words."""
     where = [str(part) for part in error["loc"]]
     section = KINDS.get(where[1]) if where[:1] == ["representation"] and len(where) > 1 else None
     if section is not None:  # pydantic puts the chosen kind into the path
@@ -155,25 +269,30 @@ def _explain(error: Any, table: dict[str, Any]) -> str:
         annotation = Recipe.model_fields[where[0]].annotation
         section = annotation if isinstance(annotation, type) else None
     # Members of a union of types are named after the key: the key is what the user can change.
-    key = ".".join(part[:100] for part in where[:2])
+    keys = where[:2]
+    key = ".".join(part[:100] for part in keys)
     key = key if key.isprintable() else ascii(key)
     given = error["input"]
     if error["type"] == "extra_forbidden":
         known = Recipe.model_fields if len(where) == 1 or section is None else section.model_fields
-        return f"{key} is not a key; {_nearest(where[-1], list(known))}"
+        return keys, f"{key} is not a key; {_nearest(where[-1], list(known))}"
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kind = table.get("representation", {}).get("kind", "")
-        return f"{key}.kind = {_short(kind)} is not a kind; {_nearest(str(kind), list(KINDS))}"
+        problem = f"{key}.kind = {_short(kind)} is not a kind"
+        return [*keys, "kind"], f"{problem}; {_nearest(str(kind), list(KINDS))}"
     if error["type"] == "missing":
-        return f"{key} is missing"
+        return keys, f"{key} is missing"
     if error["type"] == "value_error":
         text = str(error["ctx"]["error"])
-        return text if not key or text.startswith(key) else f"{key}: {text}"
+        first = text.removeprefix(f"{key}: ").split(" ", 1)[0].rstrip(",:")
+        if len(keys) < 2 and first in (section.model_fields if section else Recipe.model_fields):
+            keys = [*keys, first]
+        return keys, text if not key or text.startswith(key) else f"{key}: {text}"
     allowed = error["msg"].replace("Input should be ", "it must be ")
     if error["type"] == "literal_error" and isinstance(given, str):
         names = [a.strip("' ") for a in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         allowed = _nearest(given, names)
-    return f"{key} = {_short(given)} is refused: {allowed}"
+    return keys, f"{key} = {_short(given)} is refused: {allowed}"
 
 
 def _short(value: Any) -> str:

@@ -183,7 +183,8 @@ def inconsistencies(record: Record, key: str) -> Iterator[str]:
     attributes = record.attributes
     manifest_hash = record.manifest.hash
     try:
-        recipe_hash = recipe_hashes(record.recipe, attributes["op_versions"])["normalization"]
+        hashes = recipe_hashes(record.recipe, attributes["op_versions"], attributes["recipe"])
+        recipe_hash = hashes["normalization"]
     except (KeyError, AttributeError) as error:
         yield f"op_versions and recipe do not fit together: {error}"
         return

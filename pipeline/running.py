@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, locks
+from pipeline import artifacts, locks, storage
 
 _own: dict[Path, int] = {}  # records, and the process that wrote them: a forked one did not
 
@@ -53,6 +53,23 @@ def records(root: Path) -> list[dict[str, Any]]:
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
     return sorted(found, key=lambda record: float(record["started"]))
+
+
+def begun(root: Path, build: str) -> dict[str, Any] | None:
+    """What was said of a build, by its text form, when it began; None if nothing was."""
+    found = [record for _, record in _read(root) if record["build"] == build]
+    return min(found, key=lambda record: float(record["started"]), default=None)
+
+
+def recorded(root: Path, key: str) -> dict[str, Any] | None:
+    """What was recorded of the build that came first to log a key; None if nothing was.
+
+    `started` (seconds since 1970) and `seconds` until it was logged; `shards`, and by stage how
+    many of them were `pending` when it began.
+    """
+    markers = map(artifacts.read_json, storage.children(root / "runs", f"{key}-*.json"))
+    found = [marker["built"] for marker in markers if marker.get("built")]
+    return min(found, key=lambda built: float(built["started"]), default=None)
 
 
 def _read(root: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -2,8 +2,9 @@
 
 Clips with equal content are computed once. Contents are ordered by their hash, and a border falls
 after a content when the next 64 bits of its hash, as a fraction, are below duration /
-`shard_seconds`: shards hold `shard_seconds` of audio on average, borders depend on the contents
-near them alone, and adding, removing or changing a clip touches one or two shards.
+`shard_seconds`: shards hold `shard_seconds` of audio on average, and borders depend on the contents
+near them alone. Adding a clip replaces at most one shard by at most two, removing one at most two
+by one, and changing one, which may move it elsewhere, at most three by three.
 """
 
 from collections.abc import Callable, Collection, Iterator

@@ -112,12 +112,12 @@ def of_root(root: Path) -> list[tuple[Status, list[str]]]:
     return found
 
 
-# A fork waits until nothing is drawn, so that no child inherits a console that is in use.
-_drawing = threading.Lock()
+# Held while something is drawn, and by forks, so that no child inherits a console that is in use.
+drawing = threading.Lock()
 os.register_at_fork(
-    before=_drawing.acquire,
-    after_in_parent=_drawing.release,
-    after_in_child=_drawing.release,
+    before=drawing.acquire,
+    after_in_parent=drawing.release,
+    after_in_child=drawing.release,
 )
 
 
@@ -147,7 +147,7 @@ def _show(watch: Watch, live: Live | None, over: threading.Event) -> None:
         began = time.monotonic()
         with contextlib.suppress(OSError):  # what is removed meanwhile is looked for again
             status = watch.look()
-            with _drawing:
+            with drawing:
                 if live is None:
                     print_error(status.line)
                 else:

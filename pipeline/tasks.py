@@ -15,12 +15,12 @@ import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, locks, stages, storage
+from pipeline import artifacts, locks, running, stages, storage
 from pipeline.build import Build, build_of, logged_run, run_file
 from pipeline.keys import STAGES, hash_of
 from pipeline.scratch import Spool
@@ -383,7 +383,7 @@ class LogRun(_Task):
         build = self.the_build
         from pipeline import tracking  # imports mlflow, which no other task needs
 
-        run_id = None
+        run_id, built = None, self._built()
         try:
             folder = build.root / "mlflow"
             manifest = build.plan.manifest
@@ -393,6 +393,7 @@ class LogRun(_Task):
                 build.tracking_uri,
                 folder=folder,
                 register_as=build.register_as,
+                built=built,
             )
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
@@ -401,8 +402,23 @@ class LogRun(_Task):
             "uri": build.tracking_uri,
             "attempt": _attempt["id"],
             "registered_as": build.register_as,
+            "built": built,
         }
         artifacts.write_json(self.path(), marker)
+
+    def _built(self) -> dict[str, Any] | None:
+        """What the report says of the build that came first to log the set."""
+        build = self.the_build
+        known = running.recorded(build.root, build.plan.key)
+        begun = running.begun(build.root, self.build)
+        if known is not None or begun is None:
+            return known
+        return {
+            "started": begun["started"],
+            "seconds": time.time() - begun["started"],
+            "shards": len(build.plan.shards),
+            "pending": {stage: len(missing) for stage, missing in begun["pending"].items()},
+        }
 
 
 def new_attempt() -> None:

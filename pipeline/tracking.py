@@ -61,6 +61,7 @@ from pipeline.recover import NoRecordError
 EXPERIMENT = "basilar"
 _NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")
 Step = Callable[[MlflowClient, str], None]  # something done with a run, by its id
+_HEARD_SECONDS = 3600.0  # of audio that the report of a run listens to
 _UNFINISHED_SECONDS = 600  # after which a run that is not finished never will be
 
 
@@ -69,19 +70,26 @@ class TrackerError(ConnectionError):
 
 
 def log_run(
-    store: Path, manifest: Manifest, uri: str, *, folder: Path, register_as: str = ""
+    store: Path,
+    manifest: Manifest,
+    uri: str,
+    *,
+    folder: Path,
+    register_as: str = "",
+    built: dict[str, Any] | None = None,
 ) -> str:
     """Log a published feature set to the tracker at `uri` and return its run id.
 
     Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
     logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
-    holds the lock, and the artifacts of a tracker that is itself in that folder. Raises
-    TrackerError if the tracker does not answer or refuses.
+    holds the lock, and the artifacts of a tracker that is itself in that folder. `built` is what
+    the report says of the build (`pipeline.running.recorded`). Raises TrackerError if the tracker
+    does not answer or refuses.
     """
     fs = FeatureSet.open(store)
     recipe = Recipe.from_dict(fs.recipe)
     name = f"{recipe.name or 'feature set'} {fs.key[:12]}"
-    fill = partial(_fill, fs=fs, recipe=recipe, manifest=manifest)
+    fill = partial(_fill, fs=fs, recipe=recipe, manifest=manifest, built=built)
     then = partial(_register, register_as=register_as) if register_as else None
     tag = RunTag("basilar.key", fs.key)
     return _log_once(uri, folder, name=name, tag=tag, fill=fill, then=then)
@@ -227,7 +235,12 @@ def _log(client: MlflowClient, experiment: str, name: str, fill: Step) -> str:
 
 
 def _fill(
-    client: MlflowClient, run_id: str, fs: FeatureSet, recipe: Recipe, manifest: Manifest
+    client: MlflowClient,
+    run_id: str,
+    fs: FeatureSet,
+    recipe: Recipe,
+    manifest: Manifest,
+    built: dict[str, Any] | None,
 ) -> None:
     attributes = fs.attributes
     tags = {name: attributes[name] for name in ("key", "recipe_hash", "digest", "manifest_hash")}
@@ -246,9 +259,30 @@ def _fill(
         write_manifest(manifest, folder / "manifest.parquet")
         artifacts.link(fs.path / "clips.parquet", folder / "clips.parquet")
         fs.quarantine.to_csv(folder / "quarantine.csv", index=False)
+        _write_report(folder / "report.html", fs, manifest, built)
         client.log_artifacts(run_id, str(folder))
     client.log_table(run_id, per_bin_table(fs), artifact_file="statistics_per_bin.json")
     _log_model(client, run_id, fs, manifest)
+
+
+def _write_report(
+    file: Path, fs: FeatureSet, manifest: Manifest, built: dict[str, Any] | None
+) -> None:
+    """Draw the report of a feature set; one that cannot be drawn is a warning."""
+    try:
+        from pipeline import page_of_set, report
+
+        found = report.collect(fs, manifest, built=built, seconds=_HEARD_SECONDS)
+        file.write_text(page_of_set.render(found), "utf-8")
+    except Exception as error:  # whatever it is: a picture is no reason to lose what is logged
+        logging.getLogger("basilar").warning(
+            "no report of %s in its MLflow run (%s: %s); to draw it: basilar report %s --root ROOT "
+            "-o report.html",
+            fs.key[:12],
+            type(error).__name__,
+            error,
+            fs.key[:12],
+        )
 
 
 def _log_input(client: MlflowClient, run_id: str, fs: FeatureSet, *, context: str) -> None:

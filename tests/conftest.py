@@ -98,6 +98,44 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     return build
 
 
+HOSTILE = "<script>document.title = 'hacked'</script>\x1b[31m"
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> "Build":
+    """A published feature set to report on: noise, and a clip each that is silent, clipped, unlike
+    the others, longer, broken; ids and labels of some are HTML and terminal escapes."""
+    from pipeline import engines
+    from pipeline.build import Build
+    from pipeline.scan import scan
+    from pipeline.shards import Plan
+
+    folder = tmp_path_factory.mktemp("mixed")
+    audio = folder / "audio"
+    audio.mkdir()
+    rng = np.random.default_rng(1)
+    signals = {f"{i:02}": 0.1 * rng.standard_normal(3200 + 160 * i) for i in range(18)}
+    signals["silent"] = np.zeros(4000)
+    signals["clipped"] = np.clip(0.7 * rng.standard_normal(4000), -1, 1)
+    signals["tone"] = 0.9 * np.sin(np.arange(4000) * 0.8)
+    signals["long"] = 0.1 * rng.standard_normal(48_000)
+    lines = []
+    for i, (name, y) in enumerate(signals.items()):
+        sf.write(audio / f"{name}.wav", y, 8000, subtype="PCM_16")
+        label = ["up", "down", HOSTILE][i % 3]
+        clip_id = f"{HOSTILE}{i}" if i < 3 else name
+        split = "train" if i % 4 else "test"
+        clip = {"id": clip_id, "path": f"{name}.wav", "label": label, "split": split}
+        lines.append(json.dumps({**clip, "group": f"speaker {i % 5}"}))
+    (audio / "broken.wav").write_bytes(b"RIFF broken")
+    lines.append(json.dumps({"id": f"broken {HOSTILE}", "path": "broken.wav", "label": "up"}))
+    (folder / "clips.jsonl").write_text("\n".join(lines))
+    manifest, _ = scan(folder / "clips.jsonl", root=audio)
+    build = Build(folder / "root", Plan(Recipe.from_dict(SMALL), manifest, 4.0), "")
+    assert engines.run(build, workers=1, log=False).succeeded
+    return build
+
+
 @pytest.fixture
 def root(built: "Build", tmp_path: Path) -> Path:
     """A copy of the root of `built`, to damage; what is linked in it stays linked."""

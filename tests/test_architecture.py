@@ -85,6 +85,21 @@ def test_loaders_import_little():
     assert done.stdout.split() == []
 
 
+def test_matplotlib_is_imported_only_to_draw():
+    users = {file.stem for file in modules("pipeline") if "matplotlib" in packages(imports(file))}
+    assert users == {"banks", "charts", "gallery", "pictures"}
+    for file in [*modules("pipeline"), *modules("workflows")]:
+        assert "matplotlib.pyplot" not in imports(file), file.name
+    code = "import sys, pipeline.cli, pipeline.loader; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_only_pages_import_jinja():
+    users = {file.stem for file in modules("pipeline") if "jinja2" in packages(imports(file))}
+    assert users == {"page"}
+
+
 def tracked_files():
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
@@ -100,7 +115,7 @@ def test_no_file_names_a_registry():
     registry = re.compile("index" + r"-url|pypi\.org|pythonhosted|registry\.npmjs|/simple/")
     for file in tracked_files():
         if file.suffix in (".py", ".toml", ".txt", ".md", ""):
-            found = registry.search(file.read_text("utf-8"))
+            found = registry.search(file.read_text("utf-8", "replace"))
             assert not found or file == REPOSITORY / "tests" / "test_architecture.py", file
 
 

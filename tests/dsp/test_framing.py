@@ -121,6 +121,7 @@ def test_conditioning_by_its_definition(noise, remove_dc, preemphasis, hop_lengt
         512,
         hop_length,
         400,
+        window="rectangular",
         align="left",
         center=False,
         remove_dc=remove_dc,
@@ -144,4 +145,4 @@ def test_a_frame_out_of_range_does_not_spoil_the_next_one_in_its_place():
     with np.errstate(all="ignore"):
         framing.cut(np.full(6, 3e38, np.float32), 0, out=out)
     framing.cut(np.arange(6, dtype=np.float32), 0, out=out)
-    assert (out * framing.table)[0, 6:].tolist() == [0, 0]
+    assert out[0, 6:].tolist() == [0, 0]

@@ -44,15 +44,25 @@ def test_the_frames_of_pieces_are_those_of_the_whole(
     n_samples=st.integers(0, 300),
     span=st.integers(1, 100),
     n_fft=st.integers(1, 40),
+    win_length=st.integers(1, 40),
     hop_length=st.integers(1, 50),
     pad_mode=st.sampled_from(["reflect", "symmetric", "constant", "edge"]),
+    align=st.sampled_from(["center", "left"]),
     center=st.booleans(),
     drop_last=st.booleans(),
 )
 def test_spans_of_any_length_hold_the_frames_of_the_whole(
-    n_samples, span, n_fft, hop_length, pad_mode, center, drop_last
+    n_samples, span, n_fft, win_length, hop_length, pad_mode, align, center, drop_last
 ):
-    framing = Framing(n_fft, hop_length, center=center, pad_mode=pad_mode, drop_last=drop_last)
+    framing = Framing(
+        n_fft,
+        hop_length,
+        min(win_length, n_fft),
+        center=center,
+        pad_mode=pad_mode,
+        align=align,
+        drop_last=drop_last,
+    )
     y = np.arange(1, n_samples + 1, dtype=np.float32)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(streaming, "_SPAN", span)

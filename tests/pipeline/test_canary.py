@@ -275,3 +275,9 @@ def test_the_command_names_what_is_wrong(planned, monkeypatch, capsys, tmp_path)
     assert stopped.value.code == 1
     assert "error: representation log_mel: it computes other" in capsys.readouterr().err
     assert not build.root.exists()
+
+
+def test_a_stage_of_which_nothing_is_recorded_is_refused(monkeypatch):
+    monkeypatch.delitem(canary._packaged()["canaries"], "representation mel")
+    with pytest.raises(CanaryError, match=r"representation mel: nothing is recorded; .* --write"):
+        canary.check("representation mel")

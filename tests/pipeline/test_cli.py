@@ -1,5 +1,12 @@
+import contextlib
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import soundfile as sf
@@ -52,7 +59,8 @@ def test_scan(basilar, as_json, audio_folder):
     assert code == 0
     assert result["clips"] == 13
     assert result["not_audio"] == ["notes.txt"]
-    assert len(result["unreadable"]) == 1
+    (unreadable,) = result["unreadable"]
+    assert unreadable.startswith("broken.wav: ")
     manifest = read_manifest(audio_folder.parent / "n.parquet")
     assert result["manifest_hash"] == manifest.hash
     assert set(manifest.splits) == {"train", "test"}
@@ -77,6 +85,14 @@ def test_recipe_is_printed_resolved_with_its_hash(basilar, as_json, tmp_path):
     assert result["recipe"]["representation"]["win_length"] == 2048
     (tmp_path / "odd.toml").write_text('[representation]\nkind = "mel"\nn_fft = 2046\n')
     assert "# bits are not promised for this n_fft" in basilar("recipe", "odd.toml")[1]
+
+
+def test_recipe_upgrade(basilar, as_json, tmp_path):
+    (tmp_path / "r.toml").write_text('[representation]\nkind = "mel" # bands\n')
+    code, out, _ = basilar("recipe", "r.toml", "--upgrade")
+    assert code == 0
+    assert out == 'schema_version = 1\n[representation]\nkind = "mel" # bands\n'
+    assert as_json("recipe", "r.toml", "--upgrade") == (0, {"toml": out})
 
 
 def test_recipe_schema(basilar):
@@ -189,9 +205,12 @@ def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
         (["recipe"], "name a recipe file, or ask for --schema"),
         (
             ["recipe", "wrong.toml"],
-            "wrong.toml: representation.n_mel is not a key; did you mean n_",
+            "wrong.toml, line 3: representation.n_mel is not a key; did you mean n_",
         ),
-        (["build", LOG_MEL, "missing.parquet", "--root", "r"], "missing.parquet"),
+        (
+            ["build", LOG_MEL, "missing.parquet", "--root", "r"],
+            "error: missing.parquet: no such file",
+        ),
         (["build", LOG_MEL, "missing", "--root", "r"], "missing: no such folder or table"),
         (
             ["build", LOG_MEL, "audio", "--root", "r", "--keep", "all"],
@@ -244,3 +263,32 @@ def test_every_command_has_an_example(basilar):
 
 def test_version(basilar):
     assert basilar("--version")[1] == "basilar 0.1.0\n"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_build_that_is_stopped_by_the_keyboard_says_what_is_kept(as_json, audio_folder, workers):
+    """Like a terminal, it interrupts every process of the build."""
+    arguments = ["build", LOG_MEL, audio_folder, "--root", "root", "--shard-seconds", "0.3"]
+    command = "from pipeline.cli import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *arguments, "--workers", str(workers)],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        made = Path("root/artifacts/representation")
+        while not (made.exists() and list(made.glob("[!.]*"))):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.fullmatch(r"stopped: \d+ of \d+ shards are made and kept; .*\n", said)
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(ProcessLookupError):  # there is none left
+        while os.killpg(process.pid, 0) is None:
+            assert time.monotonic() < deadline, "a process of the build is still there"
+            time.sleep(0.01)
+    assert not list(Path("root/running").glob("*"))
+    _, planned = as_json(*arguments, "--dry-run")
+    assert planned["stages"]["representation"]["cached"] > 0

@@ -18,7 +18,7 @@ from pipeline.keys import (
     manifest_hash,
     values_hash,
 )
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, Resample
 
 json_values = st.recursive(
     st.none()
@@ -191,3 +191,18 @@ def test_digest_covers_content_shape_dtype_and_values():
 
     others = [one(content="c"), one(values="v"), one(frames=2), one(n_bins=3), one(dtype="f2")]
     assert len({one(), *others}) == 6
+
+
+def test_a_key_added_later_is_in_no_hash_of_what_was_recorded_before():
+    class Later(Resample):
+        dithered: bool = False
+
+    then = Recipe.from_dict({"representation": {"kind": "log_mel"}})
+    now = then.model_copy(update={"resample": Later()})
+    recorded = then.resolved()
+    assert keys.recipe_hashes(then, recorded=recorded) == keys.recipe_hashes(then)
+    assert keys.recipe_hashes(now)["decode"] == keys.recipe_hashes(then)["decode"]
+    assert keys.recipe_hashes(now)["resample"] != keys.recipe_hashes(then)["resample"]
+    assert keys.recipe_hashes(now, recorded=recorded) == keys.recipe_hashes(then)
+    del recorded["resample"]["quality"]
+    assert keys.recipe_hashes(then, recorded=recorded) != keys.recipe_hashes(then)

@@ -1,12 +1,15 @@
+import logging
+import re
 import tomllib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import recipe as module
 from pipeline.keys import recipe_hashes
 from pipeline.kinds import KINDS, Framed
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.recipe import Recipe, RecipeError, upgraded_text
 from tests.conftest import REPOSITORY
 
 # Conventions that only a preset of another library departs from may be left to their defaults.
@@ -17,7 +20,8 @@ SHIPPED = sorted((REPOSITORY / "params").glob("*.toml"))
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_shipped_recipes_are_valid_named_and_say_every_value(file):
-    recipe = Recipe.load(file)
+    recipe = Recipe.load(file.stem)
+    assert recipe == Recipe.load(file)
     assert recipe.name == file.stem
     written = tomllib.loads(file.read_text("utf-8"))
     resolved = recipe.resolved()
@@ -85,6 +89,14 @@ REFUSED = [
     ),
     ({"representation": {}}, "kind = '' is not a kind; allowed: waveform, stft"),
     ({}, "representation is missing"),
+    (
+        {"schema_version": 2, "representation": MEL},
+        "schema_version = 2 is newer than 1, the newest that this installation reads: install a",
+    ),
+    *(
+        ({"schema_version": wrong, "representation": MEL}, f"schema_version = {wrong!r} is refused")
+        for wrong in (0, -1, "1", 1.0, True, [])
+    ),
     ({"stor": {}, "representation": MEL}, "stor is not a key; did you mean store?"),
     ({"store": {"codec": "zip"}, "representation": MEL}, "codec = 'zip' is refused: allowed: none"),
     (
@@ -141,6 +153,39 @@ def test_every_mistake_is_named_at_once():
     assert len(str(refused.value).splitlines()) == 2
 
 
+@pytest.mark.parametrize("name", ["log_mel", "mfcc", "log_cqt"])
+def test_a_mistake_is_shown_by_its_line(tmp_path, name):
+    lines = (REPOSITORY / "params" / f"{name}.toml").read_text("utf-8").splitlines()
+    file = tmp_path / "bad.toml"
+    kind = re.compile(
+        r"(?!kind = .(log_mel|mfcc|log_cqt))\w+ = "
+    )  # without a kind there are no other keys
+    keys = [i for i, line in enumerate(lines) if kind.match(line)]
+    assert len(keys) > 15
+    for i in keys:
+        wrong = [*lines[:i], re.sub(r"^(\w+) = .*", r"\1_x = 3", lines[i]), *lines[i + 1 :]]
+        file.write_text("\n".join(wrong), "utf-8")
+        with pytest.raises(RecipeError, match=rf"bad\.toml, line {i + 1}: "):
+            Recipe.load(file)
+
+
+def test_a_mistake_between_keys_is_shown_by_the_first_it_names(tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text('[representation]\nkind = "mfcc"\n\nn_mfcc = 400\n', "utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.toml, line 4: representation: n_mfcc = 400 must"):
+        Recipe.load(file)
+    file.write_text('name = "x"\n[representation]\nn_fft = 512\n', "utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.toml, line 2: representation.kind = '' is not"):
+        Recipe.load(file)
+
+
+def test_the_longest_recipes_are_refused_without_a_search_for_lines(tmp_path):
+    file = tmp_path / "bad.toml"
+    file.write_text("x = 1\n" + "#\n" * 500_000, "utf-8")
+    with pytest.raises(RecipeError, match=r"bad\.toml: x is not a key"):
+        Recipe.load(file)
+
+
 def test_a_file_that_is_not_toml(tmp_path):
     file = tmp_path / "bad.toml"
     file.write_text("[representation\n")
@@ -152,3 +197,65 @@ def test_recipes_cannot_be_changed():
     recipe = Recipe.from_dict({"representation": MEL})
     with pytest.raises(ValueError, match="frozen"):
         recipe.representation.n_fft = 3
+
+
+def test_a_name_that_is_not_shipped():
+    with pytest.raises(RecipeError, match=r"log_mle.: no such file, nor a .* did you mean log_mel"):
+        Recipe.load("log_mle")
+    for path in ("mine/log_mel", "log_mel.toml"):  # paths of files that are not there
+        with pytest.raises(FileNotFoundError):
+            Recipe.load(path)
+
+
+def test_the_schema_version_is_1_if_left_out_and_in_no_hash(monkeypatch):
+    recipe = Recipe.from_dict({"representation": MEL})
+    assert recipe == Recipe.from_dict({"schema_version": 1, "representation": MEL})
+    assert recipe.resolved()["schema_version"] == 1
+    other = recipe.model_copy(update={"schema_version": 7})
+    assert recipe_hashes(other) == recipe_hashes(recipe)
+
+
+def test_upgrading_a_recipe_of_today_leaves_its_text(tmp_path):
+    file = tmp_path / "r.toml"
+    file.write_text('# mine\n[representation]\nkind = "mel" # bands\n')
+    assert upgraded_text(file) == f"schema_version = 1\n{file.read_text()}"
+    assert upgraded_text("mel") == (REPOSITORY / "params" / "mel.toml").read_text("utf-8")
+    file.write_text('[representation]\nkind = "melt"\n')
+    with pytest.raises(RecipeError, match="did you mean mel"):
+        upgraded_text(file)
+
+
+def renamed(table):
+    """An upgrade of a day to come: representation.hop is hop_length."""
+    values = dict(table["representation"])
+    if values.get("kind") == "gone":
+        raise ValueError("the kind gone is gone")
+    values["hop_length"] = values.pop("hop")
+    return {**table, "representation": values}
+
+
+def test_an_older_recipe_is_read_with_a_note_upgraded_on_request_or_refused(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(module, "SCHEMA", 2)
+    monkeypatch.setattr(module, "UPGRADES", {1: renamed})
+    old, new = {"kind": "mel", "hop": 100}, {"kind": "mel", "hop_length": 100}
+    expected = Recipe.from_dict({"schema_version": 2, "representation": new})
+    assert Recipe.from_dict({"representation": old}) == expected  # as stored in an old feature set
+    file = tmp_path / "r.toml"
+    file.write_text('[representation]\nkind = "mel"\nhop = 100\n')
+    with caplog.at_level(logging.WARNING, "basilar"):
+        assert Recipe.load(file) == expected
+    assert f"schema_version = 1, read as 2; basilar recipe {file} --upgrade" in caplog.text
+    text = upgraded_text(file)
+    assert tomllib.loads(text) == {"schema_version": 2, "representation": new}
+    file.write_text(text)
+    caplog.clear()
+    assert Recipe.load(file) == expected
+    assert not caplog.text
+    file.write_text('[representation]\nkind = "gone"\n')
+    with pytest.raises(RecipeError, match=r"r\.toml: schema_version = 1 cannot be .*: the kind go"):
+        Recipe.load(file)
+    file.write_text('schema_version = 3\n[representation]\nkind = "mel"\n')
+    with pytest.raises(RecipeError, match="schema_version = 3 is newer than 2"):
+        Recipe.load(file)

@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 
-from pipeline import locks, running
+from pipeline import artifacts, locks, running
 from tests.conftest import REPOSITORY
 
 HOLD = """
@@ -32,9 +32,20 @@ def test_a_build_is_known_until_it_ends(tmp_path):
         running.begin(tmp_path, "text", key="k")  # a task that asks again
         (record,) = running.records(tmp_path)
         assert (record["key"], record["build"], record["process"]) == ("k", "text", os.getpid())
+        assert running.begun(tmp_path, "text") == record
+        assert running.begun(tmp_path, "other") is None
         running.end(tmp_path)
         assert running.records(tmp_path) == []
         assert list((tmp_path / "running").iterdir()) == []
+
+
+def test_the_build_that_logged_a_set_first_is_recorded(tmp_path):
+    assert running.recorded(tmp_path, "key") is None
+    markers = {"key-1": {"started": 5.0}, "key-2": {"started": 4.0}, "key-3": None, "other-1": {}}
+    for name, built in markers.items():
+        artifacts.write_json(tmp_path / "runs" / f"{name}.json", {"built": built})
+    artifacts.write_json(tmp_path / "runs" / "key-4.json", {"run_id": "of an earlier version"})
+    assert running.recorded(tmp_path, "key") == {"started": 4.0}
 
 
 def test_what_a_killed_build_said_is_removed_by_who_sees_it(tmp_path):

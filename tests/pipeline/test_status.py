@@ -76,9 +76,12 @@ def test_a_build_shows_how_far_it_is(build, screen, monkeypatch, capsys):
     monkeypatch.setattr(status, "_LINE", 0.05)
     with status.shown(build):
         make(build, build.plan.shards[0], Resample, Represent)
-        time.sleep(1)
-    said = seen.getvalue() if screen else capsys.readouterr().err
-    assert f"{len(build.plan.shards[0].rows)} of 13 clips" in said
+        expected = f"{len(build.plan.shards[0].rows)} of 13 clips"
+        said, deadline = "", time.monotonic() + 30
+        while expected not in said and time.monotonic() < deadline:
+            time.sleep(0.05)
+            said = seen.getvalue() if screen else said + capsys.readouterr().err
+    assert expected in said
     assert ("━" in said) == screen
 
 

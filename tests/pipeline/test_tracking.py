@@ -60,7 +60,11 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
         "manifest.parquet",
         "clips.parquet",
         "statistics_per_bin.json",
+        "report.html",
     }
+    page = Path(client.download_artifacts(run.info.run_id, "report.html")).read_text("utf-8")
+    assert fs.digest in page
+    assert "1 of 13 clips could not be used" in page
     manifest = read_manifest(Path(client.download_artifacts(run.info.run_id, "manifest.parquet")))
     assert manifest.hash == fs.attributes["manifest_hash"]
     assert (manifest.root / "broken.wav").exists()
@@ -73,6 +77,22 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
 def model_of(client, run):
     (output,) = client.get_run(run.info.run_id).outputs.model_outputs
     return client.get_logged_model(output.model_id)
+
+
+def test_a_report_that_cannot_be_drawn_is_a_warning(logged, tmp_path, monkeypatch, caplog):
+    fs, client, run = logged
+    file = client.download_artifacts(run.info.run_id, "manifest.parquet", str(tmp_path))
+    client.delete_run(run.info.run_id)
+    monkeypatch.setattr("pipeline.page_of_set.render", lambda found: 1 / 0)
+    uri, folder = embedded_tracking_uri(tmp_path / "root"), tmp_path / "root" / "mlflow"
+    again = tracking.log_run(fs.path, read_manifest(Path(file)), uri, folder=folder)
+    assert client.get_run(again).info.status == "FINISHED"
+    names = {artifact.path for artifact in client.list_artifacts(again)}
+    assert "recipe.toml" in names
+    assert "report.html" not in names
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "basilar"]
+    assert "ZeroDivisionError" in warning
+    assert f"basilar report {fs.key[:12]}" in warning
 
 
 def test_its_bundle_is_logged_as_a_model_without_pickle(logged, tmp_path):

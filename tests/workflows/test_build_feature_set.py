@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.keys import STAGES
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Processes, dask
 from workflows.build_feature_set import BuildFeatureSet
@@ -156,6 +157,9 @@ def test_the_environment_names_the_tracker(manifest, tmp_path, tracker):
     known = json.loads(marker.read_text())
     assert (known["uri"], known["registered_as"]) == (tracker, "workflow@latest-one")
     assert known["run_id"]
+    n_shards = known["built"]["shards"]
+    assert known["built"]["pending"] == dict.fromkeys(STAGES, n_shards)
+    assert 0 < known["built"]["seconds"] < time.time() - known["built"]["started"]
 
 
 def test_the_time_of_a_clip_is_no_part_of_the_workflows_identity(manifest, tmp_path):

@@ -1,0 +1,159 @@
+"""Commands that show what was made: plot, report."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.console import (
+    AudioRoot,
+    Json,
+    Root,
+    UsageError,
+    app,
+    find_store,
+    place,
+    print_result,
+    progress,
+)
+from pipeline.recipe import Recipe
+
+Picture = Literal[
+    "waveform",
+    "zoom",
+    "spectrogram",
+    "values",
+    "mean_spectrum",
+    "mel_and_stft",
+    "mel_and_cqt",
+    "mel_scale",
+    "filters",
+]
+
+
+@app.command()
+def plot(
+    source: Annotated[
+        str | None, typer.Argument(metavar="FILE|KEY", help="Audio file, or key of a feature set.")
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Argument(metavar="CLIP_ID", help="With a key: a clip of the set.")
+    ] = None,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Picture: .png or .svg.")],
+    recipe: Annotated[
+        Path | None, typer.Option(help="With a file: recipe (TOML), or the name of a shipped one.")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(parser=place, metavar="DIR|URL", help="With a key: where it is published."),
+    ] = None,
+    audio_root: AudioRoot = None,
+    picture: Annotated[
+        Picture | None, typer.Option(help="What to draw; left out: what suits the recipe.")
+    ] = None,
+    scale: Annotated[
+        Literal["linear", "log", "mel", "note"] | None,
+        typer.Option(help="Of frequencies; left out: what suits the recipe."),
+    ] = None,
+    offset: Annotated[float, typer.Option(min=0, help="Where the excerpt begins, s.")] = 0.0,
+    duration: Annotated[
+        float | None, typer.Option(min=0.001, help="Its length, s; left out: to the end.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw a file by a recipe, or a clip of a feature set as it is stored.
+
+    Example: basilar plot clip.wav --recipe params/log_mel.toml -o clip.png
+    """
+    from pipeline import gallery, pictures
+    from pipeline.artifacts import replacing
+    from pipeline.audio import AudioError
+    from pipeline.dataset import FeatureSet
+
+    formats: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
+    file_format = formats.get(output.suffix)
+    if file_format is None:
+        raise UsageError(f"-o {output}: the suffix must be .png or .svg")
+    if not output.parent.is_dir():
+        raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
+    if (recipe is None) == (root is None):
+        raise UsageError(
+            "name a recipe (--recipe) for a file, or a root (--root) for a stored clip"
+        )
+    if recipe is not None and clip is not None:
+        raise UsageError(f"{clip}: a clip of a feature set needs its --root, and no --recipe")
+    try:
+        if recipe is not None:
+            used = Recipe.load(recipe)
+            subject = gallery.Subject(used)
+            if source is not None:
+                subject = gallery.of_file(used, Path(source), offset, duration)
+        else:
+            assert root is not None
+            fs = FeatureSet.open(find_store(root, source or ""))
+            subject = gallery.Subject(Recipe.from_dict(fs.recipe))
+            if clip is not None:
+                subject = gallery.of_clip(
+                    fs, clip, root=root, audio_root=audio_root, offset=offset, duration=duration
+                )
+        name = picture or gallery.default(subject.recipe)
+        with pictures.style():
+            data = pictures.render(gallery.draw(name, subject, scale), file_format)
+    except gallery.PictureError as error:
+        raise UsageError(str(error)) from None
+    except AudioError as error:
+        raise UsageError(f"cannot be decoded: {error}") from None
+    with replacing(output) as temporary:
+        temporary.write_bytes(data)
+    result = {"picture": name, "output": str(output), "bytes": len(data)}
+    print_result(result, as_json, f"{output}: {name}, {len(data) / 1000:.0f} kB")
+
+
+@app.command()
+def report(
+    key: Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")],
+    other: Annotated[
+        str | None, typer.Argument(help="Another, to put side by side with it.")
+    ] = None,
+    *,
+    root: Root,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page: .html.")],
+    audio_root: AudioRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a feature set is, with charts and examples, as one HTML file; or compare two.
+
+    Example: basilar report 3f2a --root features -o report.html
+    """
+    from dataclasses import replace
+
+    from pipeline import page_of_pair, page_of_set, recover, running
+    from pipeline import report as module
+    from pipeline.artifacts import replacing
+    from pipeline.dataset import FeatureSet
+    from pipeline.why import Side, why
+
+    if not output.parent.is_dir():
+        raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
+    stores = [find_store(root, name) for name in (key, other) if name is not None]
+    records = [recover.of_root(root, store.stem) for store in stores]
+    reports = [
+        module.collect(
+            FeatureSet.open(store),
+            replace(record.manifest, root=audio_root or record.manifest.root),
+            built=running.recorded(root, record.key),
+            progress=progress("listening"),
+        )
+        for store, record in zip(stores, records, strict=True)
+    ]
+    if other is None:
+        page = page_of_set.render(reports[0])
+    else:
+        one, two = map(Side.of_record, records)
+        page = page_of_pair.render(reports[0], reports[1], why(one, two))
+    with replacing(output) as temporary:
+        temporary.write_text(page, "utf-8")
+    result = {"keys": [record.key for record in records], "output": str(output)}
+    size = output.stat().st_size
+    print_result({**result, "bytes": size}, as_json, f"{output}: {size / 1e6:.2f} MB")
