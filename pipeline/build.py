@@ -36,14 +36,16 @@ class Build:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"([^/:.%\"'@]+(@[A-Za-z][\w-]*)?)?", self.register_as):
             raise ValueError(
-                f"register: {self.register_as!r}: write NAME or NAME@ALIAS; the name may not hold "
-                "/ : . % or quotes"
+                f"register: {self.register_as!r} is no name of a model; write NAME or NAME@ALIAS, "
+                "without / : . % or quotes in NAME"
             )
         if not set(self.keep) <= set(STAGES):
-            raise ValueError(f"keep: {', '.join(self.keep)}: allowed are {', '.join(STAGES)}")
+            raise ValueError(
+                f"keep: {', '.join(self.keep)} are no stages; allowed are {', '.join(STAGES)}"
+            )
         if not 0 < self.clip_timeout < float("inf"):
             raise ValueError(
-                f"clip timeout: {self.clip_timeout:g} s: it must be above 0 and finite"
+                f"clip timeout: {self.clip_timeout:g} s is refused; it must be above 0 and finite"
             )
 
     def guard(self) -> list[str]:

@@ -62,7 +62,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.is_fitted.any():
             raise ManifestError(
-                f'normalization.split = "{self.recipe.normalization.split}" holds no clip; the '
+                f'normalization.split: "{self.recipe.normalization.split}" holds no clip, the '
                 f"manifest has {', '.join(sorted(set(self.manifest.splits)))}; name one of them in "
                 'the recipe, or "all"'
             )

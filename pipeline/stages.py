@@ -93,7 +93,7 @@ def decode(
     """
     if not storage.is_remote(root) and not root.is_dir():
         raise FileNotFoundError(
-            f"the audio root {root} is not there; mount it, or name where the audio is now with "
+            f"{root}: the audio root is not there; mount it, or name where the audio is now with "
             "--audio-root"
         )
     started, decoding = time.perf_counter(), 0.0
@@ -214,7 +214,9 @@ def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
 
 
 def _changed(file: Path) -> ChangedAudioError:
-    return ChangedAudioError(f"{storage.name(file)} has changed since it was scanned; scan again")
+    return ChangedAudioError(
+        f"{storage.name(file)}: it has changed since it was scanned; scan again"
+    )
 
 
 def resample(

@@ -21,7 +21,7 @@ from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
-from pipeline.manifest import taken
+from pipeline.manifest import ManifestError, taken
 from pipeline.reader import Rows, open_zarr
 from pipeline.shards import Plan, Shard
 
@@ -120,9 +120,9 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
     except ValueError:
         if n_clips:
             raise
-        raise ValueError(
-            f"normalization.split = {normalization.split!r} holds no usable clip: all of its "
-            f"{plan.is_fitted.sum()} are quarantined"
+        raise ManifestError(
+            f"normalization.split: {normalization.split!r} holds no usable clip, all of its "
+            f"{plan.is_fitted.sum()} are quarantined; mend them, or name another split"
         ) from None
     centre, scale = moments.centre_and_scale(
         summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid

@@ -438,6 +438,7 @@ def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> None:
     if len(bad) > 50:
         shown.append(f"  … and {len(bad) - 50} more")
     raise TooManyBadError(
-        f"{len(bad)} of {n_clips} clips cannot be used, {allowed} are allowed (--max-bad); "
-        "nothing is published\n" + "\n".join(shown)
+        f"{storage.name(build.root)}: {len(bad)} of {n_clips} clips cannot be used, {allowed} are "
+        "allowed, and nothing is published; mend or remove them, or raise --max-bad\n"
+        + "\n".join(shown)
     )

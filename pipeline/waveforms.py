@@ -78,7 +78,7 @@ def read_waveforms(folder: Path) -> Waveforms:
     Raises FileNotFoundError, or DamagedArtifactError if anything is not as it was written.
     """
     if not storage.exists(folder):
-        raise FileNotFoundError(f"{folder} is not there")
+        raise FileNotFoundError(f"{folder}: it is not there; build again")
     if not folder.is_dir():
         storage.fetch(folder)
     try:
@@ -105,7 +105,7 @@ def read_waveforms(folder: Path) -> Waveforms:
         return waveforms
     except (OSError, ValueError, KeyError, TypeError, DamagedArtifactError) as error:
         raise DamagedArtifactError(
-            f"{folder} is damaged ({error}); delete it and build again"
+            f"{folder}: damaged ({error}); delete it and build again"
         ) from error
 
 

@@ -128,7 +128,7 @@ def test_a_damaged_record_exits_with_one(as_json, root, built):
     file.write_text("{")
     code, found = as_json("reproduce", built.plan.key, "--root", root)
     assert code == 1
-    assert f"{file} cannot be read" in found["error"]
+    assert f"{file}: it cannot be read" in found["error"]
 
 
 @pytest.fixture
