@@ -8,8 +8,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-
 from pipeline import artifacts, audio, canary, locks, running, storage
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
@@ -100,10 +98,11 @@ class Build:
         if not storage.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
+            import pyarrow
 
             from pipeline import store  # noqa: F401
 
-            pyarrow.default_memory_pool().release_unused()  # else each of them has it, too
+            pyarrow.default_memory_pool().release_unused()
         running.begin(
             self.root,
             text,

@@ -1,11 +1,13 @@
-"""Commands about builds that run: status, worker."""
+"""Commands about builds that run: status, worker, ui."""
 
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from pipeline.console import MAKE, Json, Root, UsageError, app, print_result
+from pipeline import storage
+from pipeline.console import MAKE, USE, Json, Root, UsageError, app, print_failure, print_result
 
 
 @app.command(rich_help_panel=MAKE)
@@ -58,3 +60,57 @@ def worker(
     print_result({"builds": done}, as_json, *(lines or ["no build ran"]))
     if not all(done.values()):
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=USE)
+def ui(
+    root: Root,
+    luigi_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of Luigi's page; 0: any free one.")
+    ] = 8082,
+    mlflow_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of MLflow's page; 0: any free one.")
+    ] = 5000,
+    as_json: Json = False,
+) -> None:
+    """Serve Luigi's page of builds, and MLflow's of their runs in a root, until Ctrl-C.
+
+    On loopback only: neither page asks who is there.
+
+    Example: basilar ui --root features
+    """
+    from pipeline import ui as pages
+
+    if storage.is_remote(root):
+        raise UsageError(
+            f"{storage.name(root)}: an object store holds no MLflow runs; open the page of the "
+            "tracker that builds log to (--tracking-uri), and start luigid by itself"
+        )
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; make it, or name one that builds go to")
+    told = False
+
+    def tell(luigi: str, mlflow: str) -> None:
+        nonlocal told
+        told = True
+        print_result(
+            {"root": str(root), "luigi": luigi, "mlflow": mlflow},
+            as_json,
+            f"Luigi   {luigi}",
+            f"MLflow  {mlflow}",
+            "To see a build run, start it with",
+            f"  basilar build RECIPE MANIFEST --root {root} --engine luigid --scheduler {luigi}",
+            "Both listen on loopback, and ask for no password: who can log in here can use them.",
+            "Ctrl-C ends both.",
+        )
+        sys.stdout.flush()
+
+    try:
+        pages.serve(root.absolute(), luigi_port=luigi_port, mlflow_port=mlflow_port, tell=tell)
+    except (pages.PortError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    except pages.ServerError as error:
+        if not told:
+            raise
+        print_failure(error)  # the addresses were the one object of --json
+        raise typer.Exit(1) from None

@@ -9,11 +9,15 @@ A million clips are 200 MB in memory as a table; what plans need of each is kept
 Python's own objects are made for some rows at a time.
 """
 
+import os
+
+# Arrow's other allocators keep for long what they had once, and so would all who are forked.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
 import csv
 import itertools
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator

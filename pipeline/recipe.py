@@ -148,7 +148,8 @@ class Recipe(Section):
         Traceback (most recent call last):
         pipeline.recipe.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
         """
-        table = upgraded(table, source=source)
+        if isinstance(table, dict):  # what a store says may be anything
+            table = upgraded(table, source=source)
         try:
             return cls.model_validate(table)
         except ValidationError as error:

@@ -116,6 +116,7 @@ class Plan:
             return np.ones(len(self.manifest), bool)
         return np.array([given == split for given in self.manifest.splits], bool)
 
+    @cached_property
     def fit_key(self) -> str:
         """The key of the statistics: the recipe and the contents they are fitted on."""
         rows = self.order[self.is_fitted[self.order]]

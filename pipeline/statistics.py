@@ -152,7 +152,7 @@ def _histogram(
     if storage.exists(kept):
         loaded: NDArray[np.int64] = np.load(storage.fetch(kept), allow_pickle=False)
         return loaded
-    features = Rows(storage.fetch(shard.folder) / "features")
+    features = Rows(storage.fetch(shard.folder) / "features", access="read")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
     for start, count, weight in zip(starts, n_frames, weights, strict=True):

@@ -215,24 +215,28 @@ class Represent(_ShardTask):
     stage = "representation"
 
     def make(self) -> None:
-        """Compute the representation of the clips of the shard."""
-        from pipeline import statistics, store
+        """Compute the representation of the clips of the shard, and count its values."""
+        from pipeline import statistics
+
+        self._represent()
+        # Here, where shards are made at once, and not one after the other in FitNormalization.
+        build, made = self.the_build, statistics.read_shard(self.path())
+        statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
+        storage.drop(self.path())
+
+    def _represent(self) -> None:
+        from pipeline import store
 
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:
             waveforms = self.found("resample") or self.computed("resample", spool)
-        represented = stages.represent(waveforms, self.transform, folder=folder)
         store.write_shard(
             self.path(),
-            represented,
+            stages.represent(waveforms, self.transform, folder=folder),
             recipe=build.plan.recipe,
             shard=self.the_shard,
             canary=build.guard(),
         )
-        # Here, where shards are made at once, and not one after the other in FitNormalization.
-        made = statistics.read_shard(self.path())
-        statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
-        storage.drop(self.path())
 
 
 class MapShards(_Task):
@@ -283,7 +287,7 @@ class FitNormalization(_Task):
         the_build = build_of(build)
         return cls(
             root=storage.name(the_build.root),
-            key=f"{the_build.plan.fit_key()}.{the_build.plan.layout}",
+            key=f"{the_build.plan.fit_key}.{the_build.plan.layout}",
             build=build,
         )
 
@@ -293,7 +297,7 @@ class FitNormalization(_Task):
 
     def path(self) -> Path:
         build = self.the_build
-        return build.root / "artifacts" / "statistics" / f"{build.plan.fit_key()}.npz"
+        return build.root / "artifacts" / "statistics" / f"{build.plan.fit_key}.npz"
 
     def make(self) -> None:
         """Merge what the shards say of the fit split."""
