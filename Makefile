@@ -8,6 +8,7 @@ FUZZ_SECONDS ?= 600
 .PHONY: demo test torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
 
 $(READY): pyproject.toml constraints.txt
+	@echo "making .venv from constraints.txt, which takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	touch $(READY)

@@ -26,6 +26,7 @@ from pipeline.console import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.consistency import Problem
     from pipeline.recover import Record
 
 Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
@@ -61,7 +62,7 @@ def verify(
         )
 
     found = checked()
-    lines = [f"{problem.file}: {problem.problem}" for problem in found.problems]
+    lines = [line for problem in found.problems for line in _lines_of(problem)]
     repaired = None
     if repair and not found.sound:
         repaired = repair_set(root, found, workers=workers, audio_root=audio_root)
@@ -70,7 +71,7 @@ def verify(
             f"repaired: {len(repaired.computed)} shards computed, {repaired.linked} linked, digest "
             f"{repaired.digest}"
         )
-        lines += [f"still: {problem.file}: {problem.problem}" for problem in found.problems]
+        lines += [f"still: {line}" for problem in found.problems for line in _lines_of(problem)]
     result = {
         "key": found.key,
         "path": str(found.path),
@@ -91,6 +92,10 @@ def verify(
     )
     if not found.sound:
         raise typer.Exit(1)
+
+
+def _lines_of(problem: "Problem") -> list[str]:
+    return f"{problem.file}: {problem.problem}".split("\n")
 
 
 @app.command(rich_help_panel=PROVE)

@@ -153,6 +153,8 @@ def report(
     from pipeline.dataset import FeatureSet
     from pipeline.why import Side, why
 
+    if output.suffix != ".html":
+        raise UsageError(f"-o {output}: no such page is written; the suffix must be .html")
     if not output.parent.is_dir():
         raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
     stores = [find_store(root, name) for name in (key, other) if name is not None]

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -133,8 +134,8 @@ def progress(what: str) -> Any:
 
 
 def on_screen() -> bool:
-    """Whether standard error is a terminal."""
-    return stderr.is_terminal
+    """Whether standard error is a terminal, whatever FORCE_COLOR (set in notebooks, CI) says."""
+    return stderr.is_terminal and stderr.file.isatty()
 
 
 def print_result(result: dict[str, Any], as_json: bool, *lines: str) -> None:
@@ -142,7 +143,9 @@ def print_result(result: dict[str, Any], as_json: bool, *lines: str) -> None:
     if as_json:
         print(storage.shown(json.dumps(result)))
     else:
-        print("\n".join(map(printable, lines)))
+        encoding = sys.stdout.encoding or "utf-8"  # not all show arrows, or the names of clips
+        text = "\n".join(map(printable, lines))
+        print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def print_error(message: str) -> None:

@@ -456,6 +456,10 @@ def _from_path(name: str, rule: str | None, path: str) -> str | None:
 def _assign_splits(clips: list[dict[str, Any]], split: dict[str, float] | Path) -> None:
     """Give each clip without a split one, by shares or from a CSV."""
     if isinstance(split, Path):
+        if not split.is_file():
+            raise ManifestError(
+                f"--split {split}: no such table; name a CSV, or shares like train=0.8,test=0.2"
+            )
         rows, _ = _read_rows(split)
         if not all({"id", "split"} <= row.keys() for row in rows):
             raise ManifestError(

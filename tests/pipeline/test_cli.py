@@ -224,6 +224,10 @@ def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
             "write shares as train=0.8,test=0.",
         ),
         (
+            ["scan", "audio", "-o", "m.csv", "--split", "0.8"],
+            "error: no such table where: --split 0.8 to do: name a CSV, or shares like train=0.8",
+        ),
+        (
             ["build", LOG_MEL, "audio", "--root", "r%", "--tracking-uri", ""],
             "with ? or % in its na",
         ),

@@ -20,7 +20,7 @@ def test_every_command_has_an_example(basilar):
         assert f"Example: basilar {command}" in " ".join(out.split())
 
 
-def test_verify_and_repair(basilar, as_json, root, built):
+def test_verify_and_repair(basilar, as_json, root, built, tmp_path):
     key = built.plan.key
     code, found = as_json("verify", key[:6], "--root", root, "--sample", 2)
     assert (code, found["sound"], found["problems"]) == (0, True, [])
@@ -36,6 +36,9 @@ def test_verify_and_repair(basilar, as_json, root, built):
     code, out, _ = basilar("verify", key, "--root", root)
     assert code == 1
     assert f"{file}: 19460 bytes with CRC-32" in out
+    lost = ("verify", key, "--root", built.root, "--sample", 2, "--audio-root", tmp_path)
+    _, out, _ = basilar(*lost)  # a line for each clip
+    assert [line.endswith(".wav: no file holds it") for line in out.splitlines()].count(True) == 2
     code, found = as_json("verify", key, "--root", root, "--repair", "--workers", 1)
     assert (code, found["sound"], len(found["repaired"]["computed"])) == (0, True, 1)
     assert as_json("verify", key, "--root", root, "--repair")[1]["repaired"] is None

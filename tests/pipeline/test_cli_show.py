@@ -95,3 +95,7 @@ def test_reports_of_nothing_and_to_nowhere_are_refused(basilar, built, tmp_path)
     code, _, err = basilar("report", built.plan.key, "--root", built.root, "-o", nowhere)
     assert code == 2
     assert "make it first" in err
+    code, _, err = basilar("report", built.plan.key, "--root", built.root, "-o", tmp_path / "x.pdf")
+    assert code == 2
+    assert "the suffix must be .html" in err
+    assert not (tmp_path / "x.pdf").exists()

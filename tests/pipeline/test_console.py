@@ -1,4 +1,5 @@
 import errno
+import io
 import json
 import logging
 import sys
@@ -43,6 +44,21 @@ def test_results_are_one_json_object_or_lines(capsys):
     assert json.loads(capsys.readouterr().out) == {"key": "é"}
     console.print_result({"key": "é"}, False, "a line", "another")
     assert capsys.readouterr().out == "a line\nanother\n"
+
+
+def test_a_result_is_shown_where_its_letters_are_not_known(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    console.print_result({}, False, "é → a")
+    out.flush()
+    assert out.buffer.getvalue() == b"\\xe9 \\u2192 a\n"
+
+
+def test_forced_colours_make_no_screen(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI do
+    assert not console.on_screen()
+    assert list(console.progress("doing")(iter("abc"), 3)) == list("abc")
+    assert capsys.readouterr().err == ""
 
 
 def test_progress_gives_every_item_also_without_a_screen(capsys):
