@@ -32,7 +32,7 @@ class MissingAudioError(OSError):
     def __init__(self, root: Path, missing: list[str], changed: list[str]) -> None:
         self.missing, self.changed = missing, changed
         lines = [
-            f"{clip}: {what}"
+            f"{clip if clip.isprintable() else ascii(clip)}: {what}"
             for clips, what in ((changed, "its file has changed"), (missing, "no file holds it"))
             for clip in clips
         ]
