@@ -90,16 +90,17 @@ def ui(
         raise UsageError(f"{root}: no such folder; make it, or name one that builds go to")
     told = False
 
-    def tell(luigi: str, mlflow: str) -> None:
+    def tell(found: pages.Addresses) -> None:
         nonlocal told
         told = True
+        how = f"--root {root} --engine luigid --scheduler {found.luigi}"
         print_result(
-            {"root": str(root), "luigi": luigi, "mlflow": mlflow},
+            {"root": str(root), **asdict(found)},
             as_json,
-            f"Luigi   {luigi}",
-            f"MLflow  {mlflow}",
+            f"Luigi   {found.luigi}",
+            f"MLflow  {found.runs}",
             "To see a build run, start it with",
-            f"  basilar build RECIPE MANIFEST --root {root} --engine luigid --scheduler {luigi}",
+            f"  basilar build RECIPE MANIFEST {how}",
             "Both listen on loopback, and ask for no password: who can log in here can use them.",
             "Ctrl-C ends both.",
         )

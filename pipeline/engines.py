@@ -12,10 +12,12 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 import urllib.request
+import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,6 +147,9 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
         _refuse_silence(scheduler)
         where = {"scheduler_url": scheduler}
     while True:
+        # For luigid's page. Containers may share a host's name, and have the same process ids.
+        name = f"{socket.gethostname()}:{os.getpid()}-{uuid.uuid4().hex[:4]}"
+        luigi.configuration.get_config().set("worker", "id", name)
         summary = luigi.build([task], workers=workers, detailed_summary=True, **where)
         if summary.status in _UNPLANNED:
             _tell_why_unplanned(task)

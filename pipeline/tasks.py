@@ -3,9 +3,10 @@
 A stage of a shard is a task if its artifact is kept; else the next task computes it on the way, and
 nothing of it is written. Keys, values and what counts as done are the same either way.
 A task is identified by its root and the key of what it makes; how it gets there (`build`, `shard`)
-is left out of its identity. Every `run()` takes the lock of its output and looks whether another
-build has made it meanwhile, which Luigi does not, reads, calls the stage and commits. Luigi does
-not look upstream of a complete task, so reruns stay cached.
+is left out of its identity, and so is what people are told of it (`about`). Every `run()` takes the
+lock of its output and looks whether another build has made it meanwhile, which Luigi does not,
+reads, calls the stage and commits. Luigi does not look upstream of a complete task, so reruns stay
+cached.
 A rerun that computes nothing should take no time, so Zarr and MLflow are imported by `run()` alone.
 """
 
@@ -24,7 +25,7 @@ from pipeline import artifacts, locks, running, stages, storage
 from pipeline.build import Build, build_of, logged_run, run_file
 from pipeline.keys import STAGES, hash_of
 from pipeline.scratch import Spool
-from pipeline.shards import Shard
+from pipeline.shards import Plan, Shard
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 
@@ -58,6 +59,8 @@ class Target(luigi.LocalTarget):
 class _Task(luigi.Task):
     """A task that makes one thing under a root."""
 
+    # The first that Luigi's page shows. Of several recipes that share a task, one is named.
+    about = luigi.Parameter(significant=False, positional=False, default="")
     root = luigi.Parameter(description="folder of all artifacts and feature sets")
     key = luigi.Parameter(description="hash that addresses what the task makes")
     build = luigi.Parameter(
@@ -93,19 +96,63 @@ class _Task(luigi.Task):
         """Make the output and commit it."""
         raise NotImplementedError
 
+    def tell(self, message: str, percentage: int = 100) -> None:
+        """Tell Luigi's scheduler how far the task is.
+
+        Its page takes a message for HTML: only counts and hashes belong there, and no names.
+        """
+        # Luigi sets both while it runs a task; a Dask worker calls `run` alone.
+        if self.set_status_message is not None and self.set_progress_percentage is not None:
+            self.set_status_message(message)
+            self.set_progress_percentage(percentage)
+
+
+class _SetTask(_Task):
+    """A task that makes one thing of all shards."""
+
+    @classmethod
+    def of(cls, build: str) -> Self:
+        """This task of a build."""
+        the_build = build_of(build)
+        plan = the_build.plan
+        return cls(
+            about=f"{_name(plan)}, {len(plan.manifest)} clips in {len(plan.shards)} shards",
+            root=storage.name(the_build.root),
+            key=f"{cls.address(plan)}.{plan.layout}",
+            build=build,
+        )
+
+    @staticmethod
+    def address(plan: Plan) -> str:
+        """The hash of what the task makes, whatever its layout."""
+        return plan.key
+
+
+def _name(plan: Plan) -> str:
+    return plan.recipe.name or plan.recipe.representation.kind
+
 
 class _ShardTask(_Task):
     """A task that makes one stage of one shard."""
 
-    shard = luigi.IntParameter(significant=False, positional=False)
+    shard = luigi.IntParameter(
+        significant=False, positional=False, visibility=ParameterVisibility.HIDDEN
+    )
     stage: ClassVar[str]  # decode, resample or representation
 
     @classmethod
     def of(cls, build: str, shard: Shard) -> Self:
         """This stage of a shard of a build."""
         the_build = build_of(build)
-        key = the_build.artifact(cls.stage, shard).name
-        return cls(root=storage.name(the_build.root), key=key, build=build, shard=shard.index)
+        plan = the_build.plan
+        where = f"shard {shard.index + 1} of {len(plan.shards)}"
+        return cls(
+            about=f"{_name(plan)}, {where}, {len(shard.sources)} clips",
+            root=storage.name(the_build.root),
+            key=the_build.artifact(cls.stage, shard).name,
+            build=build,
+            shard=shard.index,
+        )
 
     @property
     def the_shard(self) -> Shard:
@@ -186,13 +233,10 @@ class _ShardTask(_Task):
 
         def tell(done: int, quarantined: int) -> None:
             nonlocal said
-            # Luigi sets both while it runs a task; a Dask worker calls `run` alone.
-            if self.set_status_message is None or self.set_progress_percentage is None:
-                return
             if time.monotonic() - said > _TELL_EVERY or done == n_clips:
                 said = time.monotonic()
-                self.set_status_message(f"{done} of {n_clips} clips, {quarantined} quarantined")
-                self.set_progress_percentage(100 * done // n_clips)
+                message = f"{done} of {n_clips} clips, {quarantined} quarantined"
+                self.tell(message, 100 * done // n_clips)
 
         return tell
 
@@ -230,24 +274,20 @@ class Represent(_ShardTask):
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:
             waveforms = self.found("resample") or self.computed("resample", spool)
+        represented = stages.represent(waveforms, self.transform, folder=folder)
         store.write_shard(
             self.path(),
-            stages.represent(waveforms, self.transform, folder=folder),
+            represented,
             recipe=build.plan.recipe,
             shard=self.the_shard,
             canary=build.guard(),
         )
+        n_clips = len(self.the_shard.sources)
+        self._tell(n_clips)(n_clips, len(represented.quarantined))
 
 
-class MapShards(_Task):
+class MapShards(_SetTask):
     """The features of all shards, computed on a Dask cluster."""
-
-    @classmethod
-    def of(cls, build: str) -> "MapShards":
-        """The shards of a build."""
-        the_build = build_of(build)
-        key = f"{the_build.plan.key}.{the_build.plan.layout}"
-        return cls(root=storage.name(the_build.root), key=key, build=build)
 
     def output(self) -> list[luigi.LocalTarget]:  # type: ignore[override]
         build = self.the_build
@@ -259,15 +299,11 @@ class MapShards(_Task):
 
         build = self.the_build
         missing = build.work().pending["representation"]
-        cluster.map_shards(self.build, missing, address=build.dask, tell=self._tell(len(missing)))
 
-    def _tell(self, n_shards: int) -> Callable[[int], None]:
         def tell(done: int) -> None:
-            if self.set_status_message is not None and self.set_progress_percentage is not None:
-                self.set_status_message(f"{done} of {n_shards} shards")
-                self.set_progress_percentage(100 * done // n_shards)
+            self.tell(f"{done} of {len(missing)} shards", 100 * done // len(missing))
 
-        return tell
+        cluster.map_shards(self.build, missing, address=build.dask, tell=tell)
 
 
 def _represented(build: str) -> list[luigi.Task]:
@@ -278,18 +314,12 @@ def _represented(build: str) -> list[luigi.Task]:
     return [Represent.of(build, shard) for shard in the_build.plan.shards]
 
 
-class FitNormalization(_Task):
+class FitNormalization(_SetTask):
     """The statistics of the fit split."""
 
-    @classmethod
-    def of(cls, build: str) -> "FitNormalization":
-        """The statistics of a build."""
-        the_build = build_of(build)
-        return cls(
-            root=storage.name(the_build.root),
-            key=f"{the_build.plan.fit_key}.{the_build.plan.layout}",
-            build=build,
-        )
+    @staticmethod
+    def address(plan: Plan) -> str:
+        return plan.fit_key
 
     def requires(self) -> list[luigi.Task]:
         """The features of all shards."""
@@ -308,17 +338,11 @@ class FitNormalization(_Task):
         refuse_too_many_bad(build, shards)
         fitted = statistics.fit(build.plan, shards, histograms=build.histograms)
         statistics.write_statistics(self.path(), fitted)
+        self.tell(f"fitted on {fitted.n_clips} clips")
 
 
-class Publish(_Task):
+class Publish(_SetTask):
     """The feature set: all shards in one Zarr store."""
-
-    @classmethod
-    def of(cls, build: str) -> "Publish":
-        """The feature set of a build."""
-        the_build = build_of(build)
-        key = f"{the_build.plan.key}.{the_build.plan.layout}"
-        return cls(root=storage.name(the_build.root), key=key, build=build)
 
     def requires(self) -> list[luigi.Task]:
         """The statistics and the features of all shards."""
@@ -332,9 +356,8 @@ class Publish(_Task):
         from pipeline import statistics, store
 
         build = self.the_build
-        refuse_too_many_bad(
-            build, [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
-        )
+        shards = [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
+        n_bad = refuse_too_many_bad(build, shards)
         fitted = statistics.read_statistics(FitNormalization.of(self.build).path())
         store.publish(
             self.path(),
@@ -345,17 +368,11 @@ class Publish(_Task):
         )
         for folder in (self.path(), *map(build.shard_folder, build.plan.shards)):
             storage.drop(folder)
+        self.tell(f"{len(build.plan.manifest) - n_bad} clips, {n_bad} quarantined")
 
 
-class LogRun(_Task):
+class LogRun(_SetTask):
     """The feature set's run in MLflow. A tracker that does not answer fails no build."""
-
-    @classmethod
-    def of(cls, build: str) -> "LogRun":
-        """The run of a build: its last task."""
-        the_build = build_of(build)
-        key = f"{the_build.plan.key}.{the_build.plan.layout}"
-        return cls(root=storage.name(the_build.root), key=key, build=build)
 
     def requires(self) -> Publish:
         """The published feature set."""
@@ -405,6 +422,7 @@ class LogRun(_Task):
             "built": built,
         }
         artifacts.write_json(self.path(), marker)
+        self.tell(f"MLflow run {run_id}" if run_id else "MLflow did not answer")
 
     def _built(self) -> dict[str, Any] | None:
         """What the report says of the build that came first to log the set."""
@@ -426,14 +444,14 @@ def new_attempt() -> None:
     _attempt["id"] = uuid.uuid4().hex
 
 
-def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> None:
-    """Raise TooManyBadError, listing them, if more clips are quarantined than is allowed."""
+def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> int:
+    """How many clips are quarantined. Raises TooManyBadError, listing them, if it is too many."""
     from pipeline import statistics
 
     n_clips, bad = len(build.plan.manifest), list(statistics.quarantined(build.plan, shards))
     allowed = max(1, int(build.max_bad * n_clips + 1e-6))
     if len(bad) <= allowed and len(bad) < n_clips:
-        return
+        return len(bad)
     shown = [f"  {clip_id}: {e.stage}: {e.reason}: {e.message}" for clip_id, e in bad[:50]]
     if len(bad) > 50:
         shown.append(f"  … and {len(bad) - 50} more")

@@ -61,6 +61,7 @@ from pipeline.recover import NoRecordError
 EXPERIMENT = "basilar"
 _NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")
 Step = Callable[[MlflowClient, str], None]  # something done with a run, by its id
+_AT_ONCE = 1000  # metrics that MLflow takes in one request
 _HEARD_SECONDS = 3600.0  # of audio that the report of a run listens to
 _UNFINISHED_SECONDS = 600  # after which a run that is not finished never will be
 
@@ -255,8 +256,14 @@ def _fill(
         params=[Param(name, value) for name, value in parameters(recipe).items()],
         metrics=[Metric(name, value, 0, 0) for name, value in metrics(fs).items()],
         tags=[RunTag(f"basilar.{name}", value) for name, value in tags.items()]
-        + [RunTag("basilar.path", storage.name(fs.path))],
+        + [
+            RunTag("basilar.path", storage.name(fs.path)),
+            RunTag("mlflow.note.content", description(fs)),
+        ],
     )
+    bins = per_bin_metrics(fs)
+    for first in range(0, len(bins), _AT_ONCE):
+        client.log_batch(run_id, metrics=bins[first : first + _AT_ONCE])
     _log_input(client, run_id, fs, context="features")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -316,6 +323,7 @@ def _log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Mani
         name="bundle",
         source_run_id=run_id,
         tags={"basilar.key": fs.key, "basilar.digest": fs.digest},
+        params=parameters(Recipe.from_dict(fs.recipe)),
     )
     try:
         with tempfile.TemporaryDirectory() as name:
@@ -423,7 +431,28 @@ def metrics(fs: FeatureSet) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
+def description(fs: FeatureSet) -> str:
+    """What a run's page says of a feature set, in Markdown."""
+    kind, rate = fs.recipe["representation"]["kind"], fs.recipe["resample"]["sample_rate"]
+    hours, lost = fs.clips["duration"].sum() / 3600, fs.attributes["quarantined"]
+    return (
+        f"{len(fs)} clips, {hours:.2f} h, as {fs.attributes['frames']} frames of {fs.n_bins} bins "
+        f"of `{kind}` at {rate} Hz; {lost} quarantined.\n\n"
+        "* Charts over bins: *Model metrics*, `per_bin`; the step is the bin.\n"
+        "* The report, to look at and listen to: *Artifacts*, `report.html`."
+    )
+
+
 def per_bin_table(fs: FeatureSet) -> pd.DataFrame:
     """Mean, standard deviation, minimum and maximum of each bin of the fit split."""
     columns = {name: fs.stats[name] for name in ("mean", "std", "min", "max")}
     return pd.DataFrame({"bin": range(len(columns["mean"])), **columns})
+
+
+def per_bin_metrics(fs: FeatureSet) -> list[Metric]:
+    """The same as metrics whose step is the bin, which MLflow draws as lines over the bins."""
+    return [
+        Metric(f"per_bin/{name}", float(value), 0, step)
+        for name, column in per_bin_table(fs).drop(columns="bin").items()
+        for step, value in enumerate(column)
+    ]

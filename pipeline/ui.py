@@ -1,10 +1,11 @@
 """Luigi's and MLflow's web pages, by their own servers in child processes.
 
 Neither asks who is there: they listen on loopback, and nowhere else. Each is the head of a process
-group, which ends with this process unless that is killed (SIGKILL).
+group, which ends with this process.
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -28,6 +29,8 @@ HOST = "127.0.0.1"
 _PATIENCE = 120.0  # seconds until a server that does not answer is given up
 _GRACE = 5.0  # seconds for a server to end by itself
 _POLL = 0.1  # seconds
+# What the servers do first: have the kernel tell them to end if this process is killed.
+_WITH_PARENT = f"import ctypes; ctypes.CDLL(None).prctl(1, {int(signal.SIGTERM)})"
 _LINES = 10  # of what a server printed last
 _ENVIRONMENT = {
     **{"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"},
@@ -44,6 +47,15 @@ class ServerError(ConnectionError):
 
 
 @dataclass(frozen=True)
+class Addresses:
+    """Where the servers listen, and MLflow's page of the runs: its first one if there are none."""
+
+    luigi: str
+    mlflow: str
+    runs: str
+
+
+@dataclass(frozen=True)
 class Server:
     """A server to run: its name, its command, and the URL that answers when it is ready."""
 
@@ -53,11 +65,11 @@ class Server:
 
 
 def serve(
-    root: Path, *, luigi_port: int, mlflow_port: int, tell: Callable[[str, str], None]
+    root: Path, *, luigi_port: int, mlflow_port: int, tell: Callable[[Addresses], None]
 ) -> None:
     """Serve Luigi's page, and MLflow's of what a root logs, until this process is told to stop.
 
-    `tell` hears the addresses of both when both answer. Port 0 is any free one. Raises PortError;
+    `tell` hears the addresses when both answer. Port 0 is any free one. Raises PortError;
     ServerError if a server does not start, or ends; ValueError for a root without an MLflow store.
     """
     tracker, folder = embedded_tracking_uri(root), root / "mlflow"
@@ -65,24 +77,50 @@ def serve(
     luigi, mlflow = f"http://{HOST}:{luigi_port}", f"http://{HOST}:{mlflow_port}"
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="basilar-ui-") as temporary:
-        luigid = [sys.executable, "-c", "from luigi.cmdline import luigid; luigid()"]
-        luigid += ["--address", HOST, "--port", str(luigi_port)]
-        luigid += ["--state-path", str(Path(temporary) / "state")]
-        tracking = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port"]
-        tracking += [str(mlflow_port), "--workers", "1", "--backend-store-uri", tracker]
+        state = str(Path(temporary) / "state")
         servers = [
-            Server("luigid", luigid, f"{luigi}/api/is_paused"),
-            Server("mlflow ui", tracking, f"{mlflow}/health"),
+            Server(
+                "luigid",
+                [
+                    *_python("from luigi.cmdline import luigid; luigid()"),
+                    *("--address", HOST, "--port", str(luigi_port), "--state-path", state),
+                ],
+                f"{luigi}/api/is_paused",
+            ),
+            Server(
+                "mlflow ui",
+                [
+                    *_python("from mlflow.cli import cli; cli()"),
+                    *("ui", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"),
+                    *("--backend-store-uri", tracker),
+                ],
+                f"{mlflow}/health",
+            ),
         ]
         # Two first users of one SQLite database corrupt it: a build may be the other.
         lock = FileLock(folder / ".lock")
 
         def ready() -> None:
             lock.release()
-            tell(luigi, mlflow)
+            tell(Addresses(luigi, mlflow, _runs(mlflow)))
 
         with lock:
             run(servers, ready=ready)
+
+
+def _python(code: str) -> list[str]:
+    return [sys.executable, "-c", f"{_WITH_PARENT}; {code}"]
+
+
+def _runs(mlflow: str) -> str:
+    """MLflow's page of the runs of builds, which is not the page that it opens with."""
+    question = f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=basilar"
+    try:
+        with urllib.request.urlopen(question, timeout=_PATIENCE) as answer:
+            number = json.load(answer)["experiment"]["experiment_id"]
+    except OSError:  # 404: nothing was logged yet
+        return mlflow
+    return f"{mlflow}/#/experiments/{number}/runs?workflowType=machine_learning"
 
 
 def free_ports(**ports: int) -> list[int]:
@@ -164,11 +202,14 @@ class _Running:
             start_new_session=True,
         )
         self._said: deque[str] = deque(maxlen=_LINES)
-        # All is read, that no pipe gets full, and little is kept.
-        self._reader = threading.Thread(
-            target=self._said.extend, args=(self._process.stdout,), daemon=True
-        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def _read(self) -> None:
+        """Read all it prints, that the pipe does not get full, and keep little."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            self._said.extend(lines)
 
     def answers(self) -> bool:
         """Whether its page is there."""
@@ -201,9 +242,7 @@ class _Running:
             time.sleep(_POLL / 2)
         self.signal(signal.SIGKILL)
         self._process.wait()
-        self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._reader.join(1)
 
     def _ended(self) -> os.waitid_result | None:
         """How it ended, if it did. It stays a zombie, so that its group's id is no other's."""

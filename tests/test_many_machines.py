@@ -68,10 +68,7 @@ def running(url, process):
     with urllib.request.urlopen(f"{url}/api/task_list?{query}", timeout=5) as page:
         tasks = json.load(page)["response"]
     return {
-        name
-        for name, task in tasks.items()
-        if f"pid={process.pid})" in str(task["worker_running"])
-        or str(task["worker_running"]).endswith(f"-{process.pid}")
+        name for name, task in tasks.items() if f":{process.pid}-" in str(task["worker_running"])
     }
 
 

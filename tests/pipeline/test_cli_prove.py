@@ -90,9 +90,9 @@ def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built
     code, found = as_json(*arguments)
     assert (code, found["verdict"]) == (1, "different")
     assert (found["missing"], found["changed"]) == (["c/02.wav"], ["b/01.wav"])
-    code, out, _ = basilar(*arguments)
-    assert code == 1
-    assert "b/01.wav: its file has changed" in out
+    code, out, err = basilar(*arguments)
+    assert (code, out) == (1, f"different: {built.plan.key}\n")
+    assert "b/01.wav: its file has changed" in err
 
 
 def test_reproduce_from_mlflow(as_json, root, built, tmp_path, tracker):
@@ -166,7 +166,7 @@ def test_why(basilar, as_json, root, built, two, tmp_path):
     for arguments, message in (
         ((tmp_path / "r.toml", tmp_path / "m.parquet"), "have nothing in common"),
         ((a, b), "name --root to look for a key"),
-        ((tmp_path / "r.toml",), "name what to compare with"),
+        ((tmp_path / "r.toml",), "to do: name it, or --root"),
         ((a, "ffff", "--root", root), "no feature set"),
     ):
         code, _, err = basilar("why", *arguments)

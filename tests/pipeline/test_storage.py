@@ -170,7 +170,7 @@ def test_a_missing_library_is_named_with_what_installs_it(basilar):
     code, _, said = basilar("ls", "--root", "gs://bucket/features")
     assert code == 2
     assert "pip install 'basilar[gs]'" in said
-    assert said.count("\n") == 1
+    assert said.count("\n") == 3
 
 
 def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):

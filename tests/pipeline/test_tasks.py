@@ -28,6 +28,32 @@ def test_tasks_are_identified_by_root_and_key_alone(planned):
     assert Represent(root="x", key=task.key, build=text, shard=0).task_id != task.task_id
 
 
+def test_what_people_are_told_is_no_part_of_an_identity(planned):
+    text, n = planned.register(), len(planned.plan.shards)
+    clips = [len(shard.sources) for shard in planned.plan.shards]
+    for task, about in (
+        (Resample.of(text, planned.plan.shards[1]), f"shard 2 of {n}, {clips[1]} clips"),
+        (FitNormalization.of(text), f"{len(planned.plan.manifest)} clips in {n} shards"),
+        (LogRun.of(text), f"{len(planned.plan.manifest)} clips in {n} shards"),
+    ):
+        shown = task.to_str_params(only_public=True)
+        assert list(shown) == ["about", "root", "key"]
+        assert shown["about"] == f"log_mel, {about}"
+        assert task.clone(about="else").task_id == task.task_id
+
+
+def test_tasks_say_how_far_they_are_in_counts(planned):
+    text, said = planned.register(), []
+    shard = planned.plan.shards[0]
+    n = len(shard.sources)
+    for task in (Resample.of(text, shard), Represent.of(text, shard)):
+        task.set_status_message = lambda message: said.append(message)
+        task.set_progress_percentage = lambda percentage: said.append(percentage)
+        task.run()
+        assert said[-2:] == [f"{n} of {n} clips, 0 quarantined", 100]
+        said.clear()
+
+
 @pytest.mark.parametrize("keep", [(), KEEP, STAGES, ("decode",)])
 def test_the_dag_is_as_designed(planned, keep):
     text = replace(planned, keep=keep).register()

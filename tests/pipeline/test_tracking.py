@@ -72,6 +72,13 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
     content = json.loads(Path(table).read_text())
     assert content["columns"] == ["bin", "mean", "std", "min", "max"]
     assert len(content["data"]) == 40
+    for name in ("mean", "std", "min", "max"):  # lines over the bins, on MLflow's page
+        line = client.get_metric_history(run.info.run_id, f"per_bin/{name}")
+        assert [point.step for point in line] == list(range(40))
+        assert [point.value for point in line] == fs.stats[name].tolist()
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith(f"12 clips, 0.00 h, as {fs.attributes['frames']} frames of 40 bins of ")
+    assert "`log_mel` at 8000 Hz; 1 quarantined." in note
 
 
 def model_of(client, run):
@@ -100,6 +107,7 @@ def test_its_bundle_is_logged_as_a_model_without_pickle(logged, tmp_path):
     model = model_of(client, run)
     assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
     assert model.tags["basilar.key"] == fs.key
+    assert model.params == run.data.params
     folder = Path(model.artifact_location.removeprefix("file://"))
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"MLmodel", "served.py", "artifacts/bundle/bundle.json"} <= names
@@ -172,6 +180,16 @@ def test_names_of_splits_become_names_of_metrics(logged):
     fs, _, _ = logged
     fs.clips["split"] = "hold out: 1"
     assert tracking.metrics(fs)["clips_hold_out__1"] == 12
+
+
+def test_more_bins_than_a_request_takes_are_logged(logged, tmp_path, monkeypatch):
+    fs, client, run = logged
+    client.delete_run(run.info.run_id)
+    monkeypatch.setattr(tracking, "_AT_ONCE", 7)
+    uri = embedded_tracking_uri(tmp_path / "root")
+    again = tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
+    line = client.get_metric_history(again, "per_bin/max")
+    assert [point.value for point in line] == fs.stats["max"].tolist()
 
 
 def test_a_tracker_that_refuses_is_named(logged, tmp_path):
