@@ -22,8 +22,10 @@ spec.loader.exec_module(run_tour)
 
 
 def said(cell):
-    """What a cell prints, and the kinds of what it shows."""
-    return [output.get("text") or sorted(output.data) for output in cell.outputs]
+    """What a cell prints, and what it shows: its kinds, and how it is written."""
+    shown = [output.get("data", {}) for output in cell.outputs]
+    printed = [output.get("text") for output in cell.outputs]
+    return printed, [(sorted(data), data.get("text/plain")) for data in shown]
 
 
 def drawn(cell):
