@@ -100,6 +100,8 @@ def find_key(root: Path, key: str) -> str:
 
 
 def _find(root: Path, key: str, keys: list[str]) -> str:
+    if not storage.is_folder(root):
+        raise UsageError(f"{root}: no such folder; name the --root that it was built in")
     found = [name for name in keys if name.startswith(key)]
     if len(found) == 1:
         return found[0]
@@ -247,6 +249,7 @@ _OF_FILES = {
     errno.ENAMETOOLONG: "the path is too long; move it to a folder with a shorter path",
     errno.ELOOP: "its symbolic links lead in a circle; remove them",
     errno.EISDIR: "it is a folder; name a file",
+    errno.EEXIST: "there is something else of that name; name another path",
     errno.ENOTDIR: "it is no folder, or lies in what is none; name another path",
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,

@@ -233,6 +233,7 @@ def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
         ),
         (["show", "ff", "--root", "."], "no feature set with a key that begins with 'ff'"),
         (["ls", "--root", "r"], "error: no such folder where: r to do: name the"),
+        (["show", "ff", "--root", "r"], "error: no such folder where: r to do: name the --root"),
         (["recipe", "missing.toml"], "where: missing.toml to do:"),
         (["build", LOG_MEL, "audio", "--root", "r", "--register", "a/b"], "write NAME or NAME@"),
         (["check-bundle", "."], "to do: basilar bundle KEY makes one"),
@@ -247,6 +248,17 @@ def test_wrong_use_exits_with_two_and_says_what_is_right(
     assert code == 2
     assert out == ""
     assert message in " ".join(err.replace("│", " ").split())
+
+
+def test_a_root_that_is_a_file_is_named(basilar, audio_folder, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = basilar("build", LOG_MEL, audio_folder, "--root", "file")
+    assert code == 1
+    assert err.splitlines()[-3:] == [
+        "error: there is something else of that name",
+        f"where: {tmp_path / 'file'}",
+        "to do: name another path",
+    ]
 
 
 def test_a_prefix_must_name_one_set(basilar, as_json, audio_folder, tmp_path, noise):
