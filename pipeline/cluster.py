@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline import locks
 from pipeline.build import build_of
+from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.shards import Shard
-from pipeline.tasks import Decode, Represent, Resample
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
 

@@ -31,8 +31,9 @@ from pipeline import locks, running, status, storage
 from pipeline.build import Build, build_of, logged_run
 from pipeline.console import Lines, laid_out, print_error
 from pipeline.keys import STAGES
+from pipeline.shard_tasks import new_attempt
 from pipeline.shards import disk_bytes
-from pipeline.tasks import LogRun, Publish, new_attempt
+from pipeline.tasks import LogRun, Publish
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
 _BAD = (

@@ -30,11 +30,13 @@ _ROWS = 4096  # that are Python's objects at once
 class Shard:
     """Some contents, in order, and the key of what each stage makes of them.
 
-    `rows` are the manifest's, in content order; those of equal contents follow each other.
+    `rows` are the manifest's, in content order; those of equal contents follow each other, and
+    `n_contents` are different.
     """
 
     index: int
     seconds: float
+    n_contents: int
     keys: dict[str, str]
     manifest: Manifest = field(repr=False, compare=False)
     rows: NDArray[np.int64] = field(repr=False, compare=False)
@@ -159,7 +161,7 @@ class Plan:
             for stage in STAGES
         }
         seconds = float(self.manifest.seconds[rows[first]].sum())
-        return Shard(index, seconds, keys, self.manifest, rows)
+        return Shard(index, seconds, int(first.sum()), keys, self.manifest, rows)
 
 
 @dataclass(frozen=True)

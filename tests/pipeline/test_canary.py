@@ -12,8 +12,8 @@ from pipeline.build import Build, build_of
 from pipeline.canary import Canary, CanaryError
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
+from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.shards import Plan
-from pipeline.tasks import Decode, Represent, Resample
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 
 

@@ -9,8 +9,8 @@ from pipeline import engines, locks, running, status
 from pipeline.build import Build
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
+from pipeline.shard_tasks import Represent, Resample
 from pipeline.shards import Plan
-from pipeline.tasks import Represent, Resample
 from tests.conftest import SMALL
 
 
@@ -92,7 +92,7 @@ def test_a_cached_build_shows_nothing(built, capsys, monkeypatch):
 
 
 def test_a_task_tells_luigi_how_far_it_is(build, monkeypatch):
-    monkeypatch.setattr("pipeline.tasks._TELL_EVERY", 0.0)
+    monkeypatch.setattr("pipeline.shard_tasks._TELL_EVERY", 0.0)
     scheduler = luigi.scheduler.Scheduler()
     worker = luigi.worker.Worker(scheduler=scheduler)
     told = []
