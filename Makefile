@@ -5,9 +5,10 @@ READY := .venv/.ready
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test torture fuzz check docs pictures bits bench-dsp bench-load bench-build clean
+.PHONY: demo test torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
 
 $(READY): pyproject.toml constraints.txt
+	@echo "making .venv from constraints.txt, which takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	touch $(READY)
@@ -29,9 +30,10 @@ check: $(READY)  ## Lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: $(READY)  ## The pages and an API reference, in docs/_build; warnings and dead links are errors
+docs: $(READY)  ## The pages and an API reference, in docs/_build, and the tour run; dead links are errors
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . docs/_build
+	$(BIN)/python -m pytest -m torture tests/test_tour.py
 
 bits: $(READY)  ## The same bits by all supported versions of NumPy and SciPy
 	$(BIN)/python -m pytest tests/test_bits.py
@@ -50,5 +52,8 @@ bench-build: $(READY)  ## Builds against peers, and of ever more clips
 pictures: $(READY)  ## Those of docs/representations.md
 	$(BIN)/python docs/pictures/make.py
 
+tour: $(READY)  ## Run docs/tour.ipynb, and keep what it prints
+	$(BIN)/python docs/run_tour.py
+
 clean:  ## Remove the environment and the demo
-	rm -rf .venv demo docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo docs/_build docs/tour .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -168,7 +168,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(storage.fetch(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DamagedArtifactError(f"{path} is damaged ({error})") from None
+        raise DamagedArtifactError(
+            f"{path}: damaged ({error}); restore it, or delete it and build again"
+        ) from None
 
 
 def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:
@@ -182,7 +184,9 @@ def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:
             continue
         if name not in found or not right(found[name]):
             said = f"{name} is {repr(found[name])[:60]}" if name in found else f"it has no {name!r}"
-            raise DamagedArtifactError(f"{file} cannot be read: {said}")
+            raise DamagedArtifactError(
+                f"{file}: it cannot be read ({said}); restore it, or build again"
+            )
     return found
 
 
@@ -268,7 +272,7 @@ def read_checksums(folder: Path) -> dict[str, Checksum]:
             return files
     except (ValueError, TypeError, KeyError, AttributeError, DamagedArtifactError):
         pass
-    raise DamagedArtifactError(f"{path} is damaged; basilar verify --repair makes the store anew")
+    raise DamagedArtifactError(f"{path}: damaged; basilar verify --repair makes the store anew")
 
 
 def checksum(path: Path) -> Checksum:

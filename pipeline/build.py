@@ -8,8 +8,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-
 from pipeline import artifacts, audio, canary, locks, running, storage
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
@@ -38,14 +36,16 @@ class Build:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"([^/:.%\"'@]+(@[A-Za-z][\w-]*)?)?", self.register_as):
             raise ValueError(
-                f"register: {self.register_as!r}: write NAME or NAME@ALIAS; the name may not hold "
-                "/ : . % or quotes"
+                f"register: {self.register_as!r} is no name of a model; write NAME or NAME@ALIAS, "
+                "without / : . % or quotes in NAME"
             )
         if not set(self.keep) <= set(STAGES):
-            raise ValueError(f"keep: {', '.join(self.keep)}: allowed are {', '.join(STAGES)}")
+            raise ValueError(
+                f"keep: {', '.join(self.keep)} are no stages; allowed are {', '.join(STAGES)}"
+            )
         if not 0 < self.clip_timeout < float("inf"):
             raise ValueError(
-                f"clip timeout: {self.clip_timeout:g} s: it must be above 0 and finite"
+                f"clip timeout: {self.clip_timeout:g} s is refused; it must be above 0 and finite"
             )
 
     def guard(self) -> list[str]:
@@ -98,10 +98,11 @@ class Build:
         if not storage.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
+            import pyarrow
 
             from pipeline import store  # noqa: F401
 
-            pyarrow.default_memory_pool().release_unused()  # else each of them has it, too
+            pyarrow.default_memory_pool().release_unused()
         running.begin(
             self.root,
             text,

@@ -103,7 +103,9 @@ class Bundle:
         used = {"centre.npy", "scale.npy"}
         used |= {name for vector in self.index.vectors for name in (vector.audio, vector.features)}
         if unknown := ", ".join(sorted(used - files.keys())):
-            raise BundleError(f"{self.folder / INDEX}: it has no checksum of {unknown}")
+            raise BundleError(
+                f"{self.folder / INDEX}: it has no checksum of {unknown}; make the bundle anew"
+            )
         damaged = [name for name, file in files.items() if not _intact(self.folder, name, file)]
         if damaged:
             raise BundleError(
@@ -112,7 +114,9 @@ class Bundle:
         self._centre, self._scale = (self._array(name) for name in ("centre.npy", "scale.npy"))
         columns = self.recipe.representation.columns()
         if not self._centre.shape == self._scale.shape == (columns,):
-            raise BundleError(f"{self.folder}: centre.npy and scale.npy must hold {columns} values")
+            raise BundleError(
+                f"{self.folder}: centre.npy and scale.npy must hold {columns} values; make it anew"
+            )
 
     @classmethod
     def load(cls, folder: str | PathLike[str]) -> "Bundle":
@@ -126,7 +130,7 @@ class Bundle:
         if now != index.op_versions:
             raise BundleError(
                 f"{bundle.folder}: made with the op versions {index.op_versions}; here they are "
-                f"{now}. Install basilar {index.versions.get('basilar')}"
+                f"{now}; install basilar {index.versions.get('basilar')}"
             )
         canary.guard(bundle.recipe)
         vector = index.vectors[0]
@@ -206,9 +210,12 @@ class Bundle:
         try:
             found = np.array(np.load(file, mmap_mode="r", allow_pickle=False))
         except (ValueError, EOFError, OSError) as error:
-            raise BundleError(f"{file}: not an array: {error}") from None
+            raise BundleError(f"{file}: not an array ({error}); make the bundle anew") from None
         if found.dtype.kind not in "fc" or found.ndim not in (1, 2):
-            raise BundleError(f"{file}: {found.dtype} {found.shape} is neither signal nor features")
+            raise BundleError(
+                f"{file}: {found.dtype} {found.shape} is neither signal nor features; make the "
+                "bundle anew"
+            )
         return found
 
 
@@ -245,7 +252,7 @@ def _read_index(folder: Path) -> Index:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{file}: {where}: {first['msg']}") from None
+        raise BundleError(f"{file}: {where}: {first['msg']}; make the bundle anew") from None
 
 
 def _intact(folder: Path, name: str, expected: File) -> bool:

@@ -209,12 +209,12 @@ def compared(
         f"{name} {here}" + ("" if here == versions.get(name) else f" (then {versions.get(name)})")
         for name, here in library_versions().items()
     )
-    text = f"{name}: it computes other numbers than when {since}. They differ by {difference:.1e} "
-    text += f"of their range, {then.tolerance:.0e} is allowed; {libraries}"
+    text = f"it computes other numbers than when {since}, by {difference:.1e} of their range, "
+    text += f"where {then.tolerance:.0e} is allowed, with {libraries}"
     if difference > then.tolerance:
-        raise CanaryError(f"{text}. Nothing was computed: {advice}")
-    logging.getLogger("basilar").warning("%s", text)
-    return text
+        raise CanaryError(f"{name}: {text}, and nothing was computed; {advice}")
+    logging.getLogger("basilar").warning("%s: %s", name, text)
+    return f"{name}: {text}"
 
 
 def library_versions() -> dict[str, str]:

@@ -10,36 +10,41 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from pipeline import artifacts, storage
-from pipeline.bundle import BundleError
-from pipeline.canary import CanaryError
+from pipeline import storage
 from pipeline.console import (
+    MAKE,
+    USE,
     AudioRoot,
     Json,
+    Key,
     Lines,
     Root,
     UsageError,
     app,
     attributes_of,
+    begin,
+    complete_recipe,
     explained,
     find_store,
+    on_screen,
     place,
     print_error,
+    print_failure,
     print_result,
     progress,
 )
-from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
-from pipeline.recipe import Recipe, RecipeError
-from pipeline.storage import StorageError
+
+if TYPE_CHECKING:
+    from pipeline.manifest import Manifest
 
 Engine = Literal["local", "luigid", "dask"]
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def scan(
     source: Annotated[
         Path,
@@ -68,6 +73,7 @@ def scan(
 
     Example: basilar scan audio -o manifest.parquet --label parent --split train=0.8,test=0.2
     """
+    from pipeline.manifest import write_manifest
     from pipeline.scan import scan as scan_source
 
     manifest, skipped = scan_source(
@@ -100,10 +106,13 @@ def scan(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def recipe(
     file: Annotated[
-        Path | None, typer.Argument(help="Recipe (TOML), or the name of a shipped one.")
+        Path | None,
+        typer.Argument(
+            help="Recipe (TOML), or the name of a shipped one.", autocompletion=complete_recipe
+        ),
     ] = None,
     schema: Annotated[bool, typer.Option(help="Print the JSON Schema of recipes.")] = False,
     upgrade: Annotated[
@@ -116,14 +125,16 @@ def recipe(
     Example: basilar recipe log_mel
     """
     from pipeline.keys import recipe_hashes
-    from pipeline.recipe import SHIPPED, upgraded_text
+    from pipeline.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:
         print(json.dumps(Recipe.model_json_schema(), indent=1))
         return
     if file is None:
         shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
-        raise UsageError(f"name a recipe file, or ask for --schema; shipped are {shipped}")
+        raise UsageError(
+            f"basilar recipe: no FILE is named; name one, or ask for --schema, or take {shipped}"
+        )
     if upgrade:
         text = upgraded_text(file)
         print_result({"toml": text}, as_json, *text.splitlines())
@@ -143,9 +154,14 @@ def recipe(
     print_result(result, as_json, *toml, "", f"# {promise}", *comments)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def build(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML), or the name of a shipped one.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="Recipe (TOML), or the name of a shipped one.", autocompletion=complete_recipe
+        ),
+    ],
     manifest: Annotated[
         Path,
         typer.Argument(parser=place, metavar="PATH|URL", help="Manifest, or a folder to scan."),
@@ -187,12 +203,13 @@ def build(
     Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
     from pipeline.build import Build, embedded_tracking_uri
+    from pipeline.recipe import Recipe
     from pipeline.shards import Plan
 
     if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
         raise UsageError(
-            f"--engine {engine}: luigid needs --scheduler, dask needs --dask, and no other engine "
-            "takes them"
+            f"--engine {engine}: it does not fit --scheduler and --dask; luigid needs --scheduler, "
+            "dask needs --dask, and no other engine takes them"
         )
     plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
     try:
@@ -203,7 +220,7 @@ def build(
     except ValueError as error:
         raise UsageError(str(error)) from None
     if explain and not dry_run:
-        raise UsageError("--explain says why a planned build is not cached; add --dry-run")
+        raise UsageError("--explain: it says why a planned build is not cached; add --dry-run")
     if dry_run:
         _dry_run(planned, explain, as_json)
         return
@@ -261,19 +278,21 @@ def build(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def ls(root: Root, as_json: Json = False) -> None:
     """List the feature sets of a root.
 
     Example: basilar ls --root features
     """
+    from pipeline.artifacts import DamagedArtifactError
+
     if not storage.is_folder(root):
-        raise UsageError(f"{root}: no such folder")
+        raise UsageError(f"{root}: no such folder; name the --root of a build")
     sets, damaged = [], []
     for path in storage.children(root / "features", "[!.]*.zarr"):
         try:
             sets.append(attributes_of(path))
-        except artifacts.DamagedArtifactError as error:
+        except DamagedArtifactError as error:
             damaged.append(str(error))
     rows = [
         {
@@ -297,9 +316,9 @@ def ls(root: Root, as_json: Json = False) -> None:
     )
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def show(
-    key: Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")],
+    key: Key,
     root: Root,
     as_json: Json = False,
 ) -> None:
@@ -307,9 +326,12 @@ def show(
 
     Example: basilar show 3f2a --root features
     """
+    from pipeline.artifacts import read_table
+    from pipeline.recipe import Recipe
+
     path = find_store(root, key)
     attributes = attributes_of(path)
-    lost = artifacts.read_table(path / "quarantine.parquet").to_pylist()
+    lost = read_table(path / "quarantine.parquet").to_pylist()
     names = ("key", "digest", "recipe_hash", "manifest_hash", "clips", "frames", "portable")
     print_result(
         {"path": str(path), **attributes, "quarantine": lost},
@@ -323,7 +345,9 @@ def show(
     )
 
 
-def _manifest(source: Path, audio_root: Path | None) -> Manifest:
+def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
+    from pipeline.manifest import Manifest, read_manifest
+
     if source.suffix == ".parquet" and not source.is_dir():
         manifest = read_manifest(source)
     else:
@@ -338,7 +362,10 @@ def _keep(text: str) -> tuple[str, ...]:
 
     keep = {name.strip() for name in text.split(",") if name.strip()} | {"representation"}
     if not keep <= set(STAGES):
-        raise UsageError(f"--keep {text!r}: allowed are {', '.join(STAGES)}, separated by commas")
+        raise UsageError(
+            f"--keep: {text!r} names what is no stage; allowed are {', '.join(STAGES)}, separated "
+            "by commas"
+        )
     return tuple(sorted(keep))
 
 
@@ -349,7 +376,9 @@ def _split(text: str | None) -> dict[str, float] | Path | None:
         parts = [part.split("=") for part in text.split(",")]
         return {name.strip(): float(share) for name, share in parts}
     except ValueError:
-        raise UsageError(f"--split {text!r}: write shares as train=0.8,test=0.2") from None
+        raise UsageError(
+            f"--split: {text!r} gives no shares; write shares as train=0.8,test=0.2"
+        ) from None
 
 
 def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
@@ -410,6 +439,9 @@ def options(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print whole tracebacks of errors; anywhere.")
+    ] = False,
 ) -> None:
     """Folders of audio to feature sets for machine learning, addressed by the hash of how."""
 
@@ -423,20 +455,37 @@ def main() -> NoReturn:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     logging.getLogger("basilar").handlers = [handler]
+    arguments = begin(sys.argv[1:])
     try:
-        app(standalone_mode=True)
-    except (RecipeError, ManifestError, UsageError, FileNotFoundError, StorageError) as error:
-        _fail(error, 2)
-    except (OSError, artifacts.DamagedArtifactError, artifacts.ForeignStoreError) as error:
-        _fail(error, 1)
-    except (BundleError, CanaryError) as error:
-        _fail(error, 1)
-    sys.exit(0)
+        code = app(args=arguments, prog_name="basilar", standalone_mode=False)
+    except typer.TyperException as error:
+        _refuse(error)
+    except Exception as error:
+        _fail(error)
+    sys.exit(code or 0)
 
 
-def _fail(error: Exception, code: int) -> NoReturn:
-    message = explained(error)
-    print_error(f"error: {message}")
+def _refuse(error: Any) -> NoReturn:  # typer has its type, but no public name for it
+    """Exit for options and arguments that the command does not have, or that are missing."""
+    if on_screen():
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(error)
+    else:
+        error.show()
+    _exit(error.format_message(), error.exit_code)
+
+
+def _fail(error: Exception) -> NoReturn:
+    from pipeline.manifest import ManifestError
+    from pipeline.recipe import RecipeError
+
+    print_failure(error)
+    of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, storage.StorageError)
+    _exit(explained(error), 2 if isinstance(error, of_use) else 1)
+
+
+def _exit(message: str, code: int) -> NoReturn:
     if "--json" in sys.argv:
         print(json.dumps({"error": message}))
     sys.exit(code)

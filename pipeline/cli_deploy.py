@@ -6,20 +6,24 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.console import (
+    PROVE,
+    USE,
     AudioRoot,
     Json,
+    Key,
     Root,
     UsageError,
     app,
     attributes_of,
+    explained,
     find_store,
     print_result,
 )
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def bundle(
-    key: Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")],
+    key: Key,
     root: Root,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
     clips: Annotated[
@@ -48,8 +52,9 @@ def bundle(
     except FileExistsError as error:
         raise UsageError(str(error)) from None
     except (FileNotFoundError, ChangedAudioError) as error:
+        said = explained(error).rpartition("; ")[0]
         where = "say where the audio is now (--audio-root), or leave it out (--clips 0)"
-        raise UsageError(f"{error}; {where}") from None
+        raise UsageError(f"{said}; {where}") from None
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print_result(
         {"key": attributes["key"], "bundle": str(output), "bytes": size},
@@ -59,7 +64,7 @@ def bundle(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=PROVE)
 def check_bundle(
     folder: Annotated[Path, typer.Argument(help="A bundle.")], as_json: Json = False
 ) -> None:

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from pipeline import storage
-from pipeline.console import Json, Root, UsageError, app, print_result
+from pipeline.console import KEEP, Json, Root, UsageError, app, print_result
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def gc(
     root: Root,
     delete: Annotated[bool, typer.Option(help="Remove it; else only say what would go.")] = False,
@@ -24,7 +24,7 @@ def gc(
     from pipeline import garbage
 
     if not storage.is_folder(root):
-        raise UsageError(f"{root}: no such folder")
+        raise UsageError(f"{root}: no such folder; name the --root of a build")
     found = (garbage.collect if delete else garbage.find)(root.absolute())
     stages: dict[str, Counter[str]] = {}
     for item in found.garbage:
@@ -54,7 +54,7 @@ def gc(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=KEEP)
 def doctor(
     root: Annotated[Path | None, typer.Option(help="Folder of feature sets to try.")] = None,
     tracking_uri: Annotated[

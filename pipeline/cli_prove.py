@@ -8,30 +8,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import artifacts, storage
+from pipeline import storage
 from pipeline.console import (
+    PROVE,
     AudioRoot,
     Json,
+    Key,
     Root,
     UsageError,
     app,
     find_key,
     find_store,
     place,
+    print_failure,
     print_result,
     progress,
 )
 
 if TYPE_CHECKING:
+    from pipeline.consistency import Problem
     from pipeline.recover import Record
 
-Key = Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")]
 Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
 CPUS = os.cpu_count() or 1
 SHOWN = 50  # clips that are named at most
 
 
-@app.command()
+@app.command(rich_help_panel=PROVE)
 def verify(
     key: Key,
     root: Root,
@@ -59,7 +62,7 @@ def verify(
         )
 
     found = checked()
-    lines = [f"{problem.file}: {problem.problem}" for problem in found.problems]
+    lines = [line for problem in found.problems for line in _lines_of(problem)]
     repaired = None
     if repair and not found.sound:
         repaired = repair_set(root, found, workers=workers, audio_root=audio_root)
@@ -68,7 +71,7 @@ def verify(
             f"repaired: {len(repaired.computed)} shards computed, {repaired.linked} linked, digest "
             f"{repaired.digest}"
         )
-        lines += [f"still: {problem.file}: {problem.problem}" for problem in found.problems]
+        lines += [f"still: {line}" for problem in found.problems for line in _lines_of(problem)]
     result = {
         "key": found.key,
         "path": str(found.path),
@@ -91,7 +94,11 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+def _lines_of(problem: "Problem") -> list[str]:
+    return f"{problem.file}: {problem.problem}".split("\n")
+
+
+@app.command(rich_help_panel=PROVE)
 def reproduce(
     key: Key,
     root: Annotated[
@@ -130,7 +137,9 @@ def reproduce(
     from pipeline.reproduce import reproduce as reproduce_set
 
     if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
-        raise UsageError(f"--into {into}: is not empty; what is there would not be built again")
+        raise UsageError(
+            f"--into {into}: is not empty, and what is there would not be built again; name another"
+        )
     with tempfile.TemporaryDirectory(prefix="basilar-") as folder:
         record = _record(key, root, tracking_uri, Path(folder))
         try:
@@ -146,7 +155,8 @@ def reproduce(
         except (MissingAudioError, RebuildError) as error:
             clips = {name: getattr(error, name, []) for name in ("missing", "changed")}
             failed = {"key": record.key, "verdict": "different", "error": str(error), **clips}
-            print_result(failed, as_json, f"different: {error}")
+            print_failure(error)
+            print_result(failed, as_json, f"different: {record.key}")
             raise typer.Exit(1) from None
     count = len(found.differing)
     result = {
@@ -183,14 +193,17 @@ def reproduce(
 def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Record":
     """What is recorded of a key under a root, or else in MLflow."""
     from pipeline import recover
+    from pipeline.artifacts import DamagedArtifactError
 
     if root is None and not tracking_uri:
-        raise UsageError("name --root, or --tracking-uri, to find what is recorded of the key")
+        raise UsageError(
+            f"{key}: nothing says where to look for it; name --root, or --tracking-uri"
+        )
     try:
         if root is not None:
             try:
                 return recover.of_root(root, find_key(root, key))
-            except (UsageError, artifacts.DamagedArtifactError):
+            except (UsageError, DamagedArtifactError):
                 if not tracking_uri:
                     raise
         return recover.of_run(tracking_uri, key, folder)
@@ -198,7 +211,7 @@ def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Re
         raise UsageError(str(error)) from None
 
 
-@app.command()
+@app.command(rich_help_panel=PROVE)
 def parity(
     key: Key,
     root: Root,
@@ -238,7 +251,7 @@ def parity(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=PROVE)
 def why(
     a: Annotated[str, typer.Argument(help="Key, recipe (.toml) or manifest (.parquet).")],
     b: Annotated[
@@ -267,7 +280,7 @@ def why(
         if is_file(name):
             return module.Side.of_file(Path(name))
         if root is None:
-            raise UsageError(f"{name}: is no .toml or .parquet; name --root to look for a key")
+            raise UsageError(f"{name}: it is no .toml or .parquet; name --root to look for a key")
         return module.Side.of_record(of_root(root, find_key(root, name)))
 
     one = side(a)
@@ -278,17 +291,22 @@ def why(
             raise UsageError(str(error)) from None
     else:
         if root is None:
-            raise UsageError("name what to compare with, or --root to take its nearest key")
+            raise UsageError(
+                f"{a}: nothing is named to compare it with; name it, or --root to take the nearest "
+                "key"
+            )
         near = module.nearest(root, one, but="" if is_file(a) else find_key(root, a))
         if near is None:
-            raise UsageError(f"{root}: there is no other key to compare {a} with")
+            raise UsageError(
+                f"{root}: there is no other key to compare {a} with; name a recipe or a manifest"
+            )
         found = near[1]
     print_result(found.as_dict(), as_json, *found.lines())
     if found.count:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=PROVE)
 def diff(
     a: Key,
     b: Key,

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from pipeline import storage
-from pipeline.console import Json, Root, UsageError, app, print_error, print_result
+from pipeline.console import MAKE, USE, Json, Root, UsageError, app, print_failure, print_result
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def status(root: Root, as_json: Json = False) -> None:
     """Show how far the builds are that run in a root, here or elsewhere.
 
@@ -19,7 +19,7 @@ def status(root: Root, as_json: Json = False) -> None:
     from pipeline import status as builds
 
     if not root.is_dir():
-        raise UsageError(f"{root}: no such folder")
+        raise UsageError(f"{root}: no such folder; name the --root of a build")
     found = builds.of_root(root.absolute())
     lines = []
     for build, processes in found:
@@ -33,7 +33,7 @@ def status(root: Root, as_json: Json = False) -> None:
     print_result(result, as_json, *(lines or ["no build runs"]))
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def worker(
     root: Root,
     scheduler: Annotated[str, typer.Option(help="The luigid that builds share: http://host:port.")],
@@ -62,7 +62,7 @@ def worker(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def ui(
     root: Root,
     luigi_port: Annotated[
@@ -113,5 +113,5 @@ def ui(
     except pages.ServerError as error:
         if not told:
             raise
-        print_error(f"error: {error}")  # the addresses were the one object of --json
+        print_failure(error)  # the addresses were the one object of --json
         raise typer.Exit(1) from None

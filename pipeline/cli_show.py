@@ -6,17 +6,20 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.console import (
+    USE,
     AudioRoot,
     Json,
+    Key,
     Root,
     UsageError,
     app,
+    complete_key,
+    complete_recipe,
     find_store,
     place,
     print_result,
     progress,
 )
-from pipeline.recipe import Recipe
 
 Picture = Literal[
     "waveform",
@@ -31,10 +34,15 @@ Picture = Literal[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def plot(
     source: Annotated[
-        str | None, typer.Argument(metavar="FILE|KEY", help="Audio file, or key of a feature set.")
+        str | None,
+        typer.Argument(
+            metavar="FILE|KEY",
+            help="Audio file, or key of a feature set.",
+            autocompletion=complete_key,
+        ),
     ] = None,
     clip: Annotated[
         str | None, typer.Argument(metavar="CLIP_ID", help="With a key: a clip of the set.")
@@ -42,7 +50,11 @@ def plot(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture: .png or .svg.")],
     recipe: Annotated[
-        Path | None, typer.Option(help="With a file: recipe (TOML), or the name of a shipped one.")
+        Path | None,
+        typer.Option(
+            help="With a file: recipe (TOML), or the name of a shipped one.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     root: Annotated[
         Path | None,
@@ -70,19 +82,23 @@ def plot(
     from pipeline.artifacts import replacing
     from pipeline.audio import AudioError
     from pipeline.dataset import FeatureSet
+    from pipeline.recipe import Recipe
 
     formats: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
     file_format = formats.get(output.suffix)
     if file_format is None:
-        raise UsageError(f"-o {output}: the suffix must be .png or .svg")
+        raise UsageError(f"-o {output}: no such picture is drawn; the suffix must be .png or .svg")
     if not output.parent.is_dir():
         raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
     if (recipe is None) == (root is None):
         raise UsageError(
-            "name a recipe (--recipe) for a file, or a root (--root) for a stored clip"
+            "basilar plot: it takes one of --recipe and --root; name --recipe for a file, --root "
+            "for a stored clip"
         )
     if recipe is not None and clip is not None:
-        raise UsageError(f"{clip}: a clip of a feature set needs its --root, and no --recipe")
+        raise UsageError(
+            f"{clip}: a clip of a feature set is drawn by its own recipe; name --root, no --recipe"
+        )
     try:
         if recipe is not None:
             used = Recipe.load(recipe)
@@ -103,18 +119,21 @@ def plot(
     except gallery.PictureError as error:
         raise UsageError(str(error)) from None
     except AudioError as error:
-        raise UsageError(f"cannot be decoded: {error}") from None
+        raise UsageError(
+            f"{source}: it cannot be decoded ({error}); convert it, or take another"
+        ) from None
     with replacing(output) as temporary:
         temporary.write_bytes(data)
     result = {"picture": name, "output": str(output), "bytes": len(data)}
     print_result(result, as_json, f"{output}: {name}, {len(data) / 1000:.0f} kB")
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def report(
-    key: Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")],
+    key: Key,
     other: Annotated[
-        str | None, typer.Argument(help="Another, to put side by side with it.")
+        str | None,
+        typer.Argument(help="Another, to put side by side with it.", autocompletion=complete_key),
     ] = None,
     *,
     root: Root,
@@ -134,6 +153,8 @@ def report(
     from pipeline.dataset import FeatureSet
     from pipeline.why import Side, why
 
+    if output.suffix != ".html":
+        raise UsageError(f"-o {output}: no such page is written; the suffix must be .html")
     if not output.parent.is_dir():
         raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
     stores = [find_store(root, name) for name in (key, other) if name is not None]

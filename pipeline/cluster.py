@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline import locks
 from pipeline.build import build_of
+from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.shards import Shard
-from pipeline.tasks import Decode, Represent, Resample
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
 
@@ -62,7 +62,7 @@ def map_shards(
             tell(done)
     if failed:
         if len(failed) > 1:
-            logging.getLogger("basilar").error("%d more shards failed", len(failed) - 1)
+            logging.getLogger("basilar").error("error: %d more shards failed", len(failed) - 1)
         raise failed[0]
 
 
@@ -83,15 +83,17 @@ def _connected(address: str) -> Any:
         from distributed import Client
     except ImportError:
         raise ClusterError(
-            "Dask is not installed; install it with: pip install 'basilar[dask]'"
+            f"{address}: Dask is not installed; install it with pip install 'basilar[dask]'"
         ) from None
     named = "://" in address
     if not named and not Path(address).is_file():
         raise ClusterError(
-            f"{address}: no such scheduler file, and no address like tcp://host:port"
+            f"{address}: no such scheduler file; name one, or an address like tcp://host:port"
         )
     try:
         where = {"address": address} if named else {"scheduler_file": address}
         return Client(**where, timeout=_TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ClusterError(f"{address}: no Dask scheduler answers there ({error})") from None
+        raise ClusterError(
+            f"{address}: no Dask scheduler answers there ({error}); start one, or name another"
+        ) from None

@@ -63,7 +63,8 @@ class FeatureSet:
         own = found.get("basilar") if isinstance(found, dict) else None
         if not isinstance(own, dict) or (own.get("kind"), own.get("schema")) != ("feature set", 1):
             raise ForeignStoreError(
-                f"{path}: a Zarr store, but not a Basilar feature set of schema 1"
+                f"{path}: a Zarr store, but not a Basilar feature set of schema 1; open it with "
+                "zarr.open, or name another"
             )
         storage.fetch(path, but=(*storage.FEATURES, "moments/"))
         self.path = path
@@ -364,13 +365,17 @@ class FeatureSet:
         start, frames = dense(self.path / "start"), dense(self.path / "n_frames")
         shape, rows = (self.attributes["clips"],), self._rows.shape[0]
         if not start.shape == frames.shape == shape or not start.dtype == frames.dtype == np.int64:
-            raise DamagedArtifactError(f"{self.path}: start and n_frames must be int64 {shape}")
+            raise DamagedArtifactError(
+                f"{self.path}: start and n_frames must be int64 {shape}; basilar verify says more"
+            )
         if shape[0] and (
             min(start.min(), frames.min()) < 0
             or frames.max() > rows
             or (start > rows - frames).any()
         ):
-            raise DamagedArtifactError(f"{self.path}: clips lie outside of its {rows} rows")
+            raise DamagedArtifactError(
+                f"{self.path}: clips lie outside of its {rows} rows; basilar verify says more"
+            )
         return start, frames
 
     @cached_property
@@ -426,7 +431,7 @@ def dense(folder: Path) -> NDArray[Any]:
         size = dtype.itemsize * math.prod(map(index, shape))
     except (LookupError, TypeError) as error:
         raise DamagedArtifactError(
-            f"{folder}: its zarr.json says what it cannot ({error})"
+            f"{folder}: its zarr.json says what it cannot ({error}); basilar verify says more"
         ) from None
     file = folder.joinpath("c", *["0"] * len(shape))
     stored = file.stat().st_size if chunk == shape and file.is_file() else 0
@@ -435,7 +440,9 @@ def dense(folder: Path) -> NDArray[Any]:
     # Chunks of zeros are left out, so that a header may claim more than there is: within reason.
     there = sum(part.stat().st_size for part in (folder / "c").rglob("*") if part.is_file())
     if min(shape, default=0) < 0 or size > max(64 * there, _LEFT_OUT):
-        raise DamagedArtifactError(f"{folder}: {shape} of {dtype} are more than it holds")
+        raise DamagedArtifactError(
+            f"{folder}: {shape} of {dtype} are more than it holds; basilar verify says more"
+        )
     return np.asarray(open_zarr(folder))
 
 

@@ -49,13 +49,16 @@ def compare(
     """
     if a.n_bins != b.n_bins:
         raise IncomparableError(
-            f"{a.key[:12]} has {a.n_bins} bins and {b.key[:12]} has {b.n_bins}: only sets of equal "
-            "bins can be compared; basilar why says how the recipes differ"
+            f"{a.key[:12]} and {b.key[:12]}: one has {a.n_bins} bins and one {b.n_bins}, and only "
+            "sets of equal bins can be compared; basilar why says how the recipes differ"
         )
     row_in_a, row_in_b = ({c: i for i, c in enumerate(fs.clips["content"])} for fs in (a, b))
     both = [content for content in row_in_a if content in row_in_b]
     if not both:
-        raise IncomparableError(f"{a.key[:12]} and {b.key[:12]} have no clip in common")
+        raise IncomparableError(
+            f"{a.key[:12]} and {b.key[:12]}: they have no clip in common; compare sets of the same "
+            "audio"
+        )
     ids = a.clips["id"]
     total, largest = np.zeros(a.n_bins), np.zeros(a.n_bins)
     frames, most, worst = 0, -1.0, ""
@@ -64,8 +67,8 @@ def compare(
         x, y = a.read(row), b.read(row_in_b[content])
         if len(x) != len(y):
             raise IncomparableError(
-                f"{ids[row]} has {len(x)} frames in {a.key[:12]}, {len(y)} in {b.key[:12]}: only "
-                "sets of equal frames can be compared; basilar why says how the recipes differ"
+                f"{ids[row]}: {len(x)} frames in {a.key[:12]} and {len(y)} in {b.key[:12]}, but "
+                "only sets of equal frames can be compared; basilar why says how recipes differ"
             )
         high = np.zeros(a.n_bins)
         for difference in absolute_differences(x, y):

@@ -29,10 +29,11 @@ import luigi
 
 from pipeline import locks, running, status, storage
 from pipeline.build import Build, build_of, logged_run
-from pipeline.console import Lines, print_error
+from pipeline.console import Lines, laid_out, print_error
 from pipeline.keys import STAGES
+from pipeline.shard_tasks import new_attempt
 from pipeline.shards import disk_bytes
-from pipeline.tasks import LogRun, Publish, new_attempt
+from pipeline.tasks import LogRun, Publish
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
 _BAD = (
@@ -40,6 +41,7 @@ _BAD = (
     luigi.LuigiStatusCode.FAILED_AND_SCHEDULING_FAILED,
     luigi.LuigiStatusCode.SCHEDULING_FAILED,
 )
+_UNPLANNED = _BAD[1:]
 _ASK_AGAIN = 2.0  # seconds
 _TIMEOUT = 10.0  # seconds until a luigid that does not answer is given up
 
@@ -150,12 +152,27 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
         name = f"{socket.gethostname()}:{os.getpid()}-{uuid.uuid4().hex[:4]}"
         luigi.configuration.get_config().set("worker", "id", name)
         summary = luigi.build([task], workers=workers, detailed_summary=True, **where)
+        if summary.status in _UNPLANNED:
+            _tell_why_unplanned(task)
         if few.more:
-            print_error(f"error: {few.more} more tasks failed; run it again to see what is left")
+            print_error(laid_out(f"{few.more} more tasks failed; run it again to see what is left"))
         done = summary.status in _GOOD if not scheduler else task.complete()
         if done or not scheduler or summary.status in _BAD:
             return done
         time.sleep(_ASK_AGAIN)  # others are at what is left, or were when they died
+
+
+def _tell_why_unplanned(task: luigi.Task) -> None:
+    """Log what keeps a task or one that it needs from being planned: Luigi does not say so."""
+    seen, pending = {task.task_id}, [task]
+    try:
+        while pending:
+            needed = pending.pop()
+            new = [] if needed.complete() else [t for t in needed.deps() if t.task_id not in seen]
+            seen |= {each.task_id for each in new}
+            pending += new
+    except Exception:
+        logging.getLogger("luigi-interface").exception("%s cannot be planned", needed)
 
 
 @contextmanager
@@ -192,7 +209,9 @@ def _refuse_silence(scheduler: str) -> None:
     try:
         urllib.request.urlopen(f"{scheduler.rstrip('/')}/api/is_paused", timeout=_TIMEOUT).close()
     except (OSError, ValueError) as error:
-        raise SchedulerError(f"{scheduler}: no luigid answers there ({error})") from None
+        raise SchedulerError(
+            f"{scheduler}: no luigid answers there ({error}); start luigid, or name another"
+        ) from None
 
 
 def _tell_of_space(build: Build, needed: int) -> None:
@@ -201,10 +220,12 @@ def _tell_of_space(build: Build, needed: int) -> None:
         return
     free = shutil.disk_usage(build.root).free
     if free < needed:
-        print_error(
-            f"error: {build.root}: {free / 1e6:.1f} MB are free; the rest of the build needs about "
-            f"{needed / 1e6:.1f} MB. Free some space and run it again: it goes on where it stopped"
+        message = (
+            f"{build.root}: {free / 1e6:.1f} MB are free, and the rest of the build needs about "
+            f"{needed / 1e6:.1f} MB; free some space and run it again, which goes on where it "
+            "stopped"
         )
+        print_error(laid_out(message))
 
 
 class _Few(logging.Filter):

@@ -31,7 +31,9 @@ class PictureError(ValueError):
 
 
 def _no_clip() -> NoReturn:
-    raise PictureError("this picture is of a clip: name a file, or a key and the id of a clip")
+    raise PictureError(
+        "basilar plot: this picture is of a clip; name a file, or a key and the id of a clip"
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def of_clip(
     first, stop = np.searchsorted(centres, [offset, end]).tolist()
     if first >= stop:
         raise PictureError(
-            f"{clip}: no frame lies between {offset:g} and {end:g} s: its frames are centred on "
+            f"{clip}: no frame lies between {offset:g} and {end:g} s; its frames are centred on "
             f"{centres[0]:.3f} to {centres[-1]:.3f} s"
         )
     hop = int(kind.centres(np.ones(1))[0] - kind.centres(np.zeros(1))[0])
@@ -109,7 +111,8 @@ def _row_of(fs: FeatureSet, clip: str) -> int:
     for lost in fs.quarantine.itertuples():
         if lost.id == clip:
             raise PictureError(
-                f"{clip}: quarantined at {lost.stage}: {lost.reason}: {lost.message}"
+                f"{clip}: quarantined at {lost.stage}: {lost.reason}: {lost.message}; name another "
+                "clip"
             )
     near = difflib.get_close_matches(clip, ids, 1)
     guess = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(ids)[:5])} …"
@@ -126,12 +129,12 @@ def draw(name: str, subject: Subject, scale: Scale | None = None) -> Figure:
     if kind not in picture.kinds:
         fitting = ", ".join(n for n, other in PICTURES.items() if kind in other.kinds)
         raise PictureError(
-            f"--picture {name} does not fit a recipe of kind {kind}, only of "
-            f"{', '.join(picture.kinds)}; pictures of {kind}: {fitting}"
+            f"--picture {name}: it does not fit a recipe of kind {kind}, only of "
+            f"{', '.join(picture.kinds)}; pictures of {kind} are {fitting}"
         )
     if scale is not None and not picture.scales:
         scaled = ", ".join(n for n, other in PICTURES.items() if other.scales)
-        raise PictureError(f"--scale {scale}: {name} has its own; it is chosen for {scaled}")
+        raise PictureError(f"--scale {scale}: {name} has its own; leave it out, or draw {scaled}")
     figure = pictures.figure(picture.height)
     picture.draw(figure, subject, scale)
     return figure
@@ -161,7 +164,9 @@ def _values(figure: Figure, subject: Subject, scale: Scale | None) -> None:
     if recipe.representation.kind in _IMAGES:
         _panel(figure, 111, recipe, x, start, scale=scale, decibels=False)
     elif scale is not None:
-        raise PictureError(f"--scale {scale}: {recipe.representation.kind} has no frequencies")
+        raise PictureError(
+            f"--scale {scale}: {recipe.representation.kind} has no frequencies; leave it out"
+        )
     elif recipe.representation.kind == "waveform":
         sample_rate = recipe.resample.sample_rate
         pictures.waveform(figure.add_subplot(), x[:, 0], sample_rate, start=start)
@@ -235,8 +240,8 @@ def _quarter_tones(sample_rate: int) -> dict[str, int]:
 def _represent(recipe: Recipe, y: Signal) -> NDArray[Any]:
     if not recipe.representation.n_frames(y.size):
         raise PictureError(
-            f"{y.size} samples at {recipe.resample.sample_rate} Hz are less than one frame of "
-            f"{recipe.representation.kind}: take a longer clip"
+            f"{recipe.representation.kind}: {y.size} samples at {recipe.resample.sample_rate} Hz "
+            "are less than one frame; take a longer clip"
         )
     return Transform(recipe).represent([y])[0]
 

@@ -145,7 +145,7 @@ def _needed(record: Record) -> Iterator[str]:
     for name in record.attributes.get("shards", {}):
         yield f"representation/{name}"
     plan = record.plan()
-    yield f"statistics/{plan.fit_key()}.npz"
+    yield f"statistics/{plan.fit_key}.npz"
     usable = {clip["content"] for clip in record.clips}
     for shard in plan.shards:
         for stage in STAGES[:2]:

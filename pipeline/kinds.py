@@ -33,7 +33,7 @@ MOST_BYTES = 2**30  # of the tables of a constant-Q transform
 
 def _not_tiny(value: float) -> float:
     if 0 < value < 1e-30:
-        raise ValueError(f"{value} must be 0, or at least 1e-30")
+        raise ValueError(f"{value} is too small; it must be 0, or at least 1e-30")
     return value
 
 
@@ -91,7 +91,7 @@ class Representation(Section):
         if values > MOST_VALUES:
             raise ValueError(
                 f"representation: a second of audio makes {values:.0f} values, more than "
-                f"{MOST_VALUES}: raise hop_length = {hop_length}, or take smaller frames, fewer "
+                f"{MOST_VALUES}; raise hop_length = {hop_length}, or take smaller frames, fewer "
                 "columns or a lower resample.sample_rate"
             )
         return self
@@ -185,7 +185,9 @@ class Framed(Representation):
         if self.win_length is None:
             object.__setattr__(self, "win_length", self.n_fft)
         elif self.win_length > self.n_fft:
-            raise ValueError(f"win_length = {self.win_length} must not exceed n_fft = {self.n_fft}")
+            raise ValueError(
+                f"win_length = {self.win_length} must not exceed n_fft = {self.n_fft}; lower it"
+            )
         return self
 
     def columns(self) -> int:
@@ -199,7 +201,7 @@ class Framed(Representation):
         if filters * self.framing.n_bins > MOST_WEIGHTS:
             raise ValueError(
                 f"representation: {name} = {filters} and n_fft = {self.n_fft} need a bank of "
-                f"{filters * self.framing.n_bins} weights, more than {MOST_WEIGHTS}: lower one"
+                f"{filters * self.framing.n_bins} weights, more than {MOST_WEIGHTS}; lower one"
             )
 
     def n_frames(self, n_samples: int) -> int:
@@ -343,8 +345,9 @@ class MelBands(Framed):
         fmax = nyquist if self.fmax is None else self.fmax
         if not self.fmin + 1 <= fmax <= nyquist:
             raise ValueError(
-                f"representation: fmin = {self.fmin} and fmax = {fmax} Hz must lie, in this "
-                f"order and 1 Hz apart, within 0 to {nyquist} Hz, half of resample.sample_rate"
+                f"representation: fmin = {self.fmin} and fmax = {fmax} Hz are no range of bands; "
+                f"they must lie, in this order and 1 Hz apart, within 0 to {nyquist} Hz, half of "
+                "resample.sample_rate"
             )
         self.refuse_bank("n_mels", self.n_mels)
         return super().resolved(sample_rate=sample_rate).model_copy(update={"fmax": fmax})
@@ -418,9 +421,11 @@ class Mfcc(MelBands, Logarithmic):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.n_mfcc > self.n_mels:
-            raise ValueError(f"n_mfcc = {self.n_mfcc} must not exceed n_mels = {self.n_mels}")
+            raise ValueError(
+                f"n_mfcc = {self.n_mfcc} must not exceed n_mels = {self.n_mels}; lower it"
+            )
         if self.delta_width % 2 == 0:
-            raise ValueError(f"delta_width = {self.delta_width} must be odd")
+            raise ValueError(f"delta_width = {self.delta_width} is even; it must be odd")
         return self
 
     def columns(self) -> int:
@@ -628,7 +633,7 @@ class ConstantQ(Representation):
         if needed > MOST_BYTES:
             raise ValueError(
                 f"representation: its tables need {needed / 1e9:.1f} GB, more than "
-                f"{MOST_BYTES / 1e9:.1f}: lower n_bins, raise filter_scale, or take a hop_length "
+                f"{MOST_BYTES / 1e9:.1f}; lower n_bins, raise filter_scale, or take a hop_length "
                 "that is divisible by powers of 2"
             )
         return super().resolved(sample_rate=sample_rate)
@@ -699,8 +704,8 @@ class ChromaCqt(ConstantQ):
     def _merge(self) -> Self:
         if self.bins_per_octave % self.n_chroma:
             raise ValueError(
-                f"bins_per_octave = {self.bins_per_octave} must be a multiple of n_chroma = "
-                f"{self.n_chroma}"
+                f"bins_per_octave = {self.bins_per_octave} is no multiple of n_chroma = "
+                f"{self.n_chroma}; it must be one"
             )
         return self
 

@@ -78,8 +78,8 @@ def alone(root: Path) -> Iterator[None]:
                 f"{root}: {who} is at work there; try again when it has ended"
             ) from None
         raise BusyError(
-            f"{root}: its file system has no locks, so that nobody knows whether a build is at "
-            f"work ({error})"
+            f"{root}: its file system has no locks ({error}), so that nobody knows whether a build "
+            "is at work; do it where the root is on a local disk"
         ) from None
     try:
         yield

@@ -9,11 +9,15 @@ A million clips are 200 MB in memory as a table; what plans need of each is kept
 Python's own objects are made for some rows at a time.
 """
 
+import os
+
+# Arrow's other allocators keep for long what they had once, and so would all who are forked.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
 import csv
 import itertools
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -177,7 +181,7 @@ def read_manifest(path: Path) -> Manifest:
     except (KeyError, pa.ArrowException):
         table = None
     if root is None or table is None:
-        raise ManifestError(f"{path}: not a manifest; make one with: basilar scan DIR -o {path}")
+        raise ManifestError(f"{path}: not a manifest; make one with basilar scan DIR -o {path}")
     manifest = Manifest(root, table)
     for (clip,) in manifest.rows("path"):
         refuse_escape(root, clip, path)
@@ -190,11 +194,11 @@ def read_parquet(path: Path) -> pa.Table:
     try:
         return read_table(path)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
+        raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
     except OSError as error:  # Parquet's own, of damaged pages, have no number
         if error.errno is not None:  # the library's text does not say whose it is
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
-        raise ManifestError(f"{path}: not a Parquet file: {error}") from None
+        raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
 
 
 def recorded_root(path: Path, table: pa.Table) -> Path | None:
@@ -211,7 +215,9 @@ def recorded_root(path: Path, table: pa.Table) -> Path | None:
 def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as Parquet, or export it as CSV or JSON Lines, by the file's suffix."""
     if path.suffix not in (".parquet", ".csv", ".jsonl"):
-        raise ManifestError(f"{path}: the suffix must be .parquet, .csv or .jsonl")
+        raise ManifestError(
+            f"{path}: no such table is written; the suffix must be .parquet, .csv or .jsonl"
+        )
     with replacing(path) as temporary:
         if path.suffix == ".parquet":
             # A root beside or below the manifest is written relative to it: both can move together.
@@ -239,7 +245,7 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = 
     path comes from.
     """
     if not isinstance(path, str) or not path:
-        raise ManifestError(f"{source}: a row has no path")
+        raise ManifestError(f"{source}: a row has no path; give it one, or remove it")
     if not is_text(path) or "\0" in path:
         raise ManifestError(
             f"{source}: the name {path!r} is not UTF-8; rename the file to include it"

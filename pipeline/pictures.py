@@ -205,7 +205,7 @@ def frequency_axis(
     lowest, highest = float(across.edges[0]), float(across.edges[-1])
     if across.scale is None:
         if scale is not None:
-            raise ValueError(f"--scale {scale}: a {across.label} is no frequency")
+            raise ValueError(f"--scale {scale}: a {across.label} is no frequency; leave it out")
         set_axis("lim", lowest, highest)
         set_axis("label", across.label)
         if across.names:

@@ -99,8 +99,8 @@ class Rows:
             there = n_files if remote else sum(1 for _ in os.scandir(folder / "c"))
             if chunk_rows * self._layout.row_bytes > _LARGEST_CHUNK or n_files > there:
                 raise DamagedArtifactError(
-                    f"{folder} says that it has {self.shape[0]} rows in {n_files} files and chunks "
-                    f"of {chunk_rows} rows, which it cannot; run `basilar verify`"
+                    f"{folder}: it says that it has {self.shape[0]} rows in {n_files} files and "
+                    f"chunks of {chunk_rows} rows, which it cannot; basilar verify says more"
                 )
         self._scratch = _Scratch(self._layout)
         if access == "auto":
@@ -277,8 +277,9 @@ class _File:
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not stop us
         except FileNotFoundError as error:
-            message = f"{path} is missing; `basilar verify` tells what else is"
-            raise FileNotFoundError(message) from error
+            raise FileNotFoundError(
+                f"{path}: it is missing; basilar verify says what else is"
+            ) from error
         n_chunks = layout.shard_rows // layout.chunk_rows
         if not stat.S_ISREG(os.fstat(self.fd).st_mode):
             raise self.damaged("it is not a file")
@@ -325,7 +326,9 @@ class _File:
 
     def damaged(self, what: str) -> DamagedArtifactError:
         """The error of this file."""
-        return DamagedArtifactError(f"{self.path} is damaged ({what}); run `basilar verify`")
+        return DamagedArtifactError(
+            f"{self.path}: damaged ({what}); basilar verify says what else is"
+        )
 
     def part(self, begin: int, end: int) -> NDArray[Any]:
         """What is mapped, as a view: rows of the file, or bytes of it if it is compressed."""
@@ -374,12 +377,16 @@ def open_zarr(folder: Path) -> Any:
     try:
         names = _codecs(read_json(folder / "zarr.json"))
         if unknown := ", ".join(sorted(names - _CODECS)):
-            raise DamagedArtifactError(f"{folder}: its codecs are not known: {unknown}")
+            raise DamagedArtifactError(
+                f"{folder}: its codecs are not known: {unknown}; build it again"
+            )
         array = zarr.open_array(folder, mode="r", zarr_format=3)
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-        raise DamagedArtifactError(f"{folder} is damaged ({error})") from None
+        raise DamagedArtifactError(
+            f"{folder}: damaged ({error}); basilar verify says more"
+        ) from None
     if array.ndim == 0 or array.dtype.kind not in "iufc":
-        raise DamagedArtifactError(f"{folder}: {array.dtype} are no features")
+        raise DamagedArtifactError(f"{folder}: {array.dtype} are no features; build it again")
     return array
 
 

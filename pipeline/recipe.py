@@ -87,7 +87,7 @@ class Store(Section):
         if self.shard_mib * 1024 > MOST_CHUNKS * self.chunk_kib:
             raise ValueError(
                 f"shard_mib = {self.shard_mib} and chunk_kib = {self.chunk_kib} make more than "
-                f"{MOST_CHUNKS} chunks a file: raise chunk_kib or lower shard_mib"
+                f"{MOST_CHUNKS} chunks a file; raise chunk_kib or lower shard_mib"
             )
         return self
 
@@ -148,7 +148,8 @@ class Recipe(Section):
         Traceback (most recent call last):
         pipeline.recipe.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
         """
-        table = upgraded(table, source=source)
+        if isinstance(table, dict):  # what a store says may be anything
+            table = upgraded(table, source=source)
         try:
             return cls.model_validate(table)
         except ValidationError as error:
@@ -157,7 +158,7 @@ class Recipe(Section):
             beginnings = _beginnings(toml)
             lines = [f"{source}{_place(beginnings, keys)}: {message}" for keys, message in found]
             if len(mistakes) > _SHOWN:
-                lines.append(f"{source}: and {len(mistakes) - _SHOWN} mistakes more")
+                lines.append(f"  … and {len(mistakes) - _SHOWN} mistakes more")
             raise RecipeError("\n".join(lines)) from None
 
     def resolved(self) -> dict[str, Any]:
@@ -192,20 +193,21 @@ def upgraded(table: dict[str, Any], *, source: str = "recipe") -> dict[str, Any]
     version = table.get("schema_version", 1)
     if type(version) is not int or version < 1:
         raise RecipeError(
-            f"{source}: schema_version = {_short(version)} is refused: it must be a whole number "
+            f"{source}: schema_version = {_short(version)} is refused; it must be a whole number "
             f"from 1 to {SCHEMA}"
         )
     if version > SCHEMA:
         raise RecipeError(
             f"{source}: schema_version = {version} is newer than {SCHEMA}, the newest that this "
-            "installation reads: install a newer Basilar"
+            "installation reads; install a newer Basilar"
         )
     for older in range(version, SCHEMA):
         try:
             table = UPGRADES[older](table)
         except ValueError as error:
             raise RecipeError(
-                f"{source}: schema_version = {version} cannot be read any more: {error}"
+                f"{source}: schema_version = {version} cannot be read any more ({error}); write it "
+                "anew, after a shipped recipe"
             ) from None
     return {**table, "schema_version": SCHEMA}
 
@@ -230,12 +232,14 @@ def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
     with file.open("rb") as opened:
         data = opened.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise RecipeError(f"{file}: more than {MAX_BYTES} bytes; a recipe has a few thousand")
+        raise RecipeError(f"{file}: more than {MAX_BYTES} bytes are no recipe; name another file")
     try:
         text = data.decode()
         return text, tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"{file}: not a TOML file: {error}") from None
+        raise RecipeError(
+            f"{file}: not a TOML file ({error}); correct it, or name another"
+        ) from None
 
 
 def _beginnings(toml: str) -> list[tuple[int, Any]]:
@@ -281,7 +285,7 @@ def _explain(error: Any, table: dict[str, Any]) -> tuple[list[str], str]:
         problem = f"{key}.kind = {_short(kind)} is not a kind"
         return [*keys, "kind"], f"{problem}; {_nearest(str(kind), list(KINDS))}"
     if error["type"] == "missing":
-        return keys, f"{key} is missing"
+        return keys, f"{key} is missing; add it"
     if error["type"] == "value_error":
         text = str(error["ctx"]["error"])
         first = text.removeprefix(f"{key}: ").split(" ", 1)[0].rstrip(",:")
@@ -292,7 +296,7 @@ def _explain(error: Any, table: dict[str, Any]) -> tuple[list[str], str]:
     if error["type"] == "literal_error" and isinstance(given, str):
         names = [a.strip("' ") for a in error["ctx"]["expected"].replace(" or ", ",").split(",")]
         allowed = _nearest(given, names)
-    return keys, f"{key} = {_short(given)} is refused: {allowed}"
+    return keys, f"{key} = {_short(given)} is refused; {allowed}"
 
 
 def _short(value: Any) -> str:

@@ -32,7 +32,7 @@ class MissingAudioError(OSError):
     def __init__(self, root: Path, missing: list[str], changed: list[str]) -> None:
         self.missing, self.changed = missing, changed
         lines = [
-            f"{clip}: {what}"
+            f"{clip if clip.isprintable() else ascii(clip)}: {what}"
             for clips, what in ((changed, "its file has changed"), (missing, "no file holds it"))
             for clip in clips
         ]
@@ -78,7 +78,9 @@ class Record:
         try:
             rows: list[dict[str, Any]] = read_table(self.clips_file).to_pylist()
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise DamagedArtifactError(f"{self.clips_file} cannot be read: {error}") from None
+            raise DamagedArtifactError(
+                f"{self.clips_file}: it cannot be read ({error}); restore it, or build again"
+            ) from None
         return rows
 
     def plan(self, manifest: Manifest | None = None, shard_seconds: float | None = None) -> Plan:
@@ -118,12 +120,17 @@ def of_root(root: Path, key: str) -> Record:
         record = Record(
             source, attributes, manifest, clips_file, store if storage.exists(store) else None
         )
-        wrong = [f"{file}: {problem}" for problem in inconsistencies(record, key)]
+        wrong = [
+            f"{file}: {problem}; restore it, or build again"
+            for problem in inconsistencies(record, key)
+        ]
         if not wrong:
             return record
         problems += wrong
     if not problems:
-        raise NoRecordError(f"{root}: {key} is neither in features nor in the catalogue")
+        raise NoRecordError(
+            f"{root}: {key} is neither in features nor in the catalogue; basilar ls lists what is"
+        )
     raise DamagedArtifactError("\n".join(dict.fromkeys(problems)))
 
 
@@ -148,7 +155,9 @@ def of_folder(folder: Path, source: str) -> Record:
     manifest = _read_manifest(folder / "manifest.parquet")
     record = Record(source, attributes, manifest, folder / "clips.parquet")
     if wrong := list(inconsistencies(record, record.key)):
-        raise DamagedArtifactError(f"the record in {source} is damaged: {'; '.join(wrong)}")
+        raise DamagedArtifactError(
+            f"{source}: its record is damaged ({', '.join(wrong)}); take it from a --root"
+        )
     return record
 
 
@@ -164,7 +173,10 @@ def read_attributes(file: Path) -> dict[str, Any]:
         attributes = checked_attributes(attributes, file)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise DamagedArtifactError(f"{file} cannot be read: {problem}") from None
+        said = str(problem).replace("\n", ", ")  # a recipe may have several mistakes
+        raise DamagedArtifactError(
+            f"{file}: it cannot be read ({said}); restore it, or build again"
+        ) from None
     return attributes
 
 
@@ -174,7 +186,9 @@ def manifest_of(root: Path, attributes: dict[str, Any]) -> Manifest:
     file = root / "catalogue" / "manifests" / f"{name}.parquet"
     manifest = _read_manifest(file)
     if manifest.hash != name:
-        raise DamagedArtifactError(f"{file} is damaged: it hashes to {manifest.hash}")
+        raise DamagedArtifactError(
+            f"{file}: damaged, it hashes to {manifest.hash}; restore it, or build again"
+        )
     return manifest
 
 
@@ -240,4 +254,6 @@ def _read_manifest(file: Path) -> Manifest:
     try:
         return read_manifest(file)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DamagedArtifactError(f"{file} cannot be read: {error}") from None
+        raise DamagedArtifactError(
+            f"{file}: it cannot be read ({error}); restore it, or build again"
+        ) from None

@@ -69,9 +69,9 @@ def _prepare(
     plan = record.plan()
     if plan.key != record.key:
         raise RepairError(
-            f"{record.key[:12]} was made with op versions {record.attributes['op_versions']} and "
-            f"decoders {record.attributes['decoders']}; this installation has others, and would "
-            "make another key: basilar reproduce says whether the values are the same"
+            f"{record.key[:12]}: it was made with op versions {record.attributes['op_versions']} "
+            f"and decoders {record.attributes['decoders']}, and this installation would make "
+            "another key; basilar reproduce says whether the values are the same"
         )
     build = Build(scratch, plan, "", keep=("representation",), max_bad=1.0)
     broken = _written_wrong(record, verified)
@@ -116,12 +116,15 @@ def _written_wrong(record: Record, verified: Verified) -> set[str]:
 def _build(build: Build, record: Record, workers: int) -> None:
     """Build the set, which must come out as it was."""
     if not engines.run(build, workers=workers, log=False).succeeded:
-        raise RepairError(f"{record.key[:12]}: its broken shards could not be built")
+        raise RepairError(
+            f"{record.key[:12]}: its broken shards could not be built; mend what failed above, and "
+            "run it again"
+        )
     digest = recover.read_attributes(build.store / "zarr.json")["digest"]
     if digest != record.digest:
         raise RepairError(
-            f"{record.key[:12]}: built anew, its digest is {digest}, not {record.digest}: this "
-            "installation computes something else; basilar reproduce says where"
+            f"{record.key[:12]}: built anew, its digest is {digest}, not {record.digest}, so that "
+            "this installation computes something else; basilar reproduce says where"
         )
 
 

@@ -86,7 +86,10 @@ def reproduce(
         build = Build(root.absolute(), plan, "", keep=("representation",), max_bad=1.0)
         outcome = engines.run(build, workers=workers, log=False)
         if not outcome.succeeded:
-            raise RebuildError(f"{record.key[:12]} could not be built again")
+            raise RebuildError(
+                f"{record.key[:12]}: it could not be built again; mend what failed above, and run "
+                "it again"
+            )
         attributes = read_attributes(build.store / "zarr.json")
         same = attributes["digest"] == record.digest
         differing = [] if same else list(_differing(record, FeatureSet.open(build.store)))

@@ -100,7 +100,9 @@ def scan(
         for row, said in zip(rows, stated, strict=True)
     ]
     if not clips:
-        raise ManifestError(f"{storage.name(source)}: no audio found in {len(paths)} files")
+        raise ManifestError(
+            f"{storage.name(source)}: no audio found in {len(paths)} files; name another folder"
+        )
     if split is not None:
         _assign_splits(clips, split)
     clips.sort(key=lambda clip: str(clip["id"]))
@@ -131,7 +133,7 @@ def hash_file(file: Path) -> str:
     # What was a file when it was looked for may be a pipe now, which is opened but never read.
     with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise OSError(f"{file} is not a file; remove it, or scan again")
+            raise OSError(f"{file}: it is not a file; remove it, or scan again")
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -262,13 +264,15 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
                 rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         except (ValueError, RecursionError, csv.Error) as error:
             kind = "CSV" if source.suffix == ".csv" else "JSON Lines"
-            raise ManifestError(f"{source}: not {kind} in UTF-8: {error}") from None
+            raise ManifestError(f"{source}: not {kind} in UTF-8 ({error}); correct it") from None
         if not all(isinstance(row, dict) for row in rows):
-            raise ManifestError(f"{source}: every line must be a JSON object")
+            raise ManifestError(f"{source}: a line is no JSON object; every line must be one")
     elif source.exists():
-        raise ManifestError(f"{source}: neither a folder nor a .parquet, .csv or .jsonl table")
+        raise ManifestError(
+            f"{source}: neither a folder nor a .parquet, .csv or .jsonl table; name one"
+        )
     else:
-        raise ManifestError(f"{source}: no such folder or table")
+        raise ManifestError(f"{source}: no such folder or table; check its path")
     return [{k: v for k, v in row.items() if v not in (None, "")} for row in rows], recorded
 
 
@@ -321,9 +325,9 @@ def _status(file: Path) -> os.stat_result:
     try:
         status = file.stat()
     except FileNotFoundError:
-        raise ManifestError(f"{file} is not there; remove its row, or scan again") from None
+        raise ManifestError(f"{file}: it is not there; remove its row, or scan again") from None
     if not stat.S_ISREG(status.st_mode):
-        raise ManifestError(f"{file} is not a file; remove its row, or scan again")
+        raise ManifestError(f"{file}: it is not a file; remove its row, or scan again")
     return status
 
 
@@ -383,8 +387,8 @@ def _clip(
         raise ManifestError(f"{source}: {path!r} is not audio; remove its row")
     if row.get("sha256", facts["sha256"]) != facts["sha256"]:
         raise ManifestError(
-            f"{source}: {path!r} is not the file that was listed: its SHA-256 is "
-            f"{facts['sha256']}, not {row['sha256']}"
+            f"{source}: {path!r} is not the file that was listed, its SHA-256 is "
+            f"{facts['sha256']}, not {row['sha256']}; restore it, or remove its sha256"
         )
     text = partial(_text, source, row)
     clip = {**facts, "path": path, "split": text("split")}
@@ -404,8 +408,8 @@ def _text(source: Path, row: dict[str, Any], name: str) -> str | None:
     value = None if row.get(name) is None else str(row[name])
     if value is not None and not (len(value) <= _LONGEST and is_text(value)):
         raise ManifestError(
-            f"{source}: {row['path']!r}: {name} = {value[:40]!r}… must be UTF-8 text of at most "
-            f"{_LONGEST} characters"
+            f"{source}: {row['path']!r}: {name} = {value[:40]!r}… is refused; it must be UTF-8 "
+            f"text of at most {_LONGEST} characters"
         )
     return value
 
@@ -418,7 +422,9 @@ def _seconds(source: Path, path: str, name: str, value: Any) -> float | None:
     except (TypeError, ValueError):
         seconds = -1.0
     if not 0 <= seconds < float("inf") or (name == "duration" and seconds == 0):
-        raise ManifestError(f"{source}: {path!r}: {name} = {value!r} is not a time in seconds")
+        raise ManifestError(
+            f"{source}: {path!r}: {name} = {value!r} is not a time in seconds; correct it"
+        )
     return seconds
 
 
@@ -431,34 +437,48 @@ def _from_path(name: str, rule: str | None, path: str) -> str | None:
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise ManifestError(f"--{name} {rule!r}: not a regular expression: {error}") from None
+        raise ManifestError(
+            f"--{name}: {rule!r} is not a regular expression ({error}); correct it, or write parent"
+        ) from None
     if name not in pattern.groupindex and pattern.groups != 1:
         raise ManifestError(
-            f"--{name} {rule!r}: must be 'parent' or a regular expression with a "
+            f"--{name}: {rule!r} has no group; it must be 'parent' or a regular expression with a "
             f"group (?P<{name}>…)"
         )
     match = pattern.search(path)
     if match is None:
-        raise ManifestError(f"--{name} {rule!r}: does not match the path {path!r}")
+        raise ManifestError(
+            f"--{name}: {rule!r} does not match the path {path!r}; widen it, or move the file"
+        )
     return match[name if name in pattern.groupindex else 1]
 
 
 def _assign_splits(clips: list[dict[str, Any]], split: dict[str, float] | Path) -> None:
     """Give each clip without a split one, by shares or from a CSV."""
     if isinstance(split, Path):
+        if not split.is_file():
+            raise ManifestError(
+                f"--split {split}: no such table; name a CSV, or shares like train=0.8,test=0.2"
+            )
         rows, _ = _read_rows(split)
         if not all({"id", "split"} <= row.keys() for row in rows):
-            raise ManifestError(f"{split}: every row must have the columns id and split")
+            raise ManifestError(
+                f"{split}: a row lacks id or split; every row must have the columns id and split"
+            )
         given = {str(row["id"]): str(row["split"]) for row in rows}
         missing = [clip["id"] for clip in clips if not clip["split"] and clip["id"] not in given]
         if missing:
-            raise ManifestError(f"{split}: no split for {len(missing)} clips, first {missing[0]!r}")
+            raise ManifestError(
+                f"{split}: no split for {len(missing)} clips, first {missing[0]!r}; add them"
+            )
         for clip in clips:
             clip["split"] = clip["split"] or given[clip["id"]]
         return
     total = sum(split.values())
     if not abs(total - 1) <= 1e-6 or min(split.values()) < 0:
-        raise ManifestError(f"--split: shares must not be negative and sum to 1, not {total:g}")
+        raise ManifestError(
+            f"--split: the shares sum to {total:g}; they must not be negative, and sum to 1"
+        )
     for clip in clips:
         token = hashlib.sha256(f"split:{clip['group'] or clip['id']}".encode()).digest()
         place = int.from_bytes(token[:8]) / 2**64

@@ -11,7 +11,6 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
@@ -20,27 +19,50 @@ from numpy.typing import NDArray
 
 from dsp.room import Empty
 
-IN_MEMORY = 64 << 20  # bytes: arrays up to it are ordinary ones
+IN_MEMORY = 64 << 20  # bytes
 _ALIGNMENT = 64  # bytes
 _SETTLED_AT_ONCE = 16 << 20  # bytes
 
 
 def room(folder: Path | None) -> Empty:
-    """What stands in for `np.empty` where arrays may be long: larger ones lie in a file.
+    """What stands in for `np.empty` where arrays may be long, or many: most lie in files then.
 
-    `folder` is where: None is the system's folder for temporary files, which may be memory.
-    The arrays raise OSError when they are made if the disk has no room for them.
+    Arrays are ordinary ones as long as they fit into 64 MiB together. `folder` is where the others
+    lie: None is the system's folder for temporary files, which may be memory. The arrays raise
+    OSError when they are made if the disk has no room for them.
 
     >>> room(None)((2, 3), np.float32).shape
     (2, 3)
     """
-    return partial(_empty, folder)
+    left = IN_MEMORY
 
-
-def _empty(folder: Path | None, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size <= IN_MEMORY:
+    def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        nonlocal left
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size > left:
+            return _in_file(folder, shape, dtype, size)
+        left -= size
         return np.empty(shape, dtype)
+
+    return empty
+
+
+def release(arrays: Iterable[NDArray[Any]]) -> None:
+    """Let the system have the memory that holds what was read of mapped files."""
+    for mapped in {id(file): file for file in map(_mapped, arrays)}.values():
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _mapped(x: Any) -> mmap.mmap | None:
+    """The file that an array's memory belongs to, if there is one."""
+    while isinstance(x, np.ndarray):
+        x = x.base
+    found = x.obj if isinstance(x, memoryview) else x
+    return found if isinstance(found, mmap.mmap) else None
+
+
+def _in_file(folder: Path | None, shape: tuple[int, ...], dtype: Any, size: int) -> NDArray[Any]:
     with _named(folder), _nameless(folder) as file:
         if hasattr(os, "posix_fallocate"):
             # Else a full disk would kill whoever writes to the array.

@@ -30,11 +30,13 @@ _ROWS = 4096  # that are Python's objects at once
 class Shard:
     """Some contents, in order, and the key of what each stage makes of them.
 
-    `rows` are the manifest's, in content order; those of equal contents follow each other.
+    `rows` are the manifest's, in content order; those of equal contents follow each other, and
+    `n_contents` are different.
     """
 
     index: int
     seconds: float
+    n_contents: int
     keys: dict[str, str]
     manifest: Manifest = field(repr=False, compare=False)
     rows: NDArray[np.int64] = field(repr=False, compare=False)
@@ -62,7 +64,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.is_fitted.any():
             raise ManifestError(
-                f'normalization.split = "{self.recipe.normalization.split}" holds no clip; the '
+                f'normalization.split: "{self.recipe.normalization.split}" holds no clip, the '
                 f"manifest has {', '.join(sorted(set(self.manifest.splits)))}; name one of them in "
                 'the recipe, or "all"'
             )
@@ -116,6 +118,7 @@ class Plan:
             return np.ones(len(self.manifest), bool)
         return np.array([given == split for given in self.manifest.splits], bool)
 
+    @cached_property
     def fit_key(self) -> str:
         """The key of the statistics: the recipe and the contents they are fitted on."""
         rows = self.order[self.is_fitted[self.order]]
@@ -158,7 +161,7 @@ class Plan:
             for stage in STAGES
         }
         seconds = float(self.manifest.seconds[rows[first]].sum())
-        return Shard(index, seconds, keys, self.manifest, rows)
+        return Shard(index, seconds, int(first.sum()), keys, self.manifest, rows)
 
 
 @dataclass(frozen=True)

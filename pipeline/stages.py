@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from dsp.moments import moments
 from dsp.resample import in_blocks
+from dsp.room import batches
 from pipeline import audio, storage
 from pipeline.artifacts import Quarantined
 from pipeline.isolation import CLIP_TIMEOUT, Lost, isolated
@@ -34,7 +35,7 @@ from pipeline.keys import values_hash
 from pipeline.manifest import ManifestError, refuse_escape
 from pipeline.retry import retrying
 from pipeline.scan import FileCache, hash_file
-from pipeline.scratch import Place, Spool, room
+from pipeline.scratch import Place, Spool, release, room
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms
 
@@ -92,7 +93,7 @@ def decode(
     """
     if not storage.is_remote(root) and not root.is_dir():
         raise FileNotFoundError(
-            f"the audio root {root} is not there; mount it, or name where the audio is now with "
+            f"{root}: the audio root is not there; mount it, or name where the audio is now with "
             "--audio-root"
         )
     started, decoding = time.perf_counter(), 0.0
@@ -213,7 +214,9 @@ def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
 
 
 def _changed(file: Path) -> ChangedAudioError:
-    return ChangedAudioError(f"{storage.name(file)} has changed since it was scanned; scan again")
+    return ChangedAudioError(
+        f"{storage.name(file)}: it has changed since it was scanned; scan again"
+    )
 
 
 def resample(
@@ -277,21 +280,25 @@ def represent(
         else:
             message = f"{y.size} samples are less than one frame of the {kind.kind}"
             out.quarantined.append(Quarantined(content, "representation", "empty", message))
-    features = transform.represent([waveforms.signals[i] for i in usable], empty=room(folder))
-    for i, stored in zip(usable, features, strict=True):
-        with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
-            described = moments(stored, pivot=kind.pivot)
-        if not np.isfinite(described).all():
-            message = f"the {kind.kind} has values that {stored.dtype} cannot hold"
-            out.quarantined.append(
-                Quarantined(waveforms.contents[i], "representation", "too_loud_or_nan", message)
-            )
-            continue
-        out.contents.append(waveforms.contents[i])
-        out.features.append(stored)
-        out.moments.append(described)
-        out.values.append(values_hash(stored))
-        out.sources.append(waveforms.sources[i])
-        out.checksums.append(waveforms.checksums[i])
+    empty = room(folder)
+    for some in batches([waveforms.signals[i] for i in usable]):
+        signals = [waveforms.signals[i] for i in usable[some]]
+        features = transform.represent(signals, empty=empty)
+        release(signals)
+        for i, stored in zip(usable[some], features, strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
+                described = moments(stored, pivot=kind.pivot)
+            if not np.isfinite(described).all():
+                message = f"the {kind.kind} has values that {stored.dtype} cannot hold"
+                out.quarantined.append(
+                    Quarantined(waveforms.contents[i], "representation", "too_loud_or_nan", message)
+                )
+                continue
+            out.contents.append(waveforms.contents[i])
+            out.features.append(stored)
+            out.moments.append(described)
+            out.values.append(values_hash(stored))
+            out.sources.append(waveforms.sources[i])
+            out.checksums.append(waveforms.checksums[i])
     out.seconds = {**waveforms.seconds, "representation": time.perf_counter() - started}
     return out

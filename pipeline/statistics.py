@@ -21,7 +21,7 @@ from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
-from pipeline.manifest import taken
+from pipeline.manifest import ManifestError, taken
 from pipeline.reader import Rows, open_zarr
 from pipeline.shards import Plan, Shard
 
@@ -120,9 +120,9 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
     except ValueError:
         if n_clips:
             raise
-        raise ValueError(
-            f"normalization.split = {normalization.split!r} holds no usable clip: all of its "
-            f"{plan.is_fitted.sum()} are quarantined"
+        raise ManifestError(
+            f"normalization.split: {normalization.split!r} holds no usable clip, all of its "
+            f"{plan.is_fitted.sum()} are quarantined; mend them, or name another split"
         ) from None
     centre, scale = moments.centre_and_scale(
         summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid
@@ -152,7 +152,7 @@ def _histogram(
     if storage.exists(kept):
         loaded: NDArray[np.int64] = np.load(storage.fetch(kept), allow_pickle=False)
         return loaded
-    features = Rows(storage.fetch(shard.folder) / "features")
+    features = Rows(storage.fetch(shard.folder) / "features", access="read")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
     for start, count, weight in zip(starts, n_frames, weights, strict=True):

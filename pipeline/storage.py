@@ -94,7 +94,9 @@ def _placed(where: str | os.PathLike[str], folder: Path | None) -> Path:
         raise StorageError(f"{text}: {protocol}:// is not known; allowed are local paths, {known}")
     parts = [part for part in rest.split("/") if part]
     if not parts or ".." in parts:
-        raise StorageError(f"{text}: write {protocol}://BUCKET/PATH, without ..")
+        raise StorageError(
+            f"{text}: no bucket and path; write {protocol}://BUCKET/PATH, without .."
+        )
     return (folder or _scratch()).joinpath(_MARK, protocol, *parts)
 
 
@@ -433,8 +435,8 @@ def _store(protocol: str, process: int) -> Any:
         )
     except ImportError as error:
         raise StorageError(
-            f"{protocol}:// needs another library: pip install 'basilar[{_EXTRAS[protocol]}]' "
-            f"({error})"
+            f"{protocol}://: it needs another library ({error}); install it with pip install "
+            f"'basilar[{_EXTRAS[protocol]}]'"
         ) from None
     store.retries = 2  # where it has its own: ours come on top
     return store

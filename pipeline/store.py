@@ -54,7 +54,7 @@ _CLIPS: dict[str, pa.DataType] = {
     **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
     **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
 }
-_GROUP_ROWS = 65536  # of clips.parquet that are written at once, or more
+_GROUP_ROWS = 8192  # of clips.parquet that are written at once, or more
 _CHUNK_BYTES = 8 << 20  # of arrays with a row a clip and a column a bin
 _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
 
@@ -232,7 +232,8 @@ def _write_clips(
 def _digested(clips: Path) -> Iterator[tuple[str, str, int]]:
     """What the digest is made of, from clips.parquet."""
     with pq.ParquetFile(clips) as file:
-        for batch in file.iter_batches(columns=["content", "values_sha256", "n_frames"]):
+        names = ["content", "values_sha256", "n_frames"]
+        for batch in file.iter_batches(_GROUP_ROWS, columns=names, use_threads=False):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 

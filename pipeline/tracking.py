@@ -169,7 +169,9 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
     TrackerError if the tracker does not answer.
     """
     if not re.fullmatch("[0-9a-f]+", key):
-        raise NoRecordError(f"{key!r} is no key, nor the beginning of one")
+        raise NoRecordError(
+            f"{key}: it is no key, nor the beginning of one; name digits and a to f"
+        )
     try:
         client = MlflowClient(tracking_uri=uri)
         experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
@@ -179,8 +181,10 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
         )
         keys = sorted({run.data.tags["basilar.key"] for run in runs})
         if len(keys) != 1:
-            known = f"there is: {', '.join(found[:12] for found in keys)}" if keys else "none"
-            raise NoRecordError(f"{uri}: runs of a key that begins with {key!r}: {known}")
+            known = (
+                f"there is: {', '.join(found[:12] for found in keys)}" if keys else "there is none"
+            )
+            raise NoRecordError(f"{uri}: not one key of its runs begins with {key!r}; {known}")
         for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
             client.download_artifacts(runs[0].info.run_id, name, str(folder))
         return storage.place(runs[0].data.tags["basilar.path"])
@@ -193,7 +197,7 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
 def _failed(uri: str, error: Exception) -> TrackerError:
     """The first line of an error: a database's goes on with all of its statement."""
     said = str(error).split("\n")[0]
-    return TrackerError(f"{uri}: {type(error).__name__}: {said}")
+    return TrackerError(f"{uri}: {type(error).__name__}: {said}; start it, or name another tracker")
 
 
 def _finished(client: MlflowClient, experiment: str, tag: RunTag, patience: float) -> str | None:
@@ -205,7 +209,9 @@ def _finished(client: MlflowClient, experiment: str, tag: RunTag, patience: floa
         if run.info.status == "FINISHED":
             return str(run.info.run_id)
         if time.time() - run.info.start_time / 1000 < patience:
-            raise TrackerError(f"run {run.info.run_id} is being logged by another process")
+            raise TrackerError(
+                f"run {run.info.run_id}: it is being logged by another process; wait for it"
+            )
         client.delete_run(run.info.run_id)
     return None
 
@@ -372,7 +378,10 @@ def _register(client: MlflowClient, run_id: str, *, register_as: str) -> None:
     name, _, alias = register_as.partition("@")
     outputs = client.get_run(run_id).outputs
     if outputs is None or not outputs.model_outputs:
-        raise TrackerError(f"run {run_id} has no model: it was logged by an earlier version")
+        raise TrackerError(
+            f"run {run_id}: it has no model, an earlier version logged it; delete it, and build "
+            "again"
+        )
     model_id = outputs.model_outputs[0].model_id
     try:
         client.create_registered_model(name)

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.artifacts import DamagedArtifactError, Quarantined, read_json, replacing
-from pipeline.scratch import Place, Spool
+from pipeline.scratch import Place, Spool, release
 
 SAMPLES, INDEX = "samples.f32", "index.json"
+_RELEASED_AT_ONCE = 64  # signals
 
 
 @dataclass
@@ -77,7 +78,7 @@ def read_waveforms(folder: Path) -> Waveforms:
     Raises FileNotFoundError, or DamagedArtifactError if anything is not as it was written.
     """
     if not storage.exists(folder):
-        raise FileNotFoundError(f"{folder} is not there")
+        raise FileNotFoundError(f"{folder}: it is not there; build again")
     if not folder.is_dir():
         storage.fetch(folder)
     try:
@@ -95,13 +96,16 @@ def read_waveforms(folder: Path) -> Waveforms:
             quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
             seconds=index["seconds"],
         )
-        for y, checksums in zip(waveforms.signals, waveforms.checksums, strict=True):
-            if zlib.crc32(y.data.cast("B")) != checksums[-1]:
+        for i, y in enumerate(waveforms.signals):
+            if zlib.crc32(y.data.cast("B")) != waveforms.checksums[i][-1]:
                 raise ValueError("a checksum of its samples does not match")
+            if i % _RELEASED_AT_ONCE == 0:
+                release([y])
+        release(waveforms.signals)
         return waveforms
     except (OSError, ValueError, KeyError, TypeError, DamagedArtifactError) as error:
         raise DamagedArtifactError(
-            f"{folder} is damaged ({error}); delete it and build again"
+            f"{folder}: damaged ({error}); delete it and build again"
         ) from error
 
 

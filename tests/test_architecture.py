@@ -100,6 +100,51 @@ def test_only_pages_import_jinja():
     assert users == {"page"}
 
 
+# Our exceptions, which `console.laid_out` shows in three lines: the rest is of libraries' making.
+MESSAGES = re.compile(
+    "(Recipe|Manifest|Usage|Storage|DamagedArtifact|ForeignStore|Bundle|Canary|Picture|NoRecord|"
+    "MissingAudio|Repair|Rebuild|Incomparable|TooManyBad|Busy|Cluster|Scheduler|Tracker|"
+    "ChangedAudio|FileNotFound|FileExists)Error"
+)
+# Messages that are put together elsewhere, from others that have the form.
+PUT_TOGETHER = {
+    "str(error)",
+    "f'{said}; {where}'",
+    "'\\n'.join(lines)",
+    "'\\n'.join(dict.fromkeys(problems))",
+}
+
+
+def rendered(node):
+    """The first line of a literal message with a word for what is filled in; None of another."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text.split("\n")[0]
+        case ast.JoinedStr(values=values):
+            parts = [v.value if isinstance(v, ast.Constant) else "word" for v in values]
+            return "".join(parts).split("\n")[0]
+        case ast.BinOp(left=left):
+            return rendered(left)
+    return None
+
+
+def test_errors_say_where_what_and_what_to_do():
+    found = 0
+    for file in [*modules("pipeline"), *modules("workflows")]:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not (isinstance(node, ast.Call) and len(node.args) == 1):
+                continue
+            name = ast.unparse(node.func).rpartition(".")[2]
+            message = node.args[0]
+            if MESSAGES.fullmatch(name) and ast.unparse(message) not in PUT_TOGETHER:
+                said = rendered(message)
+                assert said is not None, f"{file.name}:{node.lineno}: not literal"
+                form = re.fullmatch("[^;]+?: .+; .+", said)
+                assert form, f"{file.name}:{node.lineno}: {said}"
+                found += 1
+    assert found > 100
+
+
 def tracked_files():
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],

@@ -135,7 +135,6 @@ class Reader:
             contextlib.redirect_stderr(err),
         ):
             patch.setattr("sys.argv", shlex.split(command))
-            patch.setattr("pipeline.console.stderr.file", err)
             with pytest.raises(SystemExit) as stopped:
                 cli.main()
         if target:

@@ -121,6 +121,9 @@ class TrainBaseline(FitBaseline):
         from pipeline import tracking
 
         result, build = artifacts.read_json(self.result), self.build
+        for name, value in metrics(result).items():
+            print(f"{name} {value:.3f}")
+        print(f"all of it is in {self.result}")
         try:
             run_id = tracking.log_training(
                 build.store,

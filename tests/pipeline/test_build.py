@@ -45,7 +45,7 @@ def test_the_catalogue_holds_recipe_and_manifest_where_the_audio_is_now(planned,
 
 
 def test_only_stages_can_be_kept(planned):
-    with pytest.raises(ValueError, match="keep: resmple: allowed are decode, resample, represent"):
+    with pytest.raises(ValueError, match="keep: resmple are no stages; allowed are decode, resam"):
         Build(planned.root, planned.plan, "", ("resmple",))
 
 

@@ -30,7 +30,8 @@ def test_gc_removes_nothing_while_a_build_is_at_work(root, basilar, monkeypatch)
     monkeypatch.setattr(locks.fcntl, "lockf", busy)
     code, _, err = basilar("gc", "--root", root, "--delete")
     assert code == 1
-    assert "is at work there; try again when it has ended" in err
+    assert "is at work there\n" in err
+    assert "to do: try again when it has ended\n" in err
     assert basilar("gc", "--root", root)[0] == 0
     assert basilar("gc", "--root", root / "missing")[0] == 2
 

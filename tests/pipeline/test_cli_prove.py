@@ -20,7 +20,7 @@ def test_every_command_has_an_example(basilar):
         assert f"Example: basilar {command}" in " ".join(out.split())
 
 
-def test_verify_and_repair(basilar, as_json, root, built):
+def test_verify_and_repair(basilar, as_json, root, built, tmp_path):
     key = built.plan.key
     code, found = as_json("verify", key[:6], "--root", root, "--sample", 2)
     assert (code, found["sound"], found["problems"]) == (0, True, [])
@@ -36,6 +36,9 @@ def test_verify_and_repair(basilar, as_json, root, built):
     code, out, _ = basilar("verify", key, "--root", root)
     assert code == 1
     assert f"{file}: 19460 bytes with CRC-32" in out
+    lost = ("verify", key, "--root", built.root, "--sample", 2, "--audio-root", tmp_path)
+    _, out, _ = basilar(*lost)  # a line for each clip
+    assert [line.endswith(".wav: no file holds it") for line in out.splitlines()].count(True) == 2
     code, found = as_json("verify", key, "--root", root, "--repair", "--workers", 1)
     assert (code, found["sound"], len(found["repaired"]["computed"])) == (0, True, 1)
     assert as_json("verify", key, "--root", root, "--repair")[1]["repaired"] is None
@@ -87,9 +90,9 @@ def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built
     code, found = as_json(*arguments)
     assert (code, found["verdict"]) == (1, "different")
     assert (found["missing"], found["changed"]) == (["c/02.wav"], ["b/01.wav"])
-    code, out, _ = basilar(*arguments)
-    assert code == 1
-    assert "b/01.wav: its file has changed" in out
+    code, out, err = basilar(*arguments)
+    assert (code, out) == (1, f"different: {built.plan.key}\n")
+    assert "b/01.wav: its file has changed" in err
 
 
 def test_reproduce_from_mlflow(as_json, root, built, tmp_path, tracker):
@@ -128,7 +131,7 @@ def test_a_damaged_record_exits_with_one(as_json, root, built):
     file.write_text("{")
     code, found = as_json("reproduce", built.plan.key, "--root", root)
     assert code == 1
-    assert f"{file} cannot be read" in found["error"]
+    assert f"{file}: it cannot be read" in found["error"]
 
 
 @pytest.fixture
@@ -163,7 +166,7 @@ def test_why(basilar, as_json, root, built, two, tmp_path):
     for arguments, message in (
         ((tmp_path / "r.toml", tmp_path / "m.parquet"), "have nothing in common"),
         ((a, b), "name --root to look for a key"),
-        ((tmp_path / "r.toml",), "name what to compare with"),
+        ((tmp_path / "r.toml",), "to do: name it, or --root"),
         ((a, "ffff", "--root", root), "no feature set"),
     ):
         code, _, err = basilar("why", *arguments)

@@ -40,7 +40,7 @@ def test_a_luigid_that_does_not_answer_is_wrong_use(basilar, recipe, audio_folde
     how = ("--engine", "luigid", "--scheduler", "http://127.0.0.1:9")
     code, _, err = basilar("build", recipe, audio_folder, "--root", tmp_path / "root", *how)
     assert code == 2
-    assert "http://127.0.0.1:9: no luigid answers there" in err
+    assert "where: http://127.0.0.1:9\n" in err
     assert not list((tmp_path / "root" / "running").iterdir())
 
 
@@ -66,4 +66,4 @@ def test_without_a_cluster_a_dask_build_fails_and_says_why(
     how = (*where, "--tracking-uri", tracker)
     code, _, err = basilar("build", recipe, audio_folder, "--root", tmp_path / "root", *how)
     assert code == 1
-    assert "none.json: no such scheduler file" in err
+    assert "none.json\nto do: name one, or an address" in err

@@ -47,20 +47,23 @@ def test_what_cannot_be_drawn_is_said(basilar, built, tmp_path):
     file, output = tmp_path / "text.wav", tmp_path / "x.png"
     key, recipe = built.plan.key[:8], ("--recipe", LOG_MEL)
     for arguments, said in (
-        ((file, *recipe, "-o", tmp_path / "x.jpg"), "x.jpg: the suffix must be .png or .svg"),
+        ((file, *recipe, "-o", tmp_path / "x.jpg"), "x.jpg to do: the suffix must be .png or .svg"),
         ((file, *recipe, "-o", tmp_path / "no" / "x.png"), "there is no folder"),
         ((file, *recipe, "-o", output, "--picture", "cepstrum"), "'mel_scale'"),
         (
             (file, *recipe, "-o", output),
-            "text.wav': no audio format is recognised",
+            "no audio format is recognised",
         ),
-        ((tmp_path / "none.wav", *recipe, "-o", output), "none.wav: no such file"),
-        ((file, "-o", output), "name a recipe (--recipe) for a file, or a root (--root)"),
+        ((tmp_path / "none.wav", *recipe, "-o", output), "none.wav to do: check its path"),
+        ((file, "-o", output), "to do: name --recipe for a file, --root for a stored clip"),
         (
             (file, *recipe, "--root", built.root, "-o", output),
-            "name a recipe (--recipe) for a file",
+            "it takes one of --recipe and --root",
         ),
-        ((key, "a/00.wav", *recipe, "-o", output), "a/00.wav: a clip of a feature set needs its"),
+        (
+            (key, "a/00.wav", *recipe, "-o", output),
+            "where: a/00.wav to do: name --root, no --recipe",
+        ),
         (("zz", "a/00.wav", "--root", built.root, "-o", output), "no feature set with a key"),
         ((key, "a/06.wv", "--root", built.root, "-o", output), "did you mean a/06.wav?"),
         ((*recipe, "-o", output), "this picture is of a clip"),
@@ -92,3 +95,7 @@ def test_reports_of_nothing_and_to_nowhere_are_refused(basilar, built, tmp_path)
     code, _, err = basilar("report", built.plan.key, "--root", built.root, "-o", nowhere)
     assert code == 2
     assert "make it first" in err
+    code, _, err = basilar("report", built.plan.key, "--root", built.root, "-o", tmp_path / "x.pdf")
+    assert code == 2
+    assert "the suffix must be .html" in err
+    assert not (tmp_path / "x.pdf").exists()

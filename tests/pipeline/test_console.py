@@ -1,4 +1,8 @@
+import errno
+import io
 import json
+import logging
+import sys
 
 import pytest
 
@@ -42,6 +46,110 @@ def test_results_are_one_json_object_or_lines(capsys):
     assert capsys.readouterr().out == "a line\nanother\n"
 
 
+def test_a_result_is_shown_where_its_letters_are_not_known(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    console.print_result({}, False, "é → a")
+    out.flush()
+    assert out.buffer.getvalue() == b"\\xe9 \\u2192 a\n"
+
+
+def test_forced_colours_make_no_screen(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as notebooks and CI do
+    assert not console.on_screen()
+    assert list(console.progress("doing")(iter("abc"), 3)) == list("abc")
+    assert capsys.readouterr().err == ""
+
+
 def test_progress_gives_every_item_also_without_a_screen(capsys):
     assert list(console.progress("doing")(iter("abc"), 3)) == list("abc")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "lines"),
+    [
+        ("r.toml: it is wrong; mend it", ["error: it is wrong", "where: r.toml", "to do: mend it"]),
+        ("a: b: c; d; e", ["error: b: c; d", "where: a", "to do: e"]),
+        ("a: b", ["error: b", "where: a"]),
+        ("b; c", ["error: b", "to do: c"]),
+        ("b", ["error: b"]),
+        ("s3://a: b", ["error: b", "where: s3://a"]),
+        (
+            "a: b; c\n  one: two; three\na: d; e",
+            ["error: b", "where: a", "to do: c", "  one: two; three", "error: d"],
+        ),
+    ],
+)
+def test_a_message_is_laid_out_in_three_lines(message, lines):
+    assert console.laid_out(message).splitlines()[:5] == lines
+
+
+def test_each_mistake_has_its_lines():
+    said = console.laid_out("a: b; c\na: d; e").splitlines()
+    assert [line.partition(": ")[0] for line in said] == ["error", "where", "to do"] * 2
+
+
+def test_errors_of_the_file_system_say_where_and_what_to_do():
+    for number in errno.errorcode:
+        error = OSError(number, "text", "/some/file")
+        what, where, to_do = console.laid_out(console.explained(error)).splitlines()
+        assert what.startswith("error: ")
+        assert where == "where: /some/file"
+        assert to_do.startswith("to do: ")
+
+
+@pytest.fixture
+def debug():
+    yield console.begin(["build", "--debug", "a", "--", "--debug"])
+    console.begin([])
+
+
+def failed():
+    try:
+        try:
+            raise KeyError("the cause")
+        except KeyError:
+            raise UsageError("a: b; c") from None
+    except UsageError:
+        return sys.exc_info()
+
+
+def test_a_traceback_is_printed_for_debug_alone(request, capsys):
+    kind, error, trace = failed()
+    record = logging.LogRecord("luigi", logging.ERROR, "", 0, "failed", (), (kind, error, trace))
+    plain = "error: b\nwhere: a\nto do: c"
+    assert console.Lines().format(record) == plain
+    console.print_failure(error)
+    assert capsys.readouterr().err == f"{plain}\n"
+    assert request.getfixturevalue("debug") == ["build", "a", "--", "--debug"]
+    said = console.Lines().format(record)
+    assert said.startswith("Traceback")
+    assert "KeyError: 'the cause'" in said
+    assert said.endswith(plain)
+    console.print_failure(error)
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_what_is_not_ours_is_a_bug(debug):
+    error = TypeError("a: 1;\n2")
+    assert console.laid_out(console.explained(error)).splitlines() == [
+        "error: TypeError: a: 1; 2",
+        "where: basilar build",
+        "to do: run it again with --debug, and report what it prints",
+    ]
+
+
+def test_keys_are_completed_under_the_root_that_is_named(root):
+    keys = sorted(path.stem for path in (root / "features").glob("[!.]*"))
+    context = type("Context", (), {"params": {"root": root}})
+    assert console.complete_key(context, "") == keys
+    assert console.complete_key(context, "3f2b") == keys[1:]
+    assert console.complete_key(context, "[") == []
+    context.params = {}
+    assert console.complete_key(context, "3f") == []
+
+
+def test_shipped_recipes_are_completed():
+    assert console.complete_recipe("mfcc") == ["mfcc"]
+    assert {"cqt", "mfcc"} < set(console.complete_recipe(""))

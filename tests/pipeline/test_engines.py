@@ -21,7 +21,7 @@ from pipeline import FeatureSet, audio, engines, garbage
 from pipeline.artifacts import read_table
 from pipeline.build import Build
 from pipeline.manifest import write_manifest
-from pipeline.recipe import Recipe
+from pipeline.recipe import Recipe, RecipeError
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.tasks import LogRun
@@ -174,7 +174,7 @@ def test_two_bad_clips_of_twelve_publish_nothing_and_are_listed(build, audio_fol
     assert not outcome.succeeded
     assert not planned.store.exists()
     said = capfd.readouterr().err
-    assert "2 of 14 clips cannot be used, 1 are allowed (--max-bad); nothing is published" in said
+    assert "2 of 14 clips cannot be used, 1 are allowed, and nothing is published" in said
     assert "x.wav: decode: " in said
     assert "y.wav: decode: " in said
     outcome, planned = build(small(), manifest, root="strict", max_bad=0.2)
@@ -197,7 +197,29 @@ def test_a_file_that_changed_since_the_scan_fails_the_build(build, audio_folder,
     outcome, planned = build(small(), manifest, workers=2)
     assert not outcome.succeeded
     assert not planned.store.exists()
-    assert "00.wav has changed since it was scanned; scan again" in capfd.readouterr().err
+    assert "00.wav\nto do: scan again" in capfd.readouterr().err
+
+
+class Planned(luigi.Task):
+    """A task whose `part` raises while Luigi plans."""
+
+    part = luigi.Parameter()
+
+    def complete(self):
+        if self.part == "complete":
+            raise RecipeError("r.toml: it went; restore it")
+        return False
+
+    def requires(self):
+        if self.part == "requires":
+            raise RecipeError("r.toml: it went; restore it")
+        return Planned(part="complete")
+
+
+@pytest.mark.parametrize("part", ["complete", "requires", "of another"])
+def test_what_cannot_be_planned_says_why(capfd, part):
+    assert not engines.run_luigi(Planned(part=part), workers=1)
+    assert capfd.readouterr().err == "error: it went\nwhere: r.toml\nto do: restore it\n"
 
 
 def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypatch):

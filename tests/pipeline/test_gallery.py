@@ -54,7 +54,9 @@ def test_each_picture_is_drawn_of_what_it_fits_and_of_nothing_else(picture, file
         figure = gallery.draw(picture, gallery.of_file(recipe_of(kind), file, 0.1, 0.8))
         assert all(ax.has_data() for ax in figure.axes)
     for kind in KINDS.keys() - set(fitting):
-        with pytest.raises(gallery.PictureError, match=f"--picture {picture} does not fit a recip"):
+        with pytest.raises(
+            gallery.PictureError, match=f"--picture {picture}: it does not fit a re"
+        ):
             gallery.draw(picture, gallery.of_file(recipe_of(kind), file, 0.1, 0.8))
 
 
@@ -92,7 +94,7 @@ def test_frames_and_samples_of_an_excerpt_of_a_stored_clip_begin_together(built)
     hop = fs.recipe["representation"]["hop_length"]
     expected = whole.signal()[first : first + inside.sum() * hop]
     np.testing.assert_array_equal(part.signal(), expected)
-    with pytest.raises(gallery.PictureError, match="no frame lies between 9 and inf s: its frames"):
+    with pytest.raises(gallery.PictureError, match="no frame lies between 9 and inf s; its frames"):
         of_built(built, "c/05.wav", 9.0)
 
 
@@ -110,7 +112,7 @@ def test_a_clip_that_is_not_there_is_named(built):
 def test_without_a_clip_a_recipe_is_enough_for_its_filters():
     subject = gallery.Subject(recipe_of("log_mel"))
     assert gallery.draw("mel_scale", subject).axes
-    with pytest.raises(gallery.PictureError, match="this picture is of a clip: name a file"):
+    with pytest.raises(gallery.PictureError, match="this picture is of a clip; name a file"):
         gallery.draw("waveform", subject)
 
 
@@ -119,7 +121,7 @@ def test_a_scale_is_refused_where_there_is_none(file):
     with pytest.raises(gallery.PictureError, match="--scale mel: a pitch class is no frequency"):
         gallery.draw("spectrogram", subject, "mel")
     with pytest.raises(
-        gallery.PictureError, match="--scale mel: zoom has its own; it is chosen for"
+        gallery.PictureError, match="--scale mel: zoom has its own; leave it out, or draw"
     ):
         gallery.draw("zoom", subject, "mel")
     spectral = gallery.of_file(recipe_of("spectral"), file, 0.0, None)

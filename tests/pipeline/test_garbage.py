@@ -72,7 +72,7 @@ def test_what_is_left_is_all_that_the_sets_need(several, tmp_path_factory, gone)
             needed |= {builds[i].artifact(stage, shard) for stage in ("resample", "representation")}
     assert set(root.glob("artifacts/re*/*")) == needed
     assert len(list(root.glob("artifacts/statistics/*"))) == len(
-        {builds[i].plan.fit_key() for i in set(range(5)) - gone}
+        {builds[i].plan.fit_key for i in set(range(5)) - gone}
     )
     assert garbage.find(root).garbage == []  # nothing was made that had been removed
     shutil.rmtree(root)

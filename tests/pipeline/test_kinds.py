@@ -68,7 +68,7 @@ def test_sizes_without_a_promise_of_bits_say_so():
     ("values", "message"),
     [
         ({"n_mfcc": 21}, "n_mfcc = 21 must not exceed n_mels = 20"),
-        ({"delta_width": 4}, "delta_width = 4 must be odd"),
+        ({"delta_width": 4}, "delta_width = 4 is even; it must be odd"),
         ({"n_deltas": 3}, "n_deltas = 3 is refused"),
         ({"lifter": -1.0}, "lifter = -1.0 is refused"),
     ],

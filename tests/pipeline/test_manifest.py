@@ -24,7 +24,7 @@ def test_a_root_elsewhere_is_recorded_as_it_is(audio_folder, tmp_path):
 
 def test_another_parquet_file_is_no_manifest(tmp_path):
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(ManifestError, match="not a manifest; make one with: basilar scan DIR"):
+    with pytest.raises(ManifestError, match="not a manifest; make one with basilar scan DIR"):
         read_manifest(tmp_path / "other.parquet")
 
 

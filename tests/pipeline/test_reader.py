@@ -289,7 +289,7 @@ def test_damage_is_an_error_that_names_the_file(stored, access, damage):
     file = folder / "c" / "2" / "0"
     damage(file)
     rows = Rows(folder, access=access)
-    with pytest.raises(DamagedArtifactError, match=rf"{file} is damaged .*basilar verify"):
+    with pytest.raises(DamagedArtifactError, match=rf"{file}: damaged .*basilar verify"):
         rows.read(127, 140)
     assert rows.read(0, 100).tobytes() == expected[:100].tobytes()
 
@@ -304,7 +304,7 @@ def test_a_frame_of_another_length_or_kind_is_damage(stored, offset):
     data[offset] ^= 0xFF
     file.write_bytes(data)
     for _ in range(2):
-        with pytest.raises(DamagedArtifactError, match=rf"{file} is damaged \(chunk 0"):
+        with pytest.raises(DamagedArtifactError, match=rf"{file}: damaged \(chunk 0"):
             rows.read(0, 3)
     assert rows.read(8, 100).tobytes() == expected[8:100].tobytes()
 
@@ -333,7 +333,7 @@ def test_a_missing_file_is_an_error_that_names_it(stored, access):
     file = folder / "c" / "5" / "0"
     file.unlink()
     rows = Rows(folder, access=access)
-    with pytest.raises(FileNotFoundError, match=rf"{file} is missing; `basilar verify`"):
+    with pytest.raises(FileNotFoundError, match=rf"{file}: it is missing; basilar verify"):
         rows.read(0, 512)
     with pytest.raises(FileNotFoundError, match=r"zarr\.json"):
         Rows(folder / "c")

@@ -91,35 +91,35 @@ REFUSED = [
     ({}, "representation is missing"),
     (
         {"schema_version": 2, "representation": MEL},
-        "schema_version = 2 is newer than 1, the newest that this installation reads: install a",
+        "schema_version = 2 is newer than 1, the newest that this installation reads; install a",
     ),
     *(
         ({"schema_version": wrong, "representation": MEL}, f"schema_version = {wrong!r} is refused")
         for wrong in (0, -1, "1", 1.0, True, [])
     ),
     ({"stor": {}, "representation": MEL}, "stor is not a key; did you mean store?"),
-    ({"store": {"codec": "zip"}, "representation": MEL}, "codec = 'zip' is refused: allowed: none"),
+    ({"store": {"codec": "zip"}, "representation": MEL}, "codec = 'zip' is refused; allowed: none"),
     (
         {"representation": {**MEL, "n_fft": 2**40}},
-        "n_fft = 1099511627776 is refused: it must be le",
+        "n_fft = 1099511627776 is refused; it must be le",
     ),
     (
         {"representation": {**MEL, "n_fft": 512.5}},
-        "n_fft = 512.5 is refused: it must be a valid in",
+        "n_fft = 512.5 is refused; it must be a valid in",
     ),
     (
         {"representation": {**MEL, "n_fft": "512"}},
-        "n_fft = '512' is refused: it must be a valid in",
+        "n_fft = '512' is refused; it must be a valid in",
     ),
-    ({"representation": {**MEL, "n_fft": True}}, "n_fft = True is refused: it must be a valid int"),
+    ({"representation": {**MEL, "n_fft": True}}, "n_fft = True is refused; it must be a valid int"),
     (
         {"representation": {**MEL, "hop_length": -1}},
-        "hop_length = -1 is refused: it must be greate",
+        "hop_length = -1 is refused; it must be greate",
     ),
-    ({"representation": {**MEL, "n_mels": 10**6}}, "n_mels = 1000000 is refused: it must be less"),
+    ({"representation": {**MEL, "n_mels": 10**6}}, "n_mels = 1000000 is refused; it must be less"),
     ({"representation": {**MEL, "fmin": float("nan")}}, "fmin = nan is refused"),
-    ({"representation": {**MEL, "window": "han"}}, "window = 'han' is refused: did you mean hann?"),
-    ({"representation": {**MEL, "fmax": 20000.0}}, "fmax = 20000.0 Hz must lie, in this order"),
+    ({"representation": {**MEL, "window": "han"}}, "window = 'han' is refused; did you mean hann?"),
+    ({"representation": {**MEL, "fmax": 20000.0}}, "20000.0 Hz are no range of bands; they"),
     ({"representation": {**MEL, "win_length": 4096}}, "win_length = 4096 must not exceed n_fft"),
     ({"representation": {"kind": "log_mel", "top_db": 0.0}}, "top_db = 0.0 is refused"),
     ({"representation": {"kind": "log_mel", "floor": 0.0}}, "floor = 0.0 is refused"),
@@ -189,7 +189,7 @@ def test_the_longest_recipes_are_refused_without_a_search_for_lines(tmp_path):
 def test_a_file_that_is_not_toml(tmp_path):
     file = tmp_path / "bad.toml"
     file.write_text("[representation\n")
-    with pytest.raises(RecipeError, match=r"bad\.toml: not a TOML file: .*line 1"):
+    with pytest.raises(RecipeError, match=r"bad\.toml: not a TOML file .*line 1"):
         Recipe.load(file)
 
 
@@ -254,7 +254,7 @@ def test_an_older_recipe_is_read_with_a_note_upgraded_on_request_or_refused(
     assert Recipe.load(file) == expected
     assert not caplog.text
     file.write_text('[representation]\nkind = "gone"\n')
-    with pytest.raises(RecipeError, match=r"r\.toml: schema_version = 1 cannot be .*: the kind go"):
+    with pytest.raises(RecipeError, match=r"r\.toml: schema_version = 1 cannot be .*\(the kind go"):
         Recipe.load(file)
     file.write_text('schema_version = 3\n[representation]\nkind = "mel"\n')
     with pytest.raises(RecipeError, match="schema_version = 3 is newer than 2"):

@@ -55,7 +55,7 @@ def catalogue(root, name):
         (lambda v: v["op_versions"].pop("decode"), "the recipe hashes to"),
         (lambda v: v.update(key="0" * 32), "key, recipe, manifest and decoders do not fit"),
         (lambda v: v.update(decoders=["x 1"]), "key, recipe, manifest and decoders do not fit"),
-        (lambda v: v.update(manifest_hash="0" * 32), r"0{32}\.parquet cannot be read"),
+        (lambda v: v.update(manifest_hash="0" * 32), r"0{32}\.parquet: it cannot be read"),
         (lambda v: v.pop("digest"), "it has no 'digest'"),
         (lambda v: v["recipe"].pop("representation"), "representation is missing"),
         (lambda v: v["recipe"]["representation"].update(n_mels=0), "n_mels = 0 is refused"),
@@ -72,7 +72,7 @@ def test_a_record_that_does_not_hash_to_its_key_is_refused(root, built, change, 
 def test_a_changed_manifest_is_refused(root, built, column):
     file = catalogue(root, "manifests/*.parquet")
     edit_table(file, column, 2, 0.5 if column == "offset" else "0" * 64)
-    with pytest.raises(DamagedArtifactError, match=r"manifests/.*\.parquet is damaged: it hashes"):
+    with pytest.raises(DamagedArtifactError, match=r"manifests/.*\.parquet: damaged, it hashes"):
         of_root(root, built.plan.key)
 
 
@@ -83,7 +83,7 @@ def test_a_bit_flipped_in_a_column_of_the_manifest_is_found(root, built, column)
     chunks = pq.ParquetFile(file).metadata.row_group(0)
     (chunk,) = [c for i in range(16) if (c := chunks.column(i)).path_in_schema == column]
     flip(file, (chunk.data_page_offset + chunk.total_compressed_size / 2) / file.stat().st_size)
-    with pytest.raises(DamagedArtifactError, match=r"manifests/.*\.parquet cannot be read"):
+    with pytest.raises(DamagedArtifactError, match=r"manifests/.*\.parquet: it cannot be read"):
         of_root(root, built.plan.key)
 
 
@@ -95,7 +95,7 @@ def test_a_key_that_was_never_published_is_not_there(root):
 def test_a_table_of_clips_that_cannot_be_read_is_named(root, built):
     record = of_root(root, built.plan.key)
     record.clips_file.write_bytes(b"no table")
-    with pytest.raises(DamagedArtifactError, match=r"clips\.parquet cannot be read"):
+    with pytest.raises(DamagedArtifactError, match=r"clips\.parquet: it cannot be read"):
         assert record.clips
 
 
@@ -106,7 +106,7 @@ def test_a_folder_of_a_run_is_a_record(root, built, tmp_path):
     record = of_folder(tmp_path, "mlflow")
     assert (record.source, record.key, record.store) == ("mlflow", built.plan.key, None)
     edit_json(tmp_path / "feature_set.json", lambda v: v.update(key="0" * 32))
-    with pytest.raises(DamagedArtifactError, match="the record in mlflow is damaged"):
+    with pytest.raises(DamagedArtifactError, match="mlflow: its record is damaged"):
         of_folder(tmp_path, "mlflow")
 
 

@@ -192,9 +192,9 @@ def test_an_mlflow_run_alone_is_enough(root, built, tmp_path, tracker):
     record = recover.of_run(tracker, key[:7], tmp_path / "run")
     assert (record.source, record.key, record.store) == ("mlflow", key, None)
     assert reproduce(record).verdict == "identical"
-    with pytest.raises(NoRecordError, match="runs of a key that begins with 'ffff': none"):
+    with pytest.raises(NoRecordError, match="of its runs begins with 'ffff'; there is none"):
         recover.of_run(tracker, "ffff", tmp_path / "none")
-    with pytest.raises(NoRecordError, match="'x%' is no key"):
+    with pytest.raises(NoRecordError, match="x%: it is no key"):
         recover.of_run(tracker, "x%", tmp_path / "none")
     with pytest.raises(tracking.TrackerError, match="nonsense://x"):
         recover.of_run("nonsense://x", key, tmp_path / "none")

@@ -256,10 +256,10 @@ def test_ids_must_be_unique(audio_folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label": "("}, r"--label '\(': not a regular expression"),
+        ({"label": "("}, r"--label: '\(' is not a regular expression"),
         ({"label": "x"}, "must be 'parent' or a regular expression with a group"),
         ({"label": "(?P<label>zzz)"}, "does not match the path 'a/00.wav'"),
-        ({"split": {"train": 0.5}}, "must not be negative and sum to 1, not 0.5"),
+        ({"split": {"train": 0.5}}, "the shares sum to 0.5; they must not be negative"),
         ({"split": {"train": 1.5, "test": -0.5}}, "must not be negative"),
         ({"split": {"train": float("nan"), "test": 0.1}}, "must not be negative"),
     ],
@@ -284,7 +284,7 @@ def test_nothing_to_scan(tmp_path):
     with pytest.raises(ManifestError, match="not JSON Lines in UTF-8"):
         scan(tmp_path / "bad.jsonl")
     (tmp_path / "list.jsonl").write_text("[1]\n")
-    with pytest.raises(ManifestError, match="every line must be a JSON object"):
+    with pytest.raises(ManifestError, match="a line is no JSON object; every line must"):
         scan(tmp_path / "list.jsonl")
     (tmp_path / "latin.csv").write_bytes("path\n\u00e9.wav\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="not CSV in UTF-8"):

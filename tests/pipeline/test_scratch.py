@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import scratch
 from pipeline.isolation import Lost, isolated
-from pipeline.scratch import Place, Spool, room
+from pipeline.scratch import Place, Spool, release, room
 
 
 def resident(field):
@@ -30,6 +30,23 @@ def test_small_arrays_are_in_memory_and_large_ones_in_a_file(tmp_path, monkeypat
     assert resident("RssFile") - before[1] >= 60 << 20
     assert list((tmp_path / "there").iterdir()) == []
     assert (large == 1).all()
+
+
+def test_arrays_that_do_not_fit_together_lie_in_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(scratch, "IN_MEMORY", 3 << 20)
+    empty = room(tmp_path)
+    assert [empty((1 << 18,), np.float32).base is None for _ in range(4)] == [True] * 3 + [False]
+
+
+def test_what_was_read_of_a_file_is_given_back_and_can_be_read_again(tmp_path, noise):
+    with Spool(tmp_path) as spool:
+        places = [spool.put([noise(1 << 22, seed)]) for seed in (0, 1)]
+        signals = spool.signals(places)
+    sums = [y.sum() for y in signals]
+    held = resident("RssFile")
+    release([*signals, noise(10)])
+    assert held - resident("RssFile") >= 30 << 20
+    assert [y.sum() for y in signals] == sums
 
 
 def test_a_disk_without_room_is_an_error_that_names_the_folder(tmp_path, monkeypatch):

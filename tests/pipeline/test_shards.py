@@ -130,7 +130,7 @@ def test_lossy_clips_are_keyed_with_their_decoder(monkeypatch):
     def keys_with(version, of):
         monkeypatch.setattr("pipeline.audio.identity", lambda decoder: f"{decoder} {version}")
         plan = Plan(RECIPE, of)
-        return plan.key, plan.fit_key(), plan.shards[0].keys["decode"]
+        return plan.key, plan.fit_key, plan.shards[0].keys["decode"]
 
     assert keys_with(1, lossless) == keys_with(2, lossless)
     assert not set(keys_with(1, lossy)) & set(keys_with(2, lossy))
@@ -142,7 +142,7 @@ def test_the_layout_is_no_part_of_a_key():
         {"representation": {"kind": "log_mel"}, "store": {"codec": "compact"}}
     )
     other = Plan(compact, plan.manifest)
-    assert (plan.key, plan.fit_key(), plan.shards) == (other.key, other.fit_key(), other.shards)
+    assert (plan.key, plan.fit_key, plan.shards) == (other.key, other.fit_key, other.shards)
     assert plan.layout != other.layout
 
 

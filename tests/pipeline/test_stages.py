@@ -85,7 +85,7 @@ def test_what_cannot_be_decoded_is_quarantined_and_the_rest_goes_on(audio_folder
 def test_a_missing_or_changed_file_is_an_error_and_no_quarantine(audio_folder):
     clips = sources(audio_folder)
     sf.write(audio_folder / "a" / "00.wav", np.ones(10), 8000)
-    with pytest.raises(ChangedAudioError, match=r"00\.wav has changed since it was scanned"):
+    with pytest.raises(ChangedAudioError, match=r"00\.wav: it has changed since it was scanned"):
         stages.decode(clips, TRANSFORM, root=audio_folder)
     (audio_folder / "a" / "00.wav").unlink()
     with pytest.raises(FileNotFoundError, match=r"00\.wav"):
@@ -310,7 +310,7 @@ def test_a_file_that_changes_and_kills_the_decoder_is_a_changed_file(
         os.kill(os.getpid(), signal.SIGBUS)
 
     deadly(monkeypatch, "05.wav", shrink_and_die)
-    with pytest.raises(ChangedAudioError, match=r"05\.wav has changed since it was scanned"):
+    with pytest.raises(ChangedAudioError, match=r"05\.wav: it has changed since it was scanned"):
         stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder)
 
 

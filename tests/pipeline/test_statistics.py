@@ -101,7 +101,7 @@ def test_a_split_of_which_nothing_is_usable_is_refused(shards_of, tmp_path):
     for table in tables:
         clips = read_table(table.folder / "clips.parquet")
         pq.write_table(clips.slice(0, 0), table.folder / "clips.parquet")
-    with pytest.raises(ValueError, match="holds no usable clip: all of its 12 are quarantined"):
+    with pytest.raises(ValueError, match="holds no usable clip, all of its 12 are quarantined"):
         statistics.fit(plan, tables, histograms=tmp_path / "h")
 
 

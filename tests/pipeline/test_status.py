@@ -9,8 +9,8 @@ from pipeline import engines, locks, running, status
 from pipeline.build import Build
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
+from pipeline.shard_tasks import Represent, Resample
 from pipeline.shards import Plan
-from pipeline.tasks import Represent, Resample
 from tests.conftest import SMALL
 
 
@@ -76,9 +76,12 @@ def test_a_build_shows_how_far_it_is(build, screen, monkeypatch, capsys):
     monkeypatch.setattr(status, "_LINE", 0.05)
     with status.shown(build):
         make(build, build.plan.shards[0], Resample, Represent)
-        time.sleep(1)
-    said = seen.getvalue() if screen else capsys.readouterr().err
-    assert f"{len(build.plan.shards[0].rows)} of 13 clips" in said
+        expected = f"{len(build.plan.shards[0].rows)} of 13 clips"
+        said, deadline = "", time.monotonic() + 30
+        while expected not in said and time.monotonic() < deadline:
+            time.sleep(0.05)
+            said = seen.getvalue() if screen else said + capsys.readouterr().err
+    assert expected in said
     assert ("━" in said) == screen
 
 
@@ -89,7 +92,7 @@ def test_a_cached_build_shows_nothing(built, capsys, monkeypatch):
 
 
 def test_a_task_tells_luigi_how_far_it_is(build, monkeypatch):
-    monkeypatch.setattr("pipeline.tasks._TELL_EVERY", 0.0)
+    monkeypatch.setattr("pipeline.shard_tasks._TELL_EVERY", 0.0)
     scheduler = luigi.scheduler.Scheduler()
     worker = luigi.worker.Worker(scheduler=scheduler)
     told = []

@@ -3,12 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import artifacts, stages, statistics, store, tasks
+from pipeline import shard_tasks, stages, statistics, store
 from pipeline.build import KEEP, Build, build_of, embedded_tracking_uri
 from pipeline.keys import STAGES
-from pipeline.reader import Rows
+from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.shards import Plan
-from pipeline.tasks import Decode, FitNormalization, LogRun, Publish, Represent, Resample
+from pipeline.tasks import FitNormalization, LogRun, Publish
 from tests.pipeline.test_build import planned_in
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 
@@ -95,65 +95,6 @@ def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
         task.run()
 
 
-@pytest.mark.parametrize("loss", ["missing", "empty", "flipped"])
-@pytest.mark.parametrize("stage", ["decode", "resample"])
-def test_what_a_task_reads_is_made_again_if_it_is_lost(planned, loss, stage):
-    text = replace(planned, keep=STAGES).register()
-    shard = planned.plan.shards[0]
-    decode, resample, represent = (t.of(text, shard) for t in (Decode, Resample, Represent))
-    decode.run()
-    resample.run()
-    represent.run()
-    expected = first_rows(represent.path())
-    lost, after = {"decode": (decode, resample), "resample": (resample, represent)}[stage]
-    for task in (resample, represent)[STAGES.index(stage) :]:
-        artifacts.remove(task.path())
-    samples = lost.path() / "samples.f32"
-    if loss == "missing":
-        artifacts.remove(lost.path())
-    elif loss == "empty":
-        samples.write_bytes(b"")
-    else:
-        samples.write_bytes(b"x" + samples.read_bytes()[1:])
-    after.run()
-    represent.run()
-    assert first_rows(represent.path()) == expected
-
-
-def first_rows(folder):
-    return Rows(folder / "features").read(0, 10).tobytes()
-
-
-def test_what_is_there_though_it_is_not_kept_is_read(planned, monkeypatch):
-    """A build that kept more than this one does: nothing is decoded again."""
-    shard = planned.plan.shards[0]
-    Decode.of(replace(planned, keep=STAGES).register(), shard).run()
-    monkeypatch.delattr(stages, "decode")
-    represent = Represent.of(planned.register(), shard)
-    assert represent.requires() == []
-    represent.run()
-    assert represent.path().exists()
-
-
-def test_long_shards_come_first(planned):
-    text = planned.register()
-    shards = sorted(planned.plan.shards, key=lambda shard: shard.seconds)
-    first, last = Represent.of(text, shards[-1]), Represent.of(text, shards[0])
-    assert shards[-1].seconds >= 2 * shards[0].seconds
-    assert first.priority > last.priority
-    assert first.priority == Resample.of(text, shards[-1]).priority
-
-
-def test_builds_take_shards_of_a_length_in_orders_of_their_own(planned):
-    text, shards = planned.register(), planned.plan.shards
-    orders = set()
-    for _ in range(20):
-        tasks.new_attempt()
-        found = {Represent.of(text, shard).priority: shard.index for shard in shards}
-        orders.add(tuple(found[priority] for priority in sorted(found)))
-    assert len(orders) > 1
-
-
 def test_a_run_is_complete_with_its_feature_set_once_it_is_logged(planned):
     run = LogRun.of(planned.register())
     assert not run.complete()
@@ -168,9 +109,9 @@ def test_a_run_that_could_not_be_logged_is_tried_once_a_build(planned):
     run = LogRun.of(planned.register())
     run.requires().path().mkdir(parents=True)
     run.path().parent.mkdir(parents=True)
-    run.path().write_text(json.dumps({"run_id": None, "attempt": tasks._attempt["id"]}))
+    run.path().write_text(json.dumps({"run_id": None, "attempt": shard_tasks.attempt()}))
     assert run.complete()
-    tasks.new_attempt()
+    shard_tasks.new_attempt()
     assert not run.complete()
 
 

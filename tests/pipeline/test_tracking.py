@@ -306,5 +306,5 @@ def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, tmp_path):
     other = client.create_run(run.info.experiment_id, tags={"basilar.key": fs.key[:5] + "x"})
     tracking.fetch_run(uri, fs.key[:5], folder)  # what is not finished is not there
     client.set_terminated(other.info.run_id, "FINISHED")
-    with pytest.raises(NoRecordError, match=f"begins with '{fs.key[:5]}': there is: {fs.key[:5]}"):
+    with pytest.raises(NoRecordError, match=f"begins with '{fs.key[:5]}'; there is: {fs.key[:5]}"):
         tracking.fetch_run(uri, fs.key[:5], folder)

@@ -131,7 +131,8 @@ def test_a_port_that_is_taken_is_named(basilar, tmp_path, option):
         port = taken.getsockname()[1]
         code, _, err = basilar("ui", "--root", tmp_path, option, port)
     assert code == 2
-    assert f"{option} {port}: nothing can listen on 127.0.0.1:{port} (Address already in" in err
+    assert f"error: nothing can listen on 127.0.0.1:{port} (Address already in" in err
+    assert f"where: {option} {port}\n" in err
     assert f"{option} 0: any free one" in err
     assert list(tmp_path.iterdir()) == []
 
@@ -141,14 +142,15 @@ def test_one_port_is_not_enough_for_two(basilar, tmp_path):
     both = ("--luigi-port", port, "--mlflow-port", port)
     code, _, err = basilar("ui", "--root", tmp_path, *both)
     assert code == 2
-    assert f"--mlflow-port {port}: nothing can listen" in err
+    assert "error: nothing can listen" in err
+    assert f"where: --mlflow-port {port}\n" in err
 
 
 @pytest.mark.parametrize(
     ("root", "said"),
     [
-        ("none", "none: no such folder; make it"),
-        ("memory://bucket/x", "memory://bucket/x: an object store holds no MLflow runs"),
+        ("none", "error: no such folder\nwhere: none\nto do: make it"),
+        ("memory://bucket/x", "an object store holds no MLflow runs\nwhere: memory://bucket/x\n"),
         ("r?x", "cannot keep its database in a folder with ? or % in its name"),
     ],
 )

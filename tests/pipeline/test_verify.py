@@ -51,7 +51,7 @@ def test_any_bit_flipped_in_a_list_of_checksums_is_found(root):
         flipped = bytearray(whole)
         flipped[i // 8] ^= 1 << i % 8
         file.write_bytes(flipped)
-        with pytest.raises(DamagedArtifactError, match=r"files\.json is damaged"):
+        with pytest.raises(DamagedArtifactError, match=r"files\.json: damaged"):
             assert read_checksums(file.parent) != expected
     assert [p.file for p in check(root).problems] == [str(file)]
 

@@ -67,7 +67,7 @@ def test_what_a_child_wrote_before_it_died_is_passed_over(tmp_path, noise):
 
 
 def test_what_is_not_there_is_not_damaged(tmp_path):
-    with pytest.raises(FileNotFoundError, match="w is not there"):
+    with pytest.raises(FileNotFoundError, match="w: it is not there"):
         read_waveforms(tmp_path / "w")
 
 
@@ -84,7 +84,5 @@ def test_damaged_waveforms_are_refused_by_name(tmp_path, noise, name, damage):
         file.write_bytes({**cases, "grow": data + b"    "}[damage])
     if (name, damage) == ("index.json", "grow"):
         return  # spaces after JSON are nothing
-    with pytest.raises(
-        DamagedArtifactError, match=r"w is damaged \(.*\); delete it and build again"
-    ):
+    with pytest.raises(DamagedArtifactError, match=r"w: damaged \(.*\); delete it and build again"):
         read_waveforms(tmp_path / "w")

@@ -9,7 +9,7 @@ import soundfile as sf
 from pipeline import FeatureSet, locks, running, stages
 from pipeline.artifacts import read_json
 from pipeline.recipe import Recipe
-from pipeline.tasks import new_attempt
+from pipeline.shard_tasks import new_attempt
 from tests.conftest import REPOSITORY, SMALL
 from workflows.build_feature_set import BuildFeatureSet
 from workflows.nightly import Nightly

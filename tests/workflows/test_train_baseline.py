@@ -108,7 +108,9 @@ def test_a_dead_tracker_loses_no_result(made_up, tmp_path, tracker):
     assert dead.returncode == 0, dead.stderr
     (result,) = (root / "results").glob("*.json")
     assert f"{result} is kept, run again to log it" in dead.stderr
-    assert json.loads(result.read_text())["random_fifth"]["test"] == 6
+    measured = json.loads(result.read_text())["random_fifth"]
+    assert measured["test"] == 6
+    assert f"accuracy_random_fifth {measured['accuracy']:.3f}\n" in dead.stdout
     trained = result.stat().st_mtime_ns
     alive = command(manifest, root, "--tracking-uri", tracker, "--copies", "1")
     assert alive.returncode == 0, alive.stderr

@@ -1,0 +1,261 @@
+"""Luigi's tasks of one shard, Decode → Resample → Represent, and what all tasks have in common.
+
+A stage is a task if its artifact is kept; else the next task computes it on the way, and nothing of
+it is written. Keys, values and what counts as done are the same either way.
+"""
+
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Self
+
+import luigi
+from luigi.parameter import ParameterVisibility
+
+from pipeline import artifacts, locks, stages, storage
+from pipeline.build import Build, build_of
+from pipeline.keys import STAGES, hash_of
+from pipeline.scratch import Spool
+from pipeline.shards import Plan, Shard
+from pipeline.transform import Transform
+from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
+
+_TELL_EVERY = 1.0  # seconds
+
+# Names the build in this process and those it forks.
+_attempt = {"id": uuid.uuid4().hex}
+
+# What a task reads is computed again if it is gone or damaged; Luigi would refuse to run the task.
+_config = luigi.configuration.get_config()
+if not _config.has_option("worker", "check_unfulfilled_deps"):
+    _config.set("worker", "check_unfulfilled_deps", "false")
+
+
+def new_attempt() -> None:
+    """Begin a build: a tracker that did not answer is asked again, once."""
+    _attempt["id"] = uuid.uuid4().hex
+
+
+def attempt() -> str:
+    """What names the build that this process is at."""
+    return _attempt["id"]
+
+
+class Target(luigi.LocalTarget):
+    """A path, or a URL, that exists when what it names is whole."""
+
+    def exists(self) -> bool:
+        """Whether it is there."""
+        return storage.exists(storage.place(self.path))
+
+
+class Task(luigi.Task):
+    """A task that makes one thing under a root."""
+
+    # The first that Luigi's page shows. Of several recipes that share a task, one is named.
+    about = luigi.Parameter(significant=False, positional=False, default="")
+    root = luigi.Parameter(description="folder of all artifacts and feature sets")
+    key = luigi.Parameter(description="hash that addresses what the task makes")
+    build = luigi.Parameter(
+        significant=False, positional=False, visibility=ParameterVisibility.HIDDEN
+    )
+
+    @property
+    def the_build(self) -> Build:
+        """The build this task is part of."""
+        return build_of(self.build)
+
+    def path(self) -> Path:
+        """Where the task's output lies."""
+        raise NotImplementedError
+
+    def output(self) -> luigi.LocalTarget:
+        """The target whose existence means the task is complete."""
+        return Target(storage.name(self.path()))
+
+    def run(self) -> None:
+        """Make the output, unless another process has made it by the time its lock is had."""
+        root = storage.place(self.root)
+        locks.enter(root)
+        with locks.sole(root, str(self.path().relative_to(root))):
+            if not self.made_already():
+                self.make()
+
+    def made_already(self) -> bool:
+        """Whether there is nothing to make."""
+        return storage.exists(self.path())
+
+    def make(self) -> None:
+        """Make the output and commit it."""
+        raise NotImplementedError
+
+    def tell(self, message: str, percentage: int = 100) -> None:
+        """Tell Luigi's scheduler how far the task is.
+
+        Its page takes a message for HTML: only counts and hashes belong there, and no names.
+        """
+        # Luigi sets both while it runs a task; a Dask worker calls `run` alone.
+        if self.set_status_message is not None and self.set_progress_percentage is not None:
+            self.set_status_message(message)
+            self.set_progress_percentage(percentage)
+
+
+def name_of(plan: Plan) -> str:
+    """What people call a plan."""
+    return plan.recipe.name or plan.recipe.representation.kind
+
+
+class ShardTask(Task):
+    """A task that makes one stage of one shard."""
+
+    shard = luigi.IntParameter(
+        significant=False, positional=False, visibility=ParameterVisibility.HIDDEN
+    )
+    stage: ClassVar[str]  # decode, resample or representation
+
+    @classmethod
+    def of(cls, build: str, shard: Shard) -> Self:
+        """This stage of a shard of a build."""
+        the_build = build_of(build)
+        plan = the_build.plan
+        where = f"shard {shard.index + 1} of {len(plan.shards)}"
+        return cls(
+            about=f"{name_of(plan)}, {where}, {shard.n_contents} clips",
+            root=storage.name(the_build.root),
+            key=the_build.artifact(cls.stage, shard).name,
+            build=build,
+            shard=shard.index,
+        )
+
+    @property
+    def the_shard(self) -> Shard:
+        """The shard this task works on."""
+        return self.the_build.plan.shards[self.shard]
+
+    def path(self) -> Path:
+        return self.the_build.artifact(self.stage, self.the_shard)
+
+    @property
+    def transform(self) -> Transform:
+        """What the stages compute with, in a process that was found to compute what it should."""
+        self.the_build.guard()
+        return Transform(self.the_build.plan.recipe)
+
+    @property
+    def priority(self) -> int:  # type: ignore[override]
+        """Long shards first, so that short ones fill in the end.
+
+        Among those about as long, builds at work at once take them in different orders, and so
+        share their work.
+        """
+        shard = self.the_shard
+        order = hash_of("order", attempt=attempt(), shard=shard.keys["decode"])
+        return int(shard.seconds).bit_length() << 24 | int(order[:6], 16)
+
+    def requires(self) -> "list[ShardTask]":
+        """The nearest stage before this one whose artifacts are kept, if there is any."""
+        build, before = self.the_build, STAGES.index(self.stage)
+        kept = [task for task in (Decode, Resample)[:before] if task.stage in build.keep]
+        return [task.of(self.build, self.the_shard) for task in kept[-1:]]
+
+    def run(self) -> None:
+        """Make the output, then forget the working copies of what it was made from."""
+        super().run()
+        for stage in STAGES[: STAGES.index(self.stage)]:
+            storage.drop(self.the_build.artifact(stage, self.the_shard))
+
+    def made_already(self) -> bool:
+        """Whether the output is there, or what is made of it."""
+        build, later = self.the_build, STAGES[STAGES.index(self.stage) :]
+        return any(storage.exists(build.artifact(stage, self.the_shard)) for stage in later)
+
+    def make(self) -> None:
+        """Commit what decode or resample makes."""
+        write_waveforms(self.path(), partial(self.computed, self.stage))
+
+    def found(self, stage: str) -> Waveforms | None:
+        """What a stage made of the shard, if it is there and whole."""
+        file = self.the_build.artifact(stage, self.the_shard)
+        try:
+            return read_waveforms(file)
+        except FileNotFoundError:
+            return None
+        except artifacts.DamagedArtifactError:
+            artifacts.remove(file, durable=False)
+            return None
+
+    def computed(self, stage: str, spool: Spool) -> Waveforms:
+        """What decode or resample makes of the shard, from what is there of the stage before."""
+        build, sources = self.the_build, self.the_shard.sources
+        decoded = self.found("decode") if stage == "resample" else None
+        if decoded is not None:
+            return stages.resample(decoded, self.transform, spool=spool)
+        return stages.decode(
+            sources,
+            self.transform,
+            root=build.plan.manifest.root,
+            spool=spool,
+            timeout=build.clip_timeout,
+            tell=self._tell(len(sources)),
+            resampled=stage == "resample",
+        )
+
+    def _tell(self, n_clips: int) -> Callable[[int, int], None]:
+        """What tells Luigi's scheduler, once a second, how far the decoding is."""
+        said = time.monotonic()
+
+        def tell(done: int, quarantined: int) -> None:
+            nonlocal said
+            if time.monotonic() - said > _TELL_EVERY or done == n_clips:
+                said = time.monotonic()
+                message = f"{done} of {n_clips} clips, {quarantined} quarantined"
+                self.tell(message, 100 * done // n_clips)
+
+        return tell
+
+
+class Decode(ShardTask):
+    """Audio files to one channel of samples at their own rate."""
+
+    stage = "decode"
+
+
+class Resample(ShardTask):
+    """Decoded clips to one sample rate."""
+
+    stage = "resample"
+
+
+class Represent(ShardTask):
+    """Resampled clips to features, and the counts that statistics are made of."""
+
+    stage = "representation"
+
+    def make(self) -> None:
+        """Compute the representation of the clips of the shard, and count its values."""
+        from pipeline import statistics
+
+        self._represent()
+        # Here, where shards are made at once, and not one after the other in FitNormalization.
+        build, made = self.the_build, statistics.read_shard(self.path())
+        statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
+        storage.drop(self.path())
+
+    def _represent(self) -> None:
+        from pipeline import store
+
+        build, folder = self.the_build, self.path().parent
+        with Spool(folder) as spool:
+            waveforms = self.found("resample") or self.computed("resample", spool)
+        represented = stages.represent(waveforms, self.transform, folder=folder)
+        store.write_shard(
+            self.path(),
+            represented,
+            recipe=build.plan.recipe,
+            shard=self.the_shard,
+            canary=build.guard(),
+        )
+        n_clips = self.the_shard.n_contents
+        self._tell(n_clips)(n_clips, len(represented.quarantined))
