@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import luigi
+from luigi.worker import TaskProcess
 
 from pipeline import locks, running, status, storage
 from pipeline.build import Build, build_of, logged_run
@@ -152,6 +153,11 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
         name = f"{socket.gethostname()}:{os.getpid()}-{uuid.uuid4().hex[:4]}"
         luigi.configuration.get_config().set("worker", "id", name)
         summary = luigi.build([task], workers=workers, detailed_summary=True, **where)
+        for child in multiprocessing.active_children():
+            if isinstance(
+                child, TaskProcess
+            ):  # it has said how it ended, and holds locks until then
+                child.join()
         if summary.status in _UNPLANNED:
             _tell_why_unplanned(task)
         if few.more:

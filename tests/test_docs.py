@@ -38,8 +38,8 @@ RECIPES = PAGES["docs/recipes.md"]
 ADDING = "docs/adding.md"  # it changes the code
 PICTURES = "docs/representations.md"  # test_representations_page draws and compares them
 DIFFERENT = ("basilar why", "basilar diff")  # exit with 1 to say so
-# What is running now; what shows a page until it is stopped; what serves a model, for `torture`.
-NOT_NOW = ("make test", "mlflow ui", "basilar parity")
+# What is running now; what shows pages until it is stopped; what serves a model, for `torture`.
+NOT_NOW = ("make test", "mlflow ui", "basilar ui", "basilar parity")
 BLOCK = re.compile(
     r"^```(console|python|diff|toml|sh)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.M | re.S
 )

@@ -157,7 +157,7 @@ def test_normalization_is_fitted_on_its_split():
     assert Plan(everything, plan.manifest).is_fitted.all()
     nobody = manifest([("a", 1, 1.0, None, "dev"), ("b", 2, 1.0, None, "test")])
     with pytest.raises(
-        ManifestError, match=r'"train" holds no clip; the manifest has dev, test; na'
+        ManifestError, match=r'"train" holds no clip, the manifest has dev, test; na'
     ):
         Plan(RECIPE, nobody)
 
