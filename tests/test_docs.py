@@ -95,7 +95,7 @@ class Reader:
             **os.environ,
             "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(folder),
-            "MAKEFLAGS": "",
+            "MAKEFLAGS": "--no-print-directory",  # whoever runs this by make
         }
 
     def run(self, command, shown):
@@ -189,6 +189,7 @@ def test_the_patches_of_a_new_representation(tmp_path):
             reader.run(code, shown)
 
 
+@pytest.mark.torture  # test_ui starts the same server in every run
 def test_mlflow_shows_the_run(reader):
     (command,) = (command for command in commands(README) if command.startswith("mlflow ui"))
     with socket.socket() as free:
