@@ -3,16 +3,18 @@
     python -m luigi --module workflows.nightly Nightly --audio audio \
         --recipes params/log_mel.toml,params/mfcc.toml --root features --local-scheduler
 
-A scan opens new files only. What recipes share and keep is computed once: clips are decoded and
-resampled once for each `[resample]` that recipes have; with `--BuildFeatureSet-keep
-decode,resample,representation` what is decoded is kept, and decoded once for all of them.
+A scan opens new files only. What recipes share is computed once: clips are decoded once for each
+`[decode]`, and resampled once for each `[resample]` that recipes have. Where that takes what is
+decoded (recipes decode alike and resample in different ways), it is kept: 0.6 GB an hour at 44.1 kHz.
 `ROOT/latest/NAME.json`, by the name of the recipe's file, is replaced when the new set is complete,
 and `FeatureSet.open` opens it. A recipe that fails keeps its old pointer and stops no other; Luigi
 then exits with 1.
 """
 
+import contextlib
 import datetime
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import luigi
 
 from pipeline.artifacts import DamagedArtifactError, read_json, write_json
 from pipeline.manifest import write_manifest
-from pipeline.recipe import RecipeError
+from pipeline.recipe import Recipe, RecipeError
 from pipeline.recover import read_attributes
 from pipeline.scan import scan
 from workflows.build_feature_set import BuildFeatureSet
@@ -32,10 +34,17 @@ class Latest(luigi.Task):
     recipe = luigi.PathParameter(description="recipe (TOML)")
     manifest = luigi.PathParameter(description="manifest (Parquet)")
     root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
+    keep_decoded = luigi.BoolParameter(significant=False, description="for the other recipes")
 
     def requires(self) -> BuildFeatureSet:
         """The feature set."""
-        return BuildFeatureSet(recipe=self.recipe, manifest=self.manifest, root=self.root)
+        build = BuildFeatureSet(recipe=self.recipe, manifest=self.manifest, root=self.root)
+        if not self.keep_decoded:
+            return build
+        keep = ",".join(sorted({*build.keep.split(","), "decode"}))
+        return BuildFeatureSet(
+            recipe=self.recipe, manifest=self.manifest, root=self.root, keep=keep
+        )
 
     def output(self) -> luigi.LocalTarget:
         """The pointer, which an older set may have written."""
@@ -64,6 +73,16 @@ class Latest(luigi.Task):
         write_json(Path(self.output().path), pointer)
 
 
+def share_decoded(files: list[Path]) -> bool:
+    """Whether two recipes decode alike and resample in different ways."""
+    found = []
+    for file in files:
+        with contextlib.suppress(RecipeError, OSError):  # it fails as its own task
+            found.append(Recipe.load(file))
+    pairs = combinations(found, 2)
+    return any(a.decode == b.decode and a.resample != b.resample for a, b in pairs)
+
+
 class Nightly(luigi.WrapperTask):
     """The newest feature sets of several recipes over a folder of audio."""
 
@@ -82,7 +101,9 @@ class Nightly(luigi.WrapperTask):
                 f"recipes: {self.recipes}: two files have one name, and so would their pointers; "
                 "rename one"
             )
-        return [Latest(recipe=r, manifest=self.manifest, root=self.root) for r in recipes]
+        where = {"manifest": self.manifest, "root": self.root}
+        shared = share_decoded(recipes)
+        return [Latest(recipe=recipe, keep_decoded=shared, **where) for recipe in recipes]
 
     def complete(self) -> bool:
         """Whether all pointers are new; a recipe that cannot be read fails as its own task only."""

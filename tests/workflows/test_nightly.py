@@ -11,7 +11,6 @@ from pipeline.artifacts import read_json
 from pipeline.recipe import Recipe
 from pipeline.shard_tasks import new_attempt
 from tests.conftest import REPOSITORY, SMALL
-from workflows.build_feature_set import BuildFeatureSet
 from workflows.nightly import Nightly
 
 
@@ -71,18 +70,17 @@ def latest(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("keep", "expected"),
+    ("names", "expected"),
     [
-        ("resample,representation", {"decode": {2}, "represent": {3}}),
-        ("decode,resample,representation", {"decode": {1}, "resample": {2}, "represent": {3}}),
+        ("abc", {"decode": {1}, "resample": {2}, "represent": {3}}),
+        ("ab", {"decode": {1}, "represent": {2}}),  # resampled on the way
     ],
 )
-def test_what_recipes_share_and_keep_is_computed_once(
-    night, computed, params, tmp_path, monkeypatch, keep, expected
+def test_what_recipes_share_is_computed_once(
+    night, computed, params, tmp_path, monkeypatch, names, expected
 ):
     monkeypatch.setattr("workflows.build_feature_set.DEFAULT_SHARD_SECONDS", 1.0)
-    monkeypatch.setattr(BuildFeatureSet.keep, "_default", keep)
-    assert night(*sorted(params.iterdir()))
+    assert night(*(params / f"{name}.toml" for name in names))
     times = {stage: {n for (s, _), n in computed.items() if s == stage} for stage, _ in computed}
     assert times == expected
     assert (tmp_path / "root" / "artifacts" / "decode").exists() == ("resample" in expected)
@@ -91,7 +89,7 @@ def test_what_recipes_share_and_keep_is_computed_once(
     for name, pointer in pointers.items():
         fs = FeatureSet.open(tmp_path / "root" / "latest" / f"{name}.json")
         assert (fs.key, fs.digest) == (pointer["key"], pointer["digest"])
-    assert len({pointer["key"] for pointer in pointers.values()}) == 3
+    assert len({pointer["key"] for pointer in pointers.values()}) == len(names)
 
 
 def test_a_night_without_news_changes_nothing_and_one_with_news_points_to_it(
