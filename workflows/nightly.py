@@ -5,7 +5,7 @@
 
 A scan opens new files only. What recipes share is computed once: clips are decoded once for each
 `[decode]`, and resampled once for each `[resample]` that recipes have. Where that takes what is
-decoded (recipes decode alike and resample in different ways), it is kept: 0.6 GB an hour at 44.1 kHz.
+decoded (recipes decode alike and resample in several ways), it is kept: 0.6 GB an hour at 44.1 kHz.
 `ROOT/latest/NAME.json`, by the name of the recipe's file, is replaced when the new set is complete,
 and `FeatureSet.open` opens it. A recipe that fails keeps its old pointer and stops no other; Luigi
 then exits with 1.
