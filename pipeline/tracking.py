@@ -283,10 +283,11 @@ def _write_report(
 ) -> None:
     """Draw the report of a feature set; one that cannot be drawn is a warning."""
     try:
-        from pipeline import page_of_set, report
+        from pipeline.report import of_set
+        from pipeline.report.collect import collect
 
-        found = report.collect(fs, manifest, built=built, seconds=_HEARD_SECONDS)
-        file.write_text(page_of_set.render(found), "utf-8")
+        found = collect(fs, manifest, built=built, seconds=_HEARD_SECONDS)
+        file.write_text(of_set.render(found), "utf-8")
     except Exception as error:  # whatever it is: a picture is no reason to lose what is logged
         logging.getLogger("basilar").warning(
             "no report of %s in its MLflow run (%s: %s); to draw it: basilar report %s --root ROOT "

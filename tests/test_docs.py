@@ -298,18 +298,18 @@ def test_every_page_is_in_the_index_and_in_the_readme():
 
 def test_the_file_tree_is_the_tree():
     (tree,) = re.findall(r"^```text\n(.*?)^```$", PAGES["CONTRIBUTING.md"], re.M | re.S)
-    folder, named = "", set()
+    folders, named = [], set()
     for line in tree.splitlines():
         name, description = line.split(maxsplit=1)
         assert description
-        if name.endswith("/"):
-            folder = name
-        else:
-            named.add(folder + name)
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders = [*folders[:depth], name]
+        if not name.endswith("/"):
+            named.add("".join(folders))
     there = {
-        f"{package}/{file.name}"
+        str(file.relative_to(REPOSITORY))
         for package in ("dsp", "pipeline", "workflows")
-        for file in (REPOSITORY / package).glob("*.py")
+        for file in (REPOSITORY / package).rglob("*.py")
         if file.name != "__init__.py"
     }
     assert named == there

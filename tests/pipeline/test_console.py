@@ -7,36 +7,7 @@ import sys
 import pytest
 
 from pipeline import console
-from pipeline.console import UsageError, find_key, find_store
-
-
-@pytest.fixture
-def root(tmp_path):
-    for key in ("3f2a" + "0" * 28, "3f2b" + "0" * 28):
-        (tmp_path / "features" / f"{key}.zarr").mkdir(parents=True)
-    (tmp_path / "features" / ".3f2c.tmp.zarr").mkdir()
-    return tmp_path
-
-
-def test_a_store_is_found_by_the_beginning_of_its_key(root):
-    assert find_store(root, "3f2a").name.startswith("3f2a")
-
-
-def test_a_key_is_found_in_features_and_in_the_catalogue(root):
-    (root / "catalogue" / "features").mkdir(parents=True)
-    (root / "catalogue" / "features" / f"5a{'0' * 30}.json").touch()
-    assert find_key(root, "5a") == "5a" + "0" * 30
-    assert find_key(root, "3f2b") == "3f2b" + "0" * 28
-    with pytest.raises(UsageError, match=r"no feature set.*there is: 3f2a00000000, 3f2b0000"):
-        find_store(root, "5a")
-    with pytest.raises(UsageError, match="several feature sets"):
-        find_key(root, "")
-
-
-@pytest.mark.parametrize(("key", "problem"), [("3f2", "several feature sets"), ("4", "no feature")])
-def test_a_key_that_fits_several_or_none_is_refused_with_what_there_is(root, key, problem):
-    with pytest.raises(UsageError, match=rf"{problem}.*there is: 3f2a00000000, 3f2b00000000$"):
-        find_store(root, key)
+from pipeline.cli.options import UsageError
 
 
 def test_results_are_one_json_object_or_lines(capsys):
@@ -138,18 +109,3 @@ def test_what_is_not_ours_is_a_bug(debug):
         "where: basilar build",
         "to do: run it again with --debug, and report what it prints",
     ]
-
-
-def test_keys_are_completed_under_the_root_that_is_named(root):
-    keys = sorted(path.stem for path in (root / "features").glob("[!.]*"))
-    context = type("Context", (), {"params": {"root": root}})
-    assert console.complete_key(context, "") == keys
-    assert console.complete_key(context, "3f2b") == keys[1:]
-    assert console.complete_key(context, "[") == []
-    context.params = {}
-    assert console.complete_key(context, "3f") == []
-
-
-def test_shipped_recipes_are_completed():
-    assert console.complete_recipe("mfcc") == ["mfcc"]
-    assert {"cqt", "mfcc"} < set(console.complete_recipe(""))

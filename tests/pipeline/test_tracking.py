@@ -90,7 +90,7 @@ def test_a_report_that_cannot_be_drawn_is_a_warning(logged, tmp_path, monkeypatc
     fs, client, run = logged
     file = client.download_artifacts(run.info.run_id, "manifest.parquet", str(tmp_path))
     client.delete_run(run.info.run_id)
-    monkeypatch.setattr("pipeline.page_of_set.render", lambda found: 1 / 0)
+    monkeypatch.setattr("pipeline.report.of_set.render", lambda found: 1 / 0)
     uri, folder = embedded_tracking_uri(tmp_path / "root"), tmp_path / "root" / "mlflow"
     again = tracking.log_run(fs.path, read_manifest(Path(file)), uri, folder=folder)
     assert client.get_run(again).info.status == "FINISHED"

@@ -20,7 +20,7 @@ from pipeline.build import embedded_tracking_uri
 from pipeline.recipe import Recipe
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, basilar, wait_for
-from tests.pipeline.test_report import browser, in_browser  # noqa: F401
+from tests.pipeline.report.test_collect import browser, in_browser  # noqa: F401
 
 STAND_IN = """
 import http.server, os, signal, subprocess, sys

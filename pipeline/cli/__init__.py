@@ -1,0 +1,81 @@
+"""The `basilar` command. The library raises; this module prints and exits.
+
+Exit codes: 0 built or cached, 1 failed, 2 wrong use, 130 stopped by the keyboard. With `--json`,
+exactly one JSON object goes to standard output; everything else goes to standard error.
+"""
+
+import json
+import logging
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from pipeline import storage
+from pipeline.cli.options import UsageError, app
+from pipeline.console import Lines, begin, explained, on_screen, print_failure
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"basilar {version('basilar')}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print whole tracebacks of errors; anywhere.")
+    ] = False,
+) -> None:
+    """Folders of audio to feature sets for machine learning, addressed by the hash of how."""
+
+
+for _name in ("make", "run", "show", "prove", "deploy", "keep"):  # as help lists them
+    import_module(f"pipeline.cli.{_name}")
+
+
+def main() -> NoReturn:
+    """Run the command; errors of use exit with 2, failures with 1."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    logging.getLogger("basilar").handlers = [handler]
+    arguments = begin(sys.argv[1:])
+    try:
+        code = app(args=arguments, prog_name="basilar", standalone_mode=False)
+    except typer.TyperException as error:
+        _refuse(error)
+    except Exception as error:
+        _fail(error)
+    sys.exit(code or 0)
+
+
+def _refuse(error: Any) -> NoReturn:  # typer has its type, but no public name for it
+    """Exit for options and arguments that the command does not have, or that are missing."""
+    if on_screen():
+        from typer.rich_utils import rich_format_error
+
+        rich_format_error(error)
+    else:
+        error.show()
+    _exit(error.format_message(), error.exit_code)
+
+
+def _fail(error: Exception) -> NoReturn:
+    from pipeline.manifest import ManifestError
+    from pipeline.recipe import RecipeError
+
+    print_failure(error)
+    of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, storage.StorageError)
+    _exit(explained(error), 2 if isinstance(error, of_use) else 1)
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message}))
+    sys.exit(code)

@@ -1,0 +1,87 @@
+"""The commands for deployment: `basilar bundle` and `basilar check-bundle`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.options import (
+    PROVE,
+    USE,
+    AudioRoot,
+    Json,
+    Key,
+    Root,
+    UsageError,
+    app,
+    attributes_of,
+    find_store,
+)
+from pipeline.console import explained, print_result
+
+
+@app.command(rich_help_panel=USE)
+def bundle(
+    key: Key,
+    root: Root,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
+    clips: Annotated[
+        int, typer.Option(min=0, max=100, help="Clips whose audio goes along as a proof.")
+    ] = 2,
+    audio_root: AudioRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Make a folder that computes a feature set's transform, and proves that it does.
+
+    Example: basilar bundle 3f2a --root features -o bundle
+    """
+    from pipeline.bundling import write_bundle
+    from pipeline.dataset import FeatureSet
+    from pipeline.manifest import Manifest, read_manifest
+    from pipeline.stages import ChangedAudioError
+
+    path = find_store(root, key)
+    attributes = attributes_of(path)
+    name = f"{attributes['manifest_hash']}.parquet"
+    manifest = read_manifest(root / "catalogue" / "manifests" / name)
+    if audio_root is not None:
+        manifest = Manifest(audio_root.absolute(), manifest.table)
+    try:
+        write_bundle(output, FeatureSet.open(path), manifest=manifest, clips=clips)
+    except FileExistsError as error:
+        raise UsageError(str(error)) from None
+    except (FileNotFoundError, ChangedAudioError) as error:
+        said = explained(error).rpartition("; ")[0]
+        where = "say where the audio is now (--audio-root), or leave it out (--clips 0)"
+        raise UsageError(f"{said}; {where}") from None
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    print_result(
+        {"key": attributes["key"], "bundle": str(output), "bytes": size},
+        as_json,
+        f"{output}: the bundle of {attributes['key']}, {size / 1e6:.1f} MB",
+        f"  check it    basilar check-bundle {output}",
+    )
+
+
+@app.command(rich_help_panel=PROVE)
+def check_bundle(
+    folder: Annotated[Path, typer.Argument(help="A bundle.")], as_json: Json = False
+) -> None:
+    """Compute every golden vector of a bundle; exit with 1 if one moved or a file is damaged.
+
+    Example: basilar check-bundle bundle
+    """
+    from pipeline.bundle import Bundle
+
+    loaded = Bundle.load(folder)
+    found = loaded.check()
+    identical = all(golden.identical for golden in found)
+    result: dict[str, Any] = {
+        "key": loaded.key,
+        "bundle": str(folder),
+        "verdict": "identical" if identical else "different",
+        "golden": [golden._asdict() for golden in found],
+    }
+    print_result(result, as_json, f"{folder}: the bundle of {loaded.key}", *map(str, found))
+    if not identical:
+        raise typer.Exit(1)

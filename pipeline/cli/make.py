@@ -1,0 +1,343 @@
+"""Commands that make things: scan, recipe, build."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pipeline.cli.options import (
+    MAKE,
+    AudioRoot,
+    Json,
+    Root,
+    UsageError,
+    app,
+    attributes_of,
+    complete_recipe,
+    place,
+)
+from pipeline.console import print_error, print_result, progress
+
+if TYPE_CHECKING:
+    from pipeline.manifest import Manifest
+
+Engine = Literal["local", "luigid", "dask"]
+
+
+@app.command(rich_help_panel=MAKE)
+def scan(
+    source: Annotated[
+        Path,
+        typer.Argument(parser=place, metavar="PATH|URL", help="Folder of audio, or table."),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Manifest: .parquet, or .csv or .jsonl.")
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(parser=place, metavar="PATH|URL", help="Where a table's paths start from."),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="'parent', or a regular expression with (?P<label>…).")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="What must not cross splits: as --label, (?P<group>…).")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Shares like train=0.8,valid=0.1,test=0.1, or a CSV.")
+    ] = None,
+    rehash: Annotated[bool, typer.Option(help="Read every file again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find, hash and probe audio; write a manifest, or convert one.
+
+    Example: basilar scan audio -o manifest.parquet --label parent --split train=0.8,test=0.2
+    """
+    from pipeline.manifest import write_manifest
+    from pipeline.scan import scan as scan_source
+
+    manifest, skipped = scan_source(
+        source,
+        root=root,
+        label=label,
+        group=group,
+        split=_split(split),
+        rehash=rehash,
+        progress=progress("scanning"),
+    )
+    write_manifest(manifest, output)
+    columns = (manifest.column(name) for name in ("id", "problem"))
+    problems = [f"{clip}: {problem}" for clip, problem in zip(*columns, strict=True) if problem]
+    result = {
+        "manifest": str(output),
+        "manifest_hash": manifest.hash,
+        "clips": len(manifest),
+        "seconds": sum(manifest.seconds),
+        "unreadable": problems,
+        "not_audio": skipped,
+    }
+    hours = result["seconds"] / 3600 if isinstance(result["seconds"], float) else 0.0
+    print_result(
+        result,
+        as_json,
+        f"{output}: {len(manifest)} clips, {hours:.2f} h, {len(skipped)} files are not audio, "
+        f"{len(problems)} cannot be read",
+        *(f"  cannot be read: {problem}" for problem in problems),
+    )
+
+
+@app.command(rich_help_panel=MAKE)
+def recipe(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Recipe (TOML), or the name of a shipped one.", autocompletion=complete_recipe
+        ),
+    ] = None,
+    schema: Annotated[bool, typer.Option(help="Print the JSON Schema of recipes.")] = False,
+    upgrade: Annotated[
+        bool, typer.Option(help="Print the file as the newest schema version has it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a recipe with every value resolved, and its hash.
+
+    Example: basilar recipe log_mel
+    """
+    from pipeline.keys import recipe_hashes
+    from pipeline.recipe import SHIPPED, Recipe, upgraded_text
+
+    if schema:
+        print(json.dumps(Recipe.model_json_schema(), indent=1))
+        return
+    if file is None:
+        shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+        raise UsageError(
+            f"basilar recipe: no FILE is named; name one, or ask for --schema, or take {shipped}"
+        )
+    if upgrade:
+        text = upgraded_text(file)
+        print_result({"toml": text}, as_json, *text.splitlines())
+        return
+    loaded = Recipe.load(file)
+    hashes = recipe_hashes(loaded)
+    portable = loaded.representation.portable
+    result = {
+        "recipe_hash": hashes["normalization"],
+        "hashes": hashes,
+        "portable": portable,
+        "recipe": loaded.resolved(),
+    }
+    promise = "the same bits everywhere" if portable else "bits are not promised for this n_fft"
+    comments = [f"# {stage} {value}" for stage, value in hashes.items()]
+    toml = loaded.to_toml().splitlines()
+    print_result(result, as_json, *toml, "", f"# {promise}", *comments)
+
+
+@app.command(rich_help_panel=MAKE)
+def build(
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="Recipe (TOML), or the name of a shipped one.", autocompletion=complete_recipe
+        ),
+    ],
+    manifest: Annotated[
+        Path,
+        typer.Argument(parser=place, metavar="PATH|URL", help="Manifest, or a folder to scan."),
+    ],
+    root: Root,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    shard_seconds: Annotated[float, typer.Option(min=0.001, help="Audio a shard, s.")] = 600.0,
+    audio_root: AudioRoot = None,
+    keep: Annotated[
+        str, typer.Option(help="Stages whose artifacts are kept.")
+    ] = "resample,representation",
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad clips.")] = 0.01,
+    clip_timeout: Annotated[
+        float, typer.Option(min=0.001, help="To decode a clip, s; it is tried twice.")
+    ] = 600.0,
+    tracking_uri: Annotated[
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: under the root.")
+    ] = "",
+    register: Annotated[
+        str, typer.Option(help="Register its bundle as a model in MLflow: NAME or NAME@ALIAS.")
+    ] = "",
+    engine: Annotated[
+        Engine, typer.Option(help="Where the work runs: here, shared by a luigid, or on Dask.")
+    ] = "local",
+    scheduler: Annotated[
+        str, typer.Option(help="With --engine luigid: http://host:port; basilar worker helps.")
+    ] = "",
+    dask: Annotated[
+        str, typer.Option(help="With --engine dask: tcp://host:port, or a scheduler file.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option(help="Print what would be done.")] = False,
+    explain: Annotated[
+        bool, typer.Option(help="With --dry-run: and why it is not cached.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Build a feature set, or find it built.
+
+    Example: basilar build log_mel manifest.parquet --root features --workers 2
+    """
+    from pipeline.build import Build, embedded_tracking_uri
+    from pipeline.recipe import Recipe
+    from pipeline.shards import Plan
+
+    if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
+        raise UsageError(
+            f"--engine {engine}: it does not fit --scheduler and --dask; luigid needs --scheduler, "
+            "dask needs --dask, and no other engine takes them"
+        )
+    plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
+    try:
+        tracker = tracking_uri or embedded_tracking_uri(root)
+        planned = Build(
+            root.absolute(), plan, tracker, _keep(keep), max_bad, register, clip_timeout, dask
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if explain and not dry_run:
+        raise UsageError("--explain: it says why a planned build is not cached; add --dry-run")
+    if dry_run:
+        _dry_run(planned, explain, as_json)
+        return
+    from pipeline import engines
+
+    try:
+        outcome = engines.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
+    except engines.SchedulerError as error:
+        raise UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        left = len(planned.work().pending["representation"])
+        made = f"{len(plan.shards) - left} of {len(plan.shards)} shards are made and kept"
+        print_error(f"stopped: {made}; the same command goes on from there")
+        if as_json:
+            print(json.dumps({"key": plan.key, "error": "stopped"}))
+        raise typer.Exit(130) from None
+    if not outcome.succeeded:
+        if as_json:
+            print(json.dumps({"key": plan.key, "error": "the build failed"}))
+        raise typer.Exit(1)
+    attributes = attributes_of(planned.store)
+    result = {
+        "key": plan.key,
+        "path": str(planned.store),
+        "digest": attributes["digest"],
+        "recipe_hash": attributes["recipe_hash"],
+        "manifest_hash": attributes["manifest_hash"],
+        "clips": attributes["clips"],
+        "quarantined": attributes["quarantined"],
+        "shards_computed": outcome.shards_computed,
+        "shards_cached": len(plan.shards) - outcome.shards_computed,
+        "stages": {
+            stage: {"computed": outcome.computed[stage], "cached": outcome.cached[stage]}
+            for stage in outcome.computed
+        },
+        "seconds": round(outcome.seconds, 3),
+        "mlflow_run_id": outcome.mlflow_run_id,
+    }
+    if attributes["recipe"]["store"] != plan.recipe.store.model_dump():
+        print_error(
+            f"note: {plan.key[:12]} is published with [store] {attributes['recipe']['store']}; the "
+            "values are the same. To lay them out anew, delete its path and build again."
+        )
+    verb = "cached" if outcome.shards_computed == 0 else "built"
+    print_result(
+        result,
+        as_json,
+        f"{verb} {plan.key} in {outcome.seconds:.1f} s",
+        f"  path     {planned.store}",
+        f"  digest   {attributes['digest']}",
+        f"  clips    {attributes['clips']}, quarantined {attributes['quarantined']}",
+        f"  shards   {outcome.shards_computed} computed, "
+        f"{len(plan.shards) - outcome.shards_computed} cached",
+        f"  mlflow   {outcome.mlflow_run_id or 'not logged; the next build tries again'}",
+    )
+
+
+def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
+    from pipeline.manifest import Manifest, read_manifest
+
+    if source.suffix == ".parquet" and not source.is_dir():
+        manifest = read_manifest(source)
+    else:
+        from pipeline.scan import scan as scan_source
+
+        manifest, _ = scan_source(source, root=audio_root, progress=progress("scanning"))
+    return manifest if audio_root is None else Manifest(audio_root.absolute(), manifest.table)
+
+
+def _keep(text: str) -> tuple[str, ...]:
+    from pipeline.keys import STAGES
+
+    keep = {name.strip() for name in text.split(",") if name.strip()} | {"representation"}
+    if not keep <= set(STAGES):
+        raise UsageError(
+            f"--keep: {text!r} names what is no stage; allowed are {', '.join(STAGES)}, separated "
+            "by commas"
+        )
+    return tuple(sorted(keep))
+
+
+def _split(text: str | None) -> dict[str, float] | Path | None:
+    if text is None or "=" not in text:
+        return None if text is None else Path(text)
+    try:
+        parts = [part.split("=") for part in text.split(",")]
+        return {name.strip(): float(share) for name, share in parts}
+    except ValueError:
+        raise UsageError(
+            f"--split: {text!r} gives no shares; write shares as train=0.8,test=0.2"
+        ) from None
+
+
+def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
+    """Print what a build would do: shards by stage, the disk they need, and if asked for, why."""
+    from pipeline.shards import disk_bytes
+
+    plan, work = planned.plan, planned.work()
+    total = len(plan.shards)
+    needed = disk_bytes(plan, work, planned.keep)
+    stages = {
+        stage: {
+            "cached": total - len(shards),
+            "compute": len(shards),
+            "bytes": needed[stage],
+        }
+        for stage, shards in work.pending.items()
+    }
+    disk = sum(stage["bytes"] for stage in stages.values())
+    result = {
+        "key": plan.key,
+        "recipe_hash": plan.hashes["normalization"],
+        "manifest_hash": plan.manifest.hash,
+        "published": work.published,
+        "clips": len(plan.manifest),
+        "shards": total,
+        "stages": stages,
+        "disk_bytes": disk,
+    }
+    reasons = []
+    if explain:
+        from pipeline.why import explain as explain_build
+
+        near, found = explain_build(planned)
+        result["explain"] = {"nearest": near, "stages": found}
+        reasons = [f"  why, against {near[:12]}:"] if near else []
+        reasons += [f"  {stage:15} {line}" for stage, lines in found.items() for line in lines]
+    print_result(
+        result,
+        as_json,
+        f"{plan.key}: {'published' if work.published else 'not published'}",
+        *(
+            f"  {stage:15} {counts['cached']:>4} shards cached, {counts['compute']:>4} to compute"
+            for stage, counts in stages.items()
+        ),
+        f"  disk needed     {disk / 1e6:.1f} MB",
+        *reasons,
+    )

@@ -1,0 +1,102 @@
+"""What all commands share: the app, its options, and how they find feature sets."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline import storage
+
+app = typer.Typer(
+    help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
+    epilog="Example: basilar build log_mel audio --root features",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+MAKE, USE, PROVE, KEEP = "Make", "Use", "Prove", "Keep"  # panels of the help
+_RECIPES = Path(__file__).parents[2] / "params"  # importing pipeline.recipe would take too long
+
+
+def place(text: str) -> Path:
+    """A path, or the working copy of a URL, as an option names it."""
+    try:
+        return storage.place(text)
+    except storage.StorageError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+AudioRoot = Annotated[
+    Path | None,
+    typer.Option(parser=place, metavar="DIR|URL", help="Where the audio is now, if it moved."),
+]
+Root = Annotated[
+    Path,
+    typer.Option(parser=place, metavar="DIR|URL", help="Folder of artifacts and feature sets."),
+]
+
+
+def complete_key(context: typer.Context, incomplete: str) -> list[str]:
+    """The keys that begin so of the feature sets under the `--root` that was named before."""
+    root = context.params.get("root")
+    if root is None or storage.is_remote(root):
+        return []
+    keys = (path.stem for path in (root / "features").glob("[!.]*.zarr"))
+    return sorted(key for key in keys if key.startswith(incomplete))
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """The names of shipped recipes that begin so; a shell adds files when there is none."""
+    return sorted(f.stem for f in _RECIPES.glob("*.toml") if f.stem.startswith(incomplete))
+
+
+Key = Annotated[
+    str,
+    typer.Argument(help="Key of a feature set, or its beginning.", autocompletion=complete_key),
+]
+
+
+class UsageError(Exception):
+    """What was asked for is not possible as it was asked."""
+
+
+def find_store(root: Path, key: str) -> Path:
+    """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
+    stores = {path.stem: path for path in storage.children(root / "features", "[!.]*.zarr")}
+    return stores[_find(root, key, sorted(stores))]
+
+
+def find_key(root: Path, key: str) -> str:
+    """The key that begins with `key`, of all that were ever published under a root.
+
+    Raises UsageError if there is none, or several.
+    """
+    from pipeline.recover import recorded_keys
+
+    return _find(root, key, recorded_keys(root))
+
+
+def _find(root: Path, key: str, keys: list[str]) -> str:
+    if not storage.is_folder(root):
+        raise UsageError(f"{root}: no such folder; name the --root that it was built in")
+    found = [name for name in keys if name.startswith(key)]
+    if len(found) == 1:
+        return found[0]
+    known = ", ".join(name[:12] for name in (found or keys)[:10]) or "none"
+    problem = "several feature sets" if found else "no feature set"
+    raise UsageError(f"{root}: {problem} with a key that begins with {key!r}; there is: {known}")
+
+
+def attributes_of(path: Path) -> dict[str, Any]:
+    """A store's attributes, without opening it through Zarr. Raises DamagedArtifactError."""
+    from pipeline.artifacts import DamagedArtifactError
+    from pipeline.recover import read_attributes
+
+    attributes = read_attributes(path / "zarr.json")
+    if attributes["key"] != path.stem:
+        raise DamagedArtifactError(
+            f"{path}: it is the feature set {attributes['key']}, under another name; rename it to "
+            f"{attributes['key']}.zarr, or delete it"
+        )
+    return attributes

@@ -1,0 +1,118 @@
+"""Commands about builds that run: status, worker, ui."""
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pipeline import storage
+from pipeline.cli.options import MAKE, USE, Json, Root, UsageError, app
+from pipeline.console import print_failure, print_result
+
+
+@app.command(rich_help_panel=MAKE)
+def status(root: Root, as_json: Json = False) -> None:
+    """Show how far the builds are that run in a root, here or elsewhere.
+
+    Example: basilar status --root features
+    """
+    from pipeline import status as builds
+
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; name the --root of a build")
+    found = builds.of_root(root.absolute())
+    lines = []
+    for build, processes in found:
+        lines.append(build.line)
+        lines += [f"  {s:15} {n:>4} of {total} shards" for s, (n, total) in build.stages.items()]
+        lines.append(f"  by {', '.join(processes)}")
+    result = {
+        "root": str(root),
+        "builds": [{**asdict(build), "processes": who} for build, who in found],
+    }
+    print_result(result, as_json, *(lines or ["no build runs"]))
+
+
+@app.command(rich_help_panel=MAKE)
+def worker(
+    root: Root,
+    scheduler: Annotated[str, typer.Option(help="The luigid that builds share: http://host:port.")],
+    key: Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    idle: Annotated[
+        float, typer.Option(min=0, help="End when no build ran for so long, s; inf: never.")
+    ] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Take part in builds that run elsewhere with --engine luigid, in a root that both see.
+
+    Example: basilar worker --root features --scheduler http://127.0.0.1:8082
+    """
+    from pipeline import engines
+
+    try:
+        done = engines.assist(
+            root.absolute(), scheduler=scheduler, workers=workers, key=key, idle=idle
+        )
+    except engines.SchedulerError as error:
+        raise UsageError(str(error)) from None
+    lines = [f"{'done' if succeeded else 'failed'} {name}" for name, succeeded in done.items()]
+    print_result({"builds": done}, as_json, *(lines or ["no build ran"]))
+    if not all(done.values()):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=USE)
+def ui(
+    root: Root,
+    luigi_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of Luigi's page; 0: any free one.")
+    ] = 8082,
+    mlflow_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of MLflow's page; 0: any free one.")
+    ] = 5000,
+    as_json: Json = False,
+) -> None:
+    """Serve Luigi's page of builds, and MLflow's of their runs in a root, until Ctrl-C.
+
+    On loopback only: neither page asks who is there.
+
+    Example: basilar ui --root features
+    """
+    from pipeline import ui as pages
+
+    if storage.is_remote(root):
+        raise UsageError(
+            f"{storage.name(root)}: an object store holds no MLflow runs; open the page of the "
+            "tracker that builds log to (--tracking-uri), and start luigid by itself"
+        )
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; make it, or name one that builds go to")
+    told = False
+
+    def tell(found: pages.Addresses) -> None:
+        nonlocal told
+        told = True
+        how = f"--root {root} --engine luigid --scheduler {found.luigi}"
+        print_result(
+            {"root": str(root), **asdict(found)},
+            as_json,
+            f"Luigi   {found.luigi}",
+            f"MLflow  {found.runs}",
+            "To see a build run, start it with",
+            f"  basilar build RECIPE MANIFEST {how}",
+            "Both listen on loopback, and ask for no password: who can log in here can use them.",
+            "Ctrl-C ends both.",
+        )
+        sys.stdout.flush()
+
+    try:
+        pages.serve(root.absolute(), luigi_port=luigi_port, mlflow_port=mlflow_port, tell=tell)
+    except (pages.PortError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    except pages.ServerError as error:
+        if not told:
+            raise
+        print_failure(error)  # the addresses were the one object of --json
+        raise typer.Exit(1) from None

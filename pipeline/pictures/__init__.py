@@ -1,0 +1,1 @@
+"""Pictures of signals, features and filters, on true axes."""

@@ -1,0 +1,1 @@
+"""What a feature set is, or how two differ, as one HTML page."""

@@ -1,0 +1,200 @@
+"""Reports as HTML files that open from the disk, ask nothing of a network and print well.
+
+What comes from files (ids, labels, messages) is escaped, and what of it is no letter is shown by
+its number; the page's policy lets a browser run its own few lines of script, known by their hash,
+and fetch nothing. Equal reports give equal bytes.
+"""
+
+import base64
+import hashlib
+import math
+from functools import cache
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from pipeline.console import printable
+from pipeline.recipe import Recipe
+from pipeline.report import charts
+from pipeline.report.describe import Cells, Profile, Table
+
+
+class Chart(NamedTuple):
+    """A chart as the page has it: SVG, and in words what it shows."""
+
+    title: str
+    svg: Markup
+    words: str
+
+
+def shown(value: float, digits: int | None = None) -> str:
+    """A number for people: thousands apart, `digits` after the point, or four that mean something.
+
+    >>> shown(47314), shown(0.13004), shown(2.0, 2), shown(float("-inf")), shown(float("nan"))
+    ('47,314', '0.13', '2.00', '−∞', 'not known')
+    """
+    if isinstance(value, int):
+        return f"{value:,}".replace("-", "−")
+    if math.isnan(value):
+        return "not known"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if digits is None:
+        text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    else:
+        text = f"{value:,.{digits}f}"
+    return text.replace("-", "−")
+
+
+def _digits(table: Table) -> list[int | None]:
+    """How many digits after the point each column has, so that its largest number has four.
+
+    None for columns of no fractions, and for those over which magnitudes differ too much.
+    """
+    found: list[int | None] = []
+    for column in zip(*table.rows, strict=True):
+        sizes = [abs(v) for v in column if isinstance(v, float) and math.isfinite(v) and v]
+        if not sizes or max(sizes) > 1e4 * min(sizes):
+            found.append(None)
+        else:
+            found.append(max(0, 3 - math.floor(math.log10(max(sizes)))))
+    return found
+
+
+@cache
+def _environment() -> Environment:
+    """Templates that escape: a text that is not known to be HTML cannot become any."""
+    made = Environment(
+        loader=PackageLoader("pipeline.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: (
+            printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+        ),
+    )
+    made.filters |= {"shown": shown, "raw": _raw, "digits": _digits}
+    made.tests["hash"] = lambda value: (
+        isinstance(value, str) and len(value) == 32 and set(value) <= set("0123456789abcdef")
+    )
+    return made
+
+
+def written(template: str, **content: Any) -> str:
+    """A page from a template and what it names."""
+    environment = _environment()
+    assert environment.loader is not None
+    script, style = (
+        environment.loader.get_source(environment, name)[0] for name in ("page.js", "page.css")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        **content,
+        script=Markup(script),
+        style=Markup(style),
+        script_sha256=digest,
+        footer=f"Made by Basilar {version('basilar')} from the set’s own records.",
+    )
+
+
+def _raw(value: float) -> str:
+    """A number as JavaScript reads it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+    return repr(value)
+
+
+def block(lines: list[str]) -> Markup:
+    """Lines that keep their ends, each escaped."""
+    return Markup("\n").join(map(printable, lines))
+
+
+def length(hours: float) -> str:
+    """How long something is, in hours or minutes.
+
+    >>> length(2.0), length(0.05)
+    ('2 h', '3 min')
+    """
+    return f"{hours:,.3g} h" if hours >= 0.1 else f"{60 * hours:.3g} min"
+
+
+def size(n_bytes: int) -> str:
+    """How large something is.
+
+    >>> size(7_600_000)
+    '7.6 MB'
+    """
+    return f"{n_bytes / 1e9:.3g} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.3g} MB"
+
+
+def chart(title: str, svg: str, words: str) -> Chart:
+    """A chart with its title, and with words for those who do not see it."""
+    label = Markup('<svg role="img" aria-label="{}" ').format(printable(f"{title}. {words}"))
+    return Chart(title, Markup(svg.replace("<svg ", str(label), 1)), words)
+
+
+def durations(series: list[tuple[str, Cells]]) -> Chart:
+    """How long the clips of one set or of several are."""
+    svg = _histograms(series, "seconds")
+    return chart("Duration of clips", svg, _ranges(series, "s"))
+
+
+def levels(series: list[tuple[str, Cells]], recipe: Recipe) -> Chart:
+    """How loud the clips of one set or of several are."""
+    svg = _histograms(series, "RMS, dBFS")
+    rate = shown(recipe.resample.sample_rate)
+    words = f"RMS of one channel at {rate} Hz; a sine of full scale has −3 dBFS."
+    return chart("Level of clips", svg, f"{_ranges(series, 'dB')} {words}")
+
+
+def _histograms(series: list[tuple[str, Cells]], x_label: str) -> str:
+    several = len(series) > 1
+    drawn = [
+        (name, cells.edges, cells.counts * (100 / cells.counts.sum() if several else 1))
+        for name, cells in series
+    ]
+    logarithmic = any(cells.logarithmic for _, cells in series)
+    return charts.bars(
+        drawn, x_label, "% of clips" if several else "clips", logarithmic=logarithmic
+    )
+
+
+def _ranges(series: list[tuple[str, Cells]], unit: str) -> str:
+    """Where the clips of histograms lie, in words."""
+    said = []
+    for name, (edges, counts, _) in series:
+        upto = np.cumsum(counts)
+        middle, most = int(np.searchsorted(upto, upto[-1] / 2)), int(counts.argmax())
+        low, high, half, begin, end = (
+            f"{edges[i]:.3g}".replace("-", "−")
+            for i in (0, len(counts), middle + 1, most, most + 1)
+        )
+        said.append(
+            f"{name + ': from' if name else 'From'} {low} to {high} {unit}; about half of the "
+            f"clips are below {half} {unit}, most lie between {begin} and {end} {unit}."
+        )
+    return " ".join(said)
+
+
+def span(values: NDArray[np.float64], profile: Profile) -> str:
+    """The lowest and the highest of some values, to three digits of what the profile spans."""
+    widest = float(np.abs([profile.min.min(), profile.max.max()]).max()) or 1.0
+    digits = max(0, 2 - math.floor(math.log10(widest))) if widest > 1e-3 else None
+    low, high = float(values.min()) + 0.0, float(values.max()) + 0.0
+    low, high = (round(x, digits) + 0.0 if digits is not None else x for x in (low, high))
+    return f"{shown(low, digits)} and {shown(high, digits)}"
+
+
+def unit(profile: Profile) -> str:
+    """What follows a number of a profile in a sentence."""
+    return " dB" if profile.unit == "dB" else ""
+
+
+def inline(media_type: str, data: bytes) -> Markup:
+    """Bytes as an address that holds them."""
+    return Markup(f"data:{media_type};base64,{base64.b64encode(data).decode()}")
