@@ -122,6 +122,7 @@ def test_a_dead_tracker_loses_no_result(made_up, tmp_path, tracker):
     assert result.stat().st_mtime_ns == trained
 
 
+@pytest.mark.torture
 def test_a_failed_training_fails_the_command(made_up, tmp_path, tracker):
     _, manifest = made_up
     unlabelled = manifest_of(manifest.parent / "audio", label=None)
