@@ -217,11 +217,12 @@ def build(
         made = f"{len(plan.shards) - left} of {len(plan.shards)} shards are made and kept"
         print_error(f"stopped: {made}; the same command goes on from there")
         if as_json:
-            print(json.dumps({"key": plan.key, "error": "stopped"}))
+            print_result({"key": plan.key, "error": "stopped"}, as_json)
         raise typer.Exit(130) from None
     if not outcome.succeeded:
         if as_json:
-            print(json.dumps({"key": plan.key, "error": "the build failed"}))
+            said = outcome.failures or [f"{root}: what failed is said where it ran; see there"]
+            print_result({"key": plan.key, "error": said[0], "failures": said}, as_json)
         raise typer.Exit(1)
     attributes = attributes_of(planned.store)
     result = {

@@ -144,7 +144,11 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
     arguments = ("build", LOG_MEL, audio_folder, "--root", "root", "--workers", 2)
     code, out, _err = basilar(*arguments)
     assert (code, out) == (1, "")
-    assert as_json(*arguments)[0] == 1
+    code, said = as_json(*arguments)
+    assert code == 1
+    assert said["failures"] == [said["error"]]
+    assert said["error"].startswith(f"{Path('root').absolute()}: 3 of 15 clips cannot be used, 1 ")
+    assert said["error"].count("\n  broken") == 3
     assert basilar("ls", "--root", "root")[1] == "no feature sets\n"
     code, out, _ = basilar("show", "ff", "--root", "root", "--json")
     assert code == 2
