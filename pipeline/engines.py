@@ -54,10 +54,12 @@ _LOGGER = logging.getLogger("luigi-interface")
 class Outcome:
     """What a build came to: `computed` and `cached` count shards by stage.
 
-    `failures` are the messages of tasks that failed here, each once.
+    `published` says that the set was not there before. `failures` are the messages of tasks that
+    failed here, each once.
     """
 
     succeeded: bool
+    published: bool
     failures: list[str]
     computed: dict[str, int]
     cached: dict[str, int]
@@ -68,6 +70,11 @@ class Outcome:
     def shards_computed(self) -> int:
         """Shards of which at least one stage was computed."""
         return max(self.computed.values())
+
+    @property
+    def verb(self) -> str:
+        """What was done, in a word."""
+        return "built" if self.shards_computed else "published" if self.published else "cached"
 
     @property
     def reasons(self) -> str:
@@ -101,7 +108,7 @@ def run(
     """
     started = time.perf_counter()
     new_attempt()
-    pending = build.work().pending
+    before = build.work()
     last = LogRun if log else Publish
     with locks.session(build.root):
         try:
@@ -114,9 +121,10 @@ def run(
     left = work.pending
     if not ran.succeeded:
         _tell_of_space(build, sum(disk_bytes(build.plan, work, build.keep).values()))
-    computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
+    computed = {stage: len(before.pending[stage]) - len(left[stage]) for stage in STAGES}
     return Outcome(
         succeeded=ran.succeeded and storage.exists(build.store),
+        published=work.published and not before.published,
         failures=ran.failures,
         computed=computed,
         cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},

@@ -233,6 +233,7 @@ def build(
         "manifest_hash": attributes["manifest_hash"],
         "clips": attributes["clips"],
         "quarantined": attributes["quarantined"],
+        "outcome": outcome.verb,
         "shards_computed": outcome.shards_computed,
         "shards_cached": len(plan.shards) - outcome.shards_computed,
         "stages": {
@@ -247,11 +248,10 @@ def build(
             f"note: {plan.key[:12]} is published with [store] {attributes['recipe']['store']}; the "
             "values are the same. To lay them out anew, delete its path and build again."
         )
-    verb = "cached" if outcome.shards_computed == 0 else "built"
     print_result(
         result,
         as_json,
-        f"{verb} {plan.key} in {outcome.seconds:.1f} s",
+        f"{outcome.verb} {plan.key} in {outcome.seconds:.1f} s",
         f"  path     {planned.store}",
         f"  digest   {attributes['digest']}",
         f"  clips    {attributes['clips']}, quarantined {attributes['quarantined']}",
