@@ -60,7 +60,7 @@ def feature_set(manifest, root, tracker, recipe="log_mel_speech"):
     task = BuildFeatureSet(
         recipe=PARAMS / f"{recipe}.toml", manifest=manifest, root=root, tracking_uri=tracker
     )
-    assert engines.run_luigi(task, workers=1)
+    assert engines.run_luigi(task, workers=1).succeeded
     return FeatureSet.open(task.output().path)
 
 
@@ -73,7 +73,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
         root=tmp_path / "root",
         tracking_uri=tracker,
     )
-    assert engines.run_luigi(task, workers=1)
+    assert engines.run_luigi(task, workers=1).succeeded
     result = artifacts.read_json(task.result)
     known, unknown = result["random_fifth"], result["leave_one_group_out"]
     assert (known["train"], known["test"]) == (800, 200)
@@ -96,7 +96,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
 
     monkeypatch.setattr(train_baseline, "evaluate", None)  # would fail if it were called
     assert task.complete()
-    assert engines.run_luigi(task, workers=1)
+    assert engines.run_luigi(task, workers=1).succeeded
     task.requires().run()
     assert artifacts.read_json(task.result) == result
 

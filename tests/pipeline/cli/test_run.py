@@ -33,7 +33,9 @@ def test_status_of_no_root_is_wrong_use(basilar, tmp_path):
 
 def test_a_worker_without_builds_ends(as_json, built):
     nobody = ("--scheduler", "http://127.0.0.1:9", "--idle", "0")
-    assert as_json("worker", "--root", built.root, *nobody) == (0, {"builds": {}})
+    assert as_json("worker", "--root", built.root, *nobody) == (
+        *(0, {"builds": {}, "failures": []}),
+    )
 
 
 def test_a_luigid_that_does_not_answer_is_wrong_use(basilar, recipe, audio_folder, tmp_path):
@@ -60,10 +62,12 @@ def test_engines_take_their_own_options(basilar, recipe, audio_folder, tmp_path,
 
 
 def test_without_a_cluster_a_dask_build_fails_and_says_why(
-    basilar, recipe, audio_folder, tmp_path, tracker
+    basilar, as_json, recipe, audio_folder, tmp_path, tracker
 ):
     where = ("--engine", "dask", "--dask", tmp_path / "none.json", "--workers", 1)
-    how = (*where, "--tracking-uri", tracker)
-    code, _, err = basilar("build", recipe, audio_folder, "--root", tmp_path / "root", *how)
+    how = ("build", recipe, audio_folder, "--root", tmp_path / "root", *where)
+    code, _, err = basilar(*how, "--tracking-uri", tracker)
     assert code == 1
     assert "none.json\nto do: name one, or an address" in err
+    _, said = as_json(*how, "--tracking-uri", tracker)
+    assert "/none.json: no such scheduler file; name one, or" in said["error"]
