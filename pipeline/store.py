@@ -150,7 +150,9 @@ def publish(
             for shard, of_shard in zip(shards, rows, strict=True):
                 yield shard.moment(name)[of_shard]
 
+        pa.default_memory_pool().release_unused()  # malloc's, too: each step needs others
         _write_moments(temporary, moment, sum(map(len, rows)), kind.columns())
+        pa.default_memory_pool().release_unused()
         _write_statistics(temporary / "stats", statistics)
         attributes = {
             "kind": "feature set",
@@ -301,14 +303,15 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
         "schema": SCHEMA,
         "recipe": recipe.resolved(),
         "portable": recipe.representation.portable,
-        "versions": _versions(),
+        "versions": versions(),
         "machine": platform.machine(),
         "cpu": _cpu(),
     }
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that make a store; slow to find out."""
     libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
 
