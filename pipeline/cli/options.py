@@ -75,6 +75,10 @@ class UsageError(Exception):
     """What was asked for is not possible as it was asked."""
 
 
+class StoppedError(Exception):
+    """The keyboard stopped a command: what is kept of it, and what the same command does."""
+
+
 def find_store(root: Path, key: str) -> Path:
     """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
     stores = {path.stem: path for path in storage.children(root / "features", "[!.]*.zarr")}

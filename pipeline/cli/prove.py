@@ -15,6 +15,7 @@ from pipeline.cli.options import (
     Json,
     Key,
     Root,
+    StoppedError,
     UsageError,
     app,
     find_key,
@@ -156,6 +157,13 @@ def reproduce(
             print_failure(error)
             print_result(failed, as_json, f"different: {record.key}")
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            if into is None:
+                raise
+            raise StoppedError(
+                f"what was made is in {into}, which must be empty; delete it, and the same command "
+                "starts anew"
+            ) from None
     count = len(found.differing)
     result = {
         **asdict(found),
