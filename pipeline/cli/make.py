@@ -111,7 +111,8 @@ def recipe(
     from pipeline.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:
-        print(json.dumps(Recipe.model_json_schema(), indent=1))
+        found = Recipe.model_json_schema()
+        print_result(found, as_json, *json.dumps(found, indent=1).splitlines())
         return
     if file is None:
         shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))

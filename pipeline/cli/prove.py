@@ -18,6 +18,7 @@ from pipeline.cli.options import (
     StoppedError,
     UsageError,
     app,
+    complete_recipe,
     find_key,
     find_store,
     place,
@@ -259,7 +260,9 @@ def parity(
 
 @app.command(rich_help_panel=PROVE)
 def why(
-    a: Annotated[str, typer.Argument(help="Key, recipe (.toml) or manifest (.parquet).")],
+    a: Annotated[
+        str, typer.Argument(help="Key, recipe (.toml, or a shipped name), or manifest (.parquet).")
+    ],
     b: Annotated[
         str | None, typer.Argument(help="Another; left out: the nearest other key of the root.")
     ] = None,
@@ -280,13 +283,13 @@ def why(
     from pipeline.recover import of_root
 
     def is_file(name: str) -> bool:
-        return Path(name).suffix in (".toml", ".parquet")
+        return Path(name).suffix in (".toml", ".parquet") or name in complete_recipe(name)
 
     def side(name: str) -> module.Side:
         if is_file(name):
             return module.Side.of_file(Path(name))
         if root is None:
-            raise UsageError(f"{name}: it is no .toml or .parquet; name --root to look for a key")
+            raise UsageError(f"{name}: it is no recipe or .parquet; name --root to look for a key")
         return module.Side.of_record(of_root(root, find_key(root, name)))
 
     one = side(a)
