@@ -108,6 +108,7 @@ def assist(
     Ends when there was none for `idle` seconds: by key, whether all that was done here succeeded.
     What a build logs to MLflow is left to who began it. Raises SchedulerError.
     """
+    _refuse_silence(scheduler)
     done: dict[str, bool] = {}
     since = time.monotonic()
     while True:
