@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import storage
 from pipeline.keys import STAGES
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Processes, dask
@@ -153,6 +154,18 @@ def test_the_environment_names_the_tracker(manifest, tmp_path, tracker):
     n_shards = known["built"]["shards"]
     assert known["built"]["pending"] == dict.fromkeys(STAGES, n_shards)
     assert 0 < known["built"]["seconds"] < time.time() - known["built"]["started"]
+
+
+def test_a_url_is_a_root_by_its_name(manifest, tmp_path):
+    said = {"recipe": RECIPE, "manifest": str(manifest), "tracking_uri": "http://127.0.0.1:9"}
+    task = BuildFeatureSet(**said, root="memory://bucket/root", audio_root="memory://bucket/audio")
+    assert task.to_str_params()["root"] == "memory://bucket/root"
+    key = task.planned.plan.key
+    assert task.output().path == f"memory://bucket/root/features/{key}.zarr"
+    assert storage.name(task.planned.plan.manifest.root) == "memory://bucket/audio"
+    again = BuildFeatureSet.from_str_params(task.to_str_params())
+    assert (again.task_id, again.root) == (task.task_id, task.root)
+    assert BuildFeatureSet(**{**said, "root": "root"}).root == Path("root").absolute()
 
 
 def test_the_time_of_a_clip_is_no_part_of_the_workflows_identity(manifest, tmp_path):
