@@ -70,6 +70,11 @@ class Representation(Section):
         """Rows of the result for a clip of `n_samples` samples."""
         raise NotImplementedError
 
+    @property
+    def too_short(self) -> str:
+        """What is said of a clip that has no row."""
+        return "less than one frame"
+
     def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         """The representation of each signal, before it is cast to the stored dtype.
 
@@ -435,6 +440,12 @@ class Mfcc(MelBands, Logarithmic):
         frames = self.framing.n_frames(n_samples)
         too_few = self.n_deltas and self.delta_mode == "interp" and frames < self.delta_width
         return 0 if too_few else frames
+
+    @property
+    def too_short(self) -> str:
+        if self.n_deltas and self.delta_mode == "interp":
+            return f"fewer than delta_width = {self.delta_width} frames (delta_mode is interp)"
+        return super().too_short
 
     def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         log_energies = None

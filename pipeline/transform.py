@@ -50,13 +50,16 @@ class Transform:
     def apply(self, y: NDArray[np.float32], *, sample_rate: int) -> NDArray[Any]:
         """Features (frames, bins) of a signal at `sample_rate` Hz.
 
-        `y` is float32 (samples,), or (samples, channels), of which the recipe's channel is taken.
-        Raises ValueError if nothing is left of it, or less than one frame.
+        `y` is floats (samples,), or (samples, channels), of which the recipe's channel is taken.
+        Raises ValueError if nothing is left of it, or less than one frame, and for integers, NaN,
+        Inf and |x| > 2^50.
         """
         mono = audio.mix(y, self.recipe.decode.channels)
         signal = self.resample(mono, source_rate=sample_rate)
         if not self.recipe.representation.n_frames(signal.size):
-            raise ValueError(f"{len(y)} samples at {sample_rate} Hz are less than one frame")
+            raise ValueError(
+                f"{len(y)} samples at {sample_rate} Hz are {self.recipe.representation.too_short}"
+            )
         return self.represent([signal])[0]
 
     def apply_file(
@@ -145,7 +148,7 @@ class Transform:
 class Stream:
     """Features of a signal that arrives in pieces: the bits of the whole, however it is cut.
 
-    `push` takes float32 (samples,) and returns the frames that are complete, (frames, bins);
+    `push` takes floats (samples,) and returns the frames that are complete, (frames, bins);
     `finish` returns the rest.
     """
 
@@ -174,8 +177,8 @@ class Stream:
             self._transform = Transform(recipe)
 
     def push(self, y: NDArray[np.float32]) -> NDArray[Any]:
-        """Take the next samples."""
-        ready = self._resampler.push(np.ascontiguousarray(y, np.float32))
+        """Take the next samples. Raises ValueError for those that `Transform.apply` refuses."""
+        ready = self._resampler.push(np.ascontiguousarray(audio.usable(y)))
         return self._features(ready if self._frames is None else self._frames.push(ready))
 
     def finish(self) -> NDArray[Any]:
