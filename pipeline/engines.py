@@ -141,6 +141,7 @@ def assist(
     Ends when there was none for `idle` seconds: by key, what became of all that was done here.
     What a build logs to MLflow is left to who began it. Raises SchedulerError.
     """
+    _refuse_silence(scheduler)
     done: dict[str, Ran] = {}
     since = time.monotonic()
     while True:

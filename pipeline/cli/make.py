@@ -34,7 +34,13 @@ def scan(
         typer.Argument(parser=place, metavar="PATH|URL", help="Folder of audio, or table."),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Manifest: .parquet, or .csv or .jsonl.")
+        Path,
+        typer.Option(
+            *("-o", "--output"),
+            parser=place,
+            metavar="PATH|URL",
+            help="Manifest: .parquet, or .csv or .jsonl.",
+        ),
     ],
     root: Annotated[
         Path | None,

@@ -38,6 +38,14 @@ def place_of_audio(text: str) -> Path:
     return path
 
 
+def local(text: str) -> Path:
+    """A path on this machine, as an option names it."""
+    path = place(text)
+    if storage.is_remote(path):
+        raise typer.BadParameter(f"{text}: a local path is needed here; copy it to or from there")
+    return path
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 AudioRoot = Annotated[
     Path | None,

@@ -287,7 +287,7 @@ def why(
 
     def side(name: str) -> module.Side:
         if is_file(name):
-            return module.Side.of_file(Path(name))
+            return module.Side.of_file(place(name))
         if root is None:
             raise UsageError(f"{name}: it is no recipe or .parquet; name --root to look for a key")
         return module.Side.of_record(of_root(root, find_key(root, name)))

@@ -19,6 +19,11 @@ def status(root: Root, as_json: Json = False) -> None:
     """
     from pipeline import status as builds
 
+    if storage.is_remote(root):
+        raise UsageError(
+            f"{storage.name(root)}: an object store does not know which builds run; run the same "
+            "basilar build with --dry-run, which counts the shards that are made"
+        )
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; name the --root of a build")
     found = builds.of_root(root.absolute())
@@ -51,6 +56,11 @@ def worker(
     """
     from pipeline import engines
 
+    if storage.is_remote(root):
+        raise UsageError(
+            f"{storage.name(root)}: an object store does not know which builds run; run the same "
+            f"basilar build --engine luigid --scheduler {scheduler} here, too: they share the work"
+        )
     try:
         done = engines.assist(
             root.absolute(), scheduler=scheduler, workers=workers, key=key, idle=idle

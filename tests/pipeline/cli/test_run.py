@@ -1,3 +1,6 @@
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 
 from pipeline import locks, running
@@ -31,11 +34,29 @@ def test_status_of_no_root_is_wrong_use(basilar, tmp_path):
     assert basilar("status", "--root", tmp_path / "none")[0] == 2
 
 
+class Quiet(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 def test_a_worker_without_builds_ends(as_json, built):
-    nobody = ("--scheduler", "http://127.0.0.1:9", "--idle", "0")
-    assert as_json("worker", "--root", built.root, *nobody) == (
-        *(0, {"builds": {}, "failures": []}),
-    )
+    with HTTPServer(("127.0.0.1", 0), Quiet) as luigid:
+        threading.Thread(target=luigid.handle_request).start()
+        url = f"http://127.0.0.1:{luigid.server_port}"
+        code, found = as_json("worker", "--root", built.root, "--scheduler", url, "--idle", "0")
+    assert (code, found) == (0, {"builds": {}, "failures": []})
+
+
+@pytest.mark.parametrize("nobody", ["nonsense", "http://nonsense.invalid", "http://127.0.0.1:9"])
+def test_a_worker_without_a_luigid_is_wrong_use(basilar, built, nobody):
+    code, _, err = basilar("worker", "--root", built.root, "--scheduler", nobody, "--idle", 0)
+    assert code == 2
+    assert err.count("\n") == 3
+    assert f"where: {nobody}\nto do: start luigid, or name another" in err
 
 
 def test_a_luigid_that_does_not_answer_is_wrong_use(basilar, recipe, audio_folder, tmp_path):
