@@ -183,7 +183,7 @@ def find(path: str | Path) -> Path:
         return path
     names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
     if path.suffix or path.name != str(path):
-        if near := difflib.get_close_matches(path.stem[:100], names, 1):
+        if near := difflib.get_close_matches(path.stem[:100], names, 1, 0.8):
             raise RecipeError(f"{path}: no such file; did you mean {near[0]}, which is shipped?")
         return path
     if path.name not in names:

@@ -6,6 +6,7 @@ exactly one JSON object goes to standard output; everything else goes to standar
 
 import json
 import logging
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -50,6 +51,7 @@ for _name in ("make", "run", "show", "prove", "deploy", "keep"):  # as help list
 
 def main() -> NoReturn:
     """Run the command; errors of use exit with 2, failures with 1."""
+    _name_files_in_utf8()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     logging.getLogger("basilar").handlers = [handler]
@@ -67,6 +69,15 @@ def main() -> NoReturn:
     except Exception as error:
         _fail(error)
     sys.exit(code or 0)
+
+
+def _name_files_in_utf8() -> None:
+    """Begin anew in UTF-8 mode where Python takes names of files for something else.
+
+    So do C locales with PYTHONUTF8=0, and old ones: ids of clips would depend on them.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
 
 
 def _refuse(error: Any) -> NoReturn:  # typer has its type, but no public name for it
