@@ -74,13 +74,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     remote = storage.is_remote(path)
     _make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
+    taken = True
     try:
         yield temporary
         if durable and remote:
-            storage.commit(temporary, path)
+            taken = storage.commit(temporary, path)  # else the working copy is fetched when needed
         elif durable:
             _fsync(temporary)
-        if not (temporary.is_dir() and path.exists()):
+        if taken and not (temporary.is_dir() and path.exists()):
             try:
                 temporary.replace(path)
             except OSError:

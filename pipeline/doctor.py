@@ -9,6 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline import artifacts, audio, canary, locks
+from pipeline import artifacts, audio, canary, locks, storage
 from pipeline.transform import Transform
 
 State = Literal["ok", "warning", "failed"]
@@ -140,6 +141,9 @@ def _canaries() -> Iterator[Check]:
 
 def _root(root: Path) -> Iterator[Check]:
     """What the file system of a root can do, tried in a temporary folder in it."""
+    if storage.is_remote(root):
+        yield from _object_store(root)
+        return
     if not root.is_dir():
         yield Check("root", "failed", f"{root}: no such folder; name one, or make it")
         return
@@ -170,6 +174,45 @@ def _root(root: Path) -> Iterator[Check]:
             yield Check("temporaries", "warning", said)
         else:
             yield Check("temporaries", "ok", "none are left")
+
+
+def _object_store(root: Path) -> Iterator[Check]:
+    """What the object store of a root can and cannot do, tried with an object of its own."""
+    file = root / f".doctor-{uuid.uuid4().hex}.json"
+
+    def round_trip() -> str:
+        artifacts.write_json(file, "one")
+        storage.drop(file)
+        if artifacts.read_json(file) != "one":
+            raise OSError("what was written did not come back")
+        return f"{storage.name(root)} can be written to and read from"
+
+    def listing() -> str:
+        if storage.children(root, file.name) != [file]:
+            raise OSError(f"{file.name} was written, and is not listed")
+        return "what is in it can be listed"
+
+    def create_only() -> str:
+        with contextlib.suppress(FileExistsError):
+            storage.create(file, b"two")
+            raise OSError("it writes over what is there")
+        return "machines may build the same set at once"
+
+    def removal() -> str:
+        storage.remove(file)
+        if storage.exists(file):
+            raise OSError(f"{storage.name(file)} is still there")
+        return "what is in it can be removed"
+
+    rights = "see the rights of your credentials"
+    tried = _tried("root", round_trip, f"see its name, and {rights}")
+    yield tried
+    if tried.state != "ok":
+        return
+    yield _tried("listing", listing, f"gc, verify and ls need it; {rights}")
+    alone = "let one machine at a time build a set there"
+    yield _tried("create-only", create_only, alone, state="warning")
+    yield _tried("removal", removal, f"gc needs it; {rights}", state="warning")
 
 
 def _file_system(folder: Path) -> Iterator[Check]:

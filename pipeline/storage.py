@@ -8,7 +8,9 @@ other paths every function here does what the file system does, or nothing.
 
 Stores have no rename and no locks. An artifact exists when its commit object does (`zarr.json`,
 `index.json`, or the one file that it is), which is uploaded last, and only if nobody else has
-committed it meanwhile; names are known, so that nothing has to be listed to find it.
+committed it meanwhile; names are known, so that nothing has to be listed to find it. Machines that
+upload one artifact at once write the same: all but the commit object, which says how long it took
+where, is equal on all of them, and that one is agreed on first (`_agreed`).
 
 Connections are of one process: a fork makes its own.
 """
@@ -16,6 +18,7 @@ Connections are of one process: a fork makes its own.
 import atexit
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
@@ -34,6 +37,7 @@ from pipeline.retry import retrying, transient
 
 FEATURES = ("features/c/",)  # what is large of a feature set, and of a shard
 _MARK = ".objects"
+_FIRST = "files.json"  # of `pipeline.artifacts`
 _EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": ""}  # protocol: what installs it
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}}},
@@ -41,6 +45,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "az": {"use_listings_cache": False},
 }
 _AT_ONCE = 8  # transfers
+_STANDSTILL = 60.0  # seconds without an object more, after which an upload is given up for dead
 _BATCH = 16  # files of audio that are fetched while as many are decoded
 _NUMBERS: dict[type[Exception], int] = {  # errors that will not pass, which have no number there
     FileNotFoundError: errno.ENOENT,
@@ -127,13 +132,7 @@ def exists(path: Path) -> bool:
     if not is_remote(path):
         return path.exists()
     commit = _commit_object(path)
-    if commit.is_file():
-        return True
-    try:  # unlike to ask for its size, reading a byte of what is not there lists nothing
-        _ask(commit, lambda store, url: store.cat_file(url, start=0, end=1))
-    except FileNotFoundError:
-        return False
-    return True
+    return commit.is_file() or _is_object(commit)
 
 
 def is_folder(path: Path) -> bool:
@@ -173,9 +172,9 @@ def fetch(path: Path, *, only: str = "", but: tuple[str, ...] = ()) -> Path:
     if commit.name == "index.json":
         members = ["samples.f32"]
     else:
-        from pipeline.artifacts import CHECKSUMS, read_checksums
+        from pipeline.artifacts import read_checksums
 
-        _fetch_file(path / CHECKSUMS)
+        _fetch_file(path / _FIRST)
         members = [*read_checksums(path)]
     wanted = [path / m for m in members if m.startswith(only) and not m.startswith(but)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -184,16 +183,27 @@ def fetch(path: Path, *, only: str = "", but: tuple[str, ...] = ()) -> Path:
     return path
 
 
-def commit(made: Path, path: Path) -> None:
-    """Upload a file, or a folder, whose commit object goes last, as the object(s) of `path`.
+def create(path: Path, data: bytes) -> None:
+    """Upload an object. Raises FileExistsError if there is one, OSError where no store can tell."""
+    _ask(path, lambda store, url: store.pipe_file(url, data, mode="create"))
+
+
+def commit(made: Path, path: Path) -> bool:
+    """Upload a file, or a folder, as the object(s) of `path`; whether that is what is there now.
 
     What a link in the folder leads to is copied inside the store. Files replace what was there;
-    of a folder that was committed meanwhile, the first one stays.
+    of a folder that others commit, too, the first one stays.
     """
     last = _commit_object(path)
     if last == path:
         _ask(path, lambda store, url: store.put_file(str(made), url))
-        return
+        return True
+    if _is_object(last):
+        return False
+    data = (made / last.name).read_bytes()
+    agreed = _agreed(made, path, data)
+    if agreed is None:
+        return False
     files = [file for file in made.rglob("*") if file.is_symlink() or file.is_file()]
     names = sorted(file.relative_to(made).as_posix() for file in files)
 
@@ -206,17 +216,54 @@ def commit(made: Path, path: Path) -> None:
             _ask(path / member, lambda store, url: store.put_file(str(file), url))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(upload, [member for member in names if member != last.name]))
-    data = (made / last.name).read_bytes()
+        list(pool.map(upload, [member for member in names if member not in (last.name, _FIRST)]))
+    return _created(last, agreed) and agreed == data
+
+
+def _agreed(made: Path, path: Path, data: bytes) -> bytes | None:
+    """What goes last of a folder where `data` would; None if it was committed meanwhile.
+
+    `files.json` goes first, if there is none, and holds it. From then on, all who upload these very
+    files end with the same object, whichever of them are killed. Who has other files (another
+    layout, a clip that took too long here alone) waits until the upload has ended or stands still,
+    and then takes its place.
+    """
+    if not (made / _FIRST).exists():  # nothing says what is in it, and it is equal everywhere
+        return data
+    mine = {**json.loads((made / _FIRST).read_text("utf-8")), "commit": data.decode()}
+    first, last = path / _FIRST, _commit_object(path)
+    seen: dict[str, Status] = {}
+    since = time.monotonic()
+    while not _created(first, json.dumps(mine, indent=1).encode()):
+        if _is_object(last):
+            return None
+        with contextlib.suppress(FileNotFoundError):  # another has just removed it
+            theirs = json.loads(_ask(first, lambda store, url: store.cat_file(url)))
+            own = {last.name: mine["files"][last.name]}
+            if "commit" in theirs and {**theirs["files"], **own} == mine["files"]:
+                return str(theirs["commit"]).encode()
+        if (now := files(path)) != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > _STANDSTILL:
+            remove(path)
+        else:
+            time.sleep(1.0)
+    return data
+
+
+def _created(path: Path, data: bytes) -> bool:
+    """Upload an object if there is none, as far as the store can tell; whether there was none."""
     try:
-        _ask(last, lambda store, url: store.pipe_file(url, data, mode="create"))
+        create(path, data)
     except FileExistsError:
-        return
+        return False
     except OSError as error:
         if error.errno != errno.ENOSYS:  # a store without conditions
             raise
-        if not exists(path):
-            _ask(last, lambda store, url: store.pipe_file(url, data))
+        if _is_object(path):
+            return False
+        _ask(path, lambda store, url: store.pipe_file(url, data))
+    return True
 
 
 def drop(path: Path) -> None:
@@ -358,6 +405,15 @@ def _fetch_file(path: Path, *, durable: bool = False) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _is_object(path: Path) -> bool:
+    """Whether an object is in its store."""
+    try:  # unlike to ask for its size, reading a byte of what is not there lists nothing
+        _ask(path, lambda store, url: store.cat_file(url, start=0, end=1))
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _commit_object(path: Path) -> Path:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import luigi
 
+from pipeline import storage
 from pipeline.build import KEEP, MAX_BAD, Build, embedded_tracking_uri
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.recipe import Recipe
+from pipeline.shard_tasks import Target
 from pipeline.shards import DEFAULT_SHARD_SECONDS, Plan
 from pipeline.tasks import LogRun
 
@@ -29,12 +31,27 @@ if not _config.has_option("retcode", "unhandled_exception"):
     _config.set("retcode", "unhandled_exception", "2")
 
 
+class PlaceParameter(luigi.PathParameter):
+    """A local path, or the URL of an object store: the value is its working copy."""
+
+    def normalize(self, x: str | Path) -> Path:
+        """The path, or the working copy."""
+        path = storage.place(x)
+        return path.absolute() if self.absolute else path
+
+    def serialize(self, x: Path) -> str:
+        """The path, or the URL."""
+        return storage.name(x)
+
+
 class BuildFeatureSet(luigi.WrapperTask):
     """The feature set of a recipe over a manifest, published under a root and logged to MLflow."""
 
     recipe = luigi.PathParameter(description="recipe (TOML)")
-    manifest = luigi.PathParameter(description="manifest (Parquet), made by: basilar scan")
-    root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
+    manifest = PlaceParameter(description="manifest (Parquet), made by: basilar scan")
+    root = PlaceParameter(
+        absolute=True, description="folder, or URL, of artifacts and feature sets"
+    )
     shard_seconds = luigi.FloatParameter(default=DEFAULT_SHARD_SECONDS, significant=False)
     audio_root = luigi.OptionalPathParameter(default=None, significant=False)
     keep = luigi.Parameter(default=",".join(KEEP), significant=False)
@@ -62,12 +79,12 @@ class BuildFeatureSet(luigi.WrapperTask):
         """The build: decided once, before anything is done."""
         manifest = read_manifest(Path(self.manifest))
         if self.audio_root is not None:
-            manifest = Manifest(Path(self.audio_root).absolute(), manifest.table)
+            manifest = Manifest(storage.place(self.audio_root).absolute(), manifest.table)
         plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)
         keep = tuple(name for name in self.keep.split(",") if name)
-        tracker = self.tracking_uri or embedded_tracking_uri(Path(self.root))
+        tracker = self.tracking_uri or embedded_tracking_uri(self.root)
         return Build(
-            Path(self.root),
+            self.root,
             plan,
             tracker,
             keep,
@@ -87,4 +104,4 @@ class BuildFeatureSet(luigi.WrapperTask):
 
     def output(self) -> luigi.LocalTarget:
         """The published feature set."""
-        return luigi.LocalTarget(str(self.planned.store))
+        return Target(storage.name(self.planned.store))

@@ -14,7 +14,6 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from pipeline import FeatureSet, artifacts, engines
-from pipeline.build import embedded_tracking_uri
 from pipeline.keys import recipe_hashes
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
@@ -145,19 +144,18 @@ def main() -> int:
     recipe = Path(__file__).parents[1] / "params" / "log_mel.toml"
     task = DemoClassifier(folder=Path("demo"), recipe=recipe)
     cached = task.complete()
-    if not cached and not engines.run_luigi(task, workers=2):
+    if not cached and not engines.run_luigi(task, workers=2).succeeded:
         return 1
     result = artifacts.read_json(Path(task.output().path))
     fs = FeatureSet.open(result["path"])
     lost = ", ".join(fs.quarantine["id"])
-    uri = embedded_tracking_uri(Path(task.folder) / "root")
     print(f"{'all cache hits, nothing was computed' if cached else 'built and trained'}")
     print(f"  accuracy     {result['accuracy']:.3f} on {result['held_out']} held-out clips")
     print(f"  clips        {len(fs)} (quarantined: {lost})")
     print(f"  path         {fs.path}")
     print(f"  key          {fs.key}")
     print(f"  digest       {fs.digest}")
-    print(f"  see MLflow   .venv/bin/mlflow ui --host 127.0.0.1 --backend-store-uri {uri}")
+    print("  see its run  .venv/bin/basilar ui --root demo/root")
     return 0
 
 

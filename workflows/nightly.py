@@ -20,20 +20,24 @@ from typing import Any
 
 import luigi
 
+from pipeline import storage
 from pipeline.artifacts import DamagedArtifactError, read_json, write_json
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe, RecipeError
 from pipeline.recover import read_attributes
 from pipeline.scan import scan
-from workflows.build_feature_set import BuildFeatureSet
+from pipeline.shard_tasks import Target
+from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
 
 class Latest(luigi.Task):
     """The pointer to the newest feature set of a recipe."""
 
     recipe = luigi.PathParameter(description="recipe (TOML)")
-    manifest = luigi.PathParameter(description="manifest (Parquet)")
-    root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
+    manifest = PlaceParameter(description="manifest (Parquet)")
+    root = PlaceParameter(
+        absolute=True, description="folder, or URL, of artifacts and feature sets"
+    )
     keep_decoded = luigi.BoolParameter(significant=False, description="for the other recipes")
 
     def requires(self) -> BuildFeatureSet:
@@ -49,13 +53,14 @@ class Latest(luigi.Task):
     def output(self) -> luigi.LocalTarget:
         """The pointer, which an older set may have written."""
         name = Path(self.recipe).with_suffix(".json").name
-        return luigi.LocalTarget(str(Path(self.root) / "latest" / name))
+        return Target(storage.name(self.root / "latest" / name))
 
     def complete(self) -> bool:
         """Whether it points to this very set, and the set is there and logged."""
-        pointer = Path(self.output().path)
+        pointer = storage.place(self.output().path)
+        storage.drop(pointer)  # another machine may have moved it
         try:
-            known = read_json(pointer)["key"] if pointer.exists() else None
+            known = read_json(pointer)["key"] if storage.exists(pointer) else None
         except DamagedArtifactError:
             return False
         required = self.requires()
@@ -70,7 +75,7 @@ class Latest(luigi.Task):
             "digest": attributes["digest"],
             "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        write_json(Path(self.output().path), pointer)
+        write_json(storage.place(self.output().path), pointer)
 
 
 def share_decoded(files: list[Path]) -> bool:
@@ -86,9 +91,11 @@ def share_decoded(files: list[Path]) -> bool:
 class Nightly(luigi.WrapperTask):
     """The newest feature sets of several recipes over a folder of audio."""
 
-    audio = luigi.PathParameter(absolute=True, description="folder of audio")
+    audio = PlaceParameter(absolute=True, description="folder, or URL, of audio")
     recipes = luigi.Parameter(description="recipes (TOML), separated by commas")
-    root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
+    root = PlaceParameter(
+        absolute=True, description="folder, or URL, of artifacts and feature sets"
+    )
     label = luigi.OptionalParameter(default=None, description="as basilar scan has it")
     group = luigi.OptionalParameter(default=None, description="as basilar scan has it")
     split: Any = luigi.DictParameter(default={}, description='shares: {"train": 0.8, "test": 0.2}')

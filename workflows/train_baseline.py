@@ -31,10 +31,11 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
-from pipeline import FeatureSet, Loader, artifacts
+from pipeline import FeatureSet, Loader, artifacts, storage
 from pipeline.build import Build
 from pipeline.keys import hash_of
-from workflows.build_feature_set import BuildFeatureSet
+from pipeline.shard_tasks import Target
+from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -48,8 +49,10 @@ class FitBaseline(luigi.Task):
     """The result of training on a feature set: accuracies, and what they were measured on."""
 
     recipe = luigi.PathParameter(description="recipe (TOML) of a log-mel in dB")
-    manifest = luigi.PathParameter(description="manifest (Parquet) with labels, and groups")
-    root = luigi.PathParameter(absolute=True, description="folder of artifacts and feature sets")
+    manifest = PlaceParameter(description="manifest (Parquet) with labels, and groups")
+    root = PlaceParameter(
+        absolute=True, description="folder, or URL, of artifacts and feature sets"
+    )
     tracking_uri = luigi.Parameter(
         default=os.environ.get("MLFLOW_TRACKING_URI", ""),
         significant=False,
@@ -86,11 +89,11 @@ class FitBaseline(luigi.Task):
 
     def output(self) -> luigi.LocalTarget:
         """The result."""
-        return luigi.LocalTarget(str(self.result))
+        return Target(storage.name(self.result))
 
     def run(self) -> None:
         """Train and measure."""
-        if self.result.exists():
+        if storage.exists(self.result):
             return
         fs = FeatureSet.open(self.build.store)
         measured = evaluate(fs, seed=self.seed, copies=self.copies)
@@ -114,7 +117,7 @@ class TrainBaseline(FitBaseline):
     def output(self) -> luigi.LocalTarget:
         """The id of the run, one for each tracker."""
         tracker = hash_of("tracker", uri=self.build.tracking_uri)[:8]
-        return luigi.LocalTarget(str(Path(self.root) / "runs" / f"{self.address}-{tracker}.json"))
+        return Target(storage.name(self.root / "runs" / f"{self.address}-{tracker}.json"))
 
     def run(self) -> None:
         """Log the result."""
@@ -123,7 +126,7 @@ class TrainBaseline(FitBaseline):
         result, build = artifacts.read_json(self.result), self.build
         for name, value in metrics(result).items():
             print(f"{name} {value:.3f}")
-        print(f"all of it is in {self.result}")
+        print(f"all of it is in {storage.name(self.result)}")
         try:
             run_id = tracking.log_training(
                 build.store,
@@ -135,11 +138,13 @@ class TrainBaseline(FitBaseline):
             )
         except tracking.TrackerError as error:
             logging.getLogger("basilar").warning(
-                "not logged to MLflow: %s; %s is kept, run again to log it", error, self.result
+                "not logged to MLflow: %s; %s is kept, run again to log it",
+                error,
+                storage.name(self.result),
             )
             return
         artifacts.write_json(
-            Path(self.output().path), {"run_id": run_id, "uri": build.tracking_uri}
+            storage.place(self.output().path), {"run_id": run_id, "uri": build.tracking_uri}
         )
 
 

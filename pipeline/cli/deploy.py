@@ -16,6 +16,7 @@ from pipeline.cli.options import (
     app,
     attributes_of,
     find_store,
+    local,
 )
 from pipeline.console import explained, print_result
 
@@ -24,7 +25,10 @@ from pipeline.console import explained, print_result
 def bundle(
     key: Key,
     root: Root,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to make.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", parser=local, metavar="DIR", help="The folder to make."),
+    ],
     clips: Annotated[
         int, typer.Option(min=0, max=100, help="Clips whose audio goes along as a proof.")
     ] = 2,
@@ -65,7 +69,8 @@ def bundle(
 
 @app.command(rich_help_panel=PROVE)
 def check_bundle(
-    folder: Annotated[Path, typer.Argument(help="A bundle.")], as_json: Json = False
+    folder: Annotated[Path, typer.Argument(parser=local, metavar="DIR", help="A bundle.")],
+    as_json: Json = False,
 ) -> None:
     """Compute every golden vector of a bundle; exit with 1 if one moved or a file is damaged.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline import storage
-from pipeline.cli.options import KEEP, Json, Root, UsageError, app
+from pipeline.cli.options import KEEP, Json, Root, UsageError, app, place
 from pipeline.console import print_result
 
 
@@ -57,7 +57,10 @@ def gc(
 
 @app.command(rich_help_panel=KEEP)
 def doctor(
-    root: Annotated[Path | None, typer.Option(help="Folder of feature sets to try.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(parser=place, metavar="DIR|URL", help="Folder of feature sets to try."),
+    ] = None,
     tracking_uri: Annotated[
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow tracker to try.")
     ] = "",

@@ -12,6 +12,7 @@ from pipeline.cli.options import (
     AudioRoot,
     Json,
     Root,
+    StoppedError,
     UsageError,
     app,
     attributes_of,
@@ -33,7 +34,13 @@ def scan(
         typer.Argument(parser=place, metavar="PATH|URL", help="Folder of audio, or table."),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Manifest: .parquet, or .csv or .jsonl.")
+        Path,
+        typer.Option(
+            *("-o", "--output"),
+            parser=place,
+            metavar="PATH|URL",
+            help="Manifest: .parquet, or .csv or .jsonl.",
+        ),
     ],
     root: Annotated[
         Path | None,
@@ -110,7 +117,8 @@ def recipe(
     from pipeline.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:
-        print(json.dumps(Recipe.model_json_schema(), indent=1))
+        found = Recipe.model_json_schema()
+        print_result(found, as_json, *json.dumps(found, indent=1).splitlines())
         return
     if file is None:
         shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
@@ -215,13 +223,11 @@ def build(
     except KeyboardInterrupt:
         left = len(planned.work().pending["representation"])
         made = f"{len(plan.shards) - left} of {len(plan.shards)} shards are made and kept"
-        print_error(f"stopped: {made}; the same command goes on from there")
-        if as_json:
-            print(json.dumps({"key": plan.key, "error": "stopped"}))
-        raise typer.Exit(130) from None
+        raise StoppedError(f"{made}; the same command goes on from there") from None
     if not outcome.succeeded:
         if as_json:
-            print(json.dumps({"key": plan.key, "error": "the build failed"}))
+            said = outcome.failures or [f"{root}: what failed is said where it ran; see there"]
+            print_result({"key": plan.key, "error": said[0], "failures": said}, as_json)
         raise typer.Exit(1)
     attributes = attributes_of(planned.store)
     result = {
@@ -232,6 +238,7 @@ def build(
         "manifest_hash": attributes["manifest_hash"],
         "clips": attributes["clips"],
         "quarantined": attributes["quarantined"],
+        "outcome": outcome.verb,
         "shards_computed": outcome.shards_computed,
         "shards_cached": len(plan.shards) - outcome.shards_computed,
         "stages": {
@@ -246,11 +253,10 @@ def build(
             f"note: {plan.key[:12]} is published with [store] {attributes['recipe']['store']}; the "
             "values are the same. To lay them out anew, delete its path and build again."
         )
-    verb = "cached" if outcome.shards_computed == 0 else "built"
     print_result(
         result,
         as_json,
-        f"{verb} {plan.key} in {outcome.seconds:.1f} s",
+        f"{outcome.verb} {plan.key} in {outcome.seconds:.1f} s",
         f"  path     {planned.store}",
         f"  digest   {attributes['digest']}",
         f"  clips    {attributes['clips']}, quarantined {attributes['quarantined']}",

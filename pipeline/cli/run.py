@@ -19,6 +19,11 @@ def status(root: Root, as_json: Json = False) -> None:
     """
     from pipeline import status as builds
 
+    if storage.is_remote(root):
+        raise UsageError(
+            f"{storage.name(root)}: an object store does not know which builds run; run the same "
+            "basilar build with --dry-run, which counts the shards that are made"
+        )
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; name the --root of a build")
     found = builds.of_root(root.absolute())
@@ -51,15 +56,24 @@ def worker(
     """
     from pipeline import engines
 
+    if storage.is_remote(root):
+        raise UsageError(
+            f"{storage.name(root)}: an object store does not know which builds run; run the same "
+            f"basilar build --engine luigid --scheduler {scheduler} here, too: they share the work"
+        )
     try:
         done = engines.assist(
             root.absolute(), scheduler=scheduler, workers=workers, key=key, idle=idle
         )
     except engines.SchedulerError as error:
         raise UsageError(str(error)) from None
-    lines = [f"{'done' if succeeded else 'failed'} {name}" for name, succeeded in done.items()]
-    print_result({"builds": done}, as_json, *(lines or ["no build ran"]))
-    if not all(done.values()):
+    lines = [f"{'done' if ran.succeeded else 'failed'} {name}" for name, ran in done.items()]
+    result = {
+        "builds": {name: ran.succeeded for name, ran in done.items()},
+        "failures": [failure for ran in done.values() for failure in ran.failures],
+    }
+    print_result(result, as_json, *(lines or ["no build ran"]))
+    if not all(ran.succeeded for ran in done.values()):
         raise typer.Exit(1)
 
 

@@ -18,6 +18,7 @@ from pipeline.cli.options import (
     complete_key,
     complete_recipe,
     find_store,
+    local,
     place,
 )
 from pipeline.console import print_result, progress
@@ -107,7 +108,7 @@ def plot(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE|KEY",
+            metavar="FILE|URL|KEY",
             help="Audio file, or key of a feature set.",
             autocompletion=complete_key,
         ),
@@ -116,7 +117,10 @@ def plot(
         str | None, typer.Argument(metavar="CLIP_ID", help="With a key: a clip of the set.")
     ] = None,
     *,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Picture: .png or .svg.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", parser=local, metavar="FILE", help="Picture: .png or .svg."),
+    ],
     recipe: Annotated[
         Path | None,
         typer.Option(
@@ -156,8 +160,6 @@ def plot(
     file_format = formats.get(output.suffix)
     if file_format is None:
         raise UsageError(f"-o {output}: no such picture is drawn; the suffix must be .png or .svg")
-    if not output.parent.is_dir():
-        raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
     if (recipe is None) == (root is None):
         raise UsageError(
             "basilar plot: it takes one of --recipe and --root; name --recipe for a file, --root "
@@ -172,7 +174,7 @@ def plot(
             used = Recipe.load(recipe)
             subject = gallery.Subject(used)
             if source is not None:
-                subject = gallery.of_file(used, Path(source), offset, duration)
+                subject = gallery.of_file(used, storage.fetch(place(source)), offset, duration)
         else:
             assert root is not None
             fs = FeatureSet.open(find_store(root, source or ""))
@@ -205,7 +207,10 @@ def report(
     ] = None,
     *,
     root: Root,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The page: .html.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", parser=local, metavar="FILE", help="The page: .html."),
+    ],
     audio_root: AudioRoot = None,
     as_json: Json = False,
 ) -> None:
@@ -224,8 +229,6 @@ def report(
 
     if output.suffix != ".html":
         raise UsageError(f"-o {output}: no such page is written; the suffix must be .html")
-    if not output.parent.is_dir():
-        raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
     stores = [find_store(root, name) for name in (key, other) if name is not None]
     records = [recover.of_root(root, store.stem) for store in stores]
     reports = [

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pipeline import storage
 from pipeline.dataset import FeatureSet
 from pipeline.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
 from pipeline.pictures import banks, drawing
@@ -96,7 +97,7 @@ def of_clip(
         (source,) = (entry for entry in manifest.table.to_pylist() if entry["id"] == clip)
         transform = Transform(recipe)
         excerpt = {name: source[name] for name in ("offset", "duration")}
-        y, rate = transform.decode(manifest.root / source["path"], **excerpt)
+        y, rate = transform.decode(storage.fetch(manifest.root / source["path"]), **excerpt)
         whole = transform.resample(y, source_rate=rate)
         return whole[first * hop : None if duration is None else stop * hop]
 

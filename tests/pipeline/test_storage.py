@@ -1,8 +1,10 @@
 """Object stores: `memory://` for what is the same in all, an S3 server on loopback for the rest."""
 
+import contextlib
 import errno
 import importlib.util
 import itertools
+import json
 import os
 import pickle
 import signal
@@ -263,6 +265,94 @@ def test_the_first_to_commit_a_folder_stays(memory, tmp_path):
     assert memory.cat_file("/bucket/root/features/a.zarr/zarr.json") == b"1"
 
 
+class Killed(BaseException):
+    """What ends an upload, wherever it is."""
+
+
+@pytest.mark.parametrize("killed", ["", "first", "second", "both"])
+def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed):
+    path, folder = storage.place("memory://bucket/a.zarr"), "/bucket/a.zarr"
+    for name in ("first", "second", "third"):
+        for member, text in (("start", "s"), ("features", "rows"), ("zarr.json", name)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / member).write_text(text)
+        artifacts.write_checksums(tmp_path / name)
+    ask, running, committed = storage._ask, [], 0
+
+    def asks(*arguments):
+        name, left, then = running.pop()
+        running.append((name, left - 1, then))
+        if left == 0:
+            then()
+            if killed in (name, "both"):
+                raise Killed
+        return ask(*arguments)
+
+    def upload(name, at, then=lambda: None):
+        """Upload a folder, and do `then` before the store is asked for the time that is `at`."""
+        running.append((name, at, then))
+        with contextlib.suppress(Killed):
+            storage.commit(tmp_path / name, path)
+        running.pop()
+
+    monkeypatch.setattr(storage, "_AT_ONCE", 1)
+    for one, two in itertools.product(range(6), repeat=2):
+        memory.rm("/bucket", recursive=True) if memory.exists("/bucket") else None
+        with monkeypatch.context() as patched:
+            patched.setattr(storage, "_ask", asks)
+            upload("first", one, partial(upload, "second", two))
+        if storage.exists(path):
+            committed += 1
+            assert_whole(memory, folder)
+        storage.commit(tmp_path / "third", path)
+        assert_whole(memory, folder)
+    assert committed > 5
+
+
+def assert_whole(store, folder):
+    """All objects of a folder are what its files.json says, and no others."""
+    known = json.loads(store.cat_file(f"{folder}/files.json"))["files"]
+    found = {name.removeprefix(f"{folder}/"): store.cat_file(name) for name in store.find(folder)}
+    found.pop("files.json")
+    assert {name: [len(data), zlib.crc32(data)] for name, data in found.items()} == known
+
+
+def test_the_catalogue_says_what_the_store_does(memory, audio_folder, as_json, monkeypatch):
+    build = planned(audio_folder, "memory://bucket/root")
+    commit, entry = storage.commit, f"/bucket/root/catalogue/features/{build.plan.key}.json"
+
+    def late(made, path):
+        if path == build.store:
+            memory.pipe_file(entry, memory.cat_file(entry).replace(b"x86", b"of another machine"))
+        return commit(made, path)
+
+    monkeypatch.setattr(storage, "commit", late)
+    digest(build)
+    storage.drop(build.root)
+    code, found = as_json("verify", build.plan.key, "--root", "memory://bucket/root")
+    assert (code, found["problems"]) == (0, [])
+
+
+def test_an_upload_of_other_files_takes_the_place_of_one_that_died(memory, tmp_path, monkeypatch):
+    path = storage.place("memory://bucket/root/features/a.zarr")
+    for name in ("dead", "alive"):
+        for member in ("values", f"of the {name}", "zarr.json"):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / member).write_text(name)
+        artifacts.write_checksums(tmp_path / name)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(memory), "put_file", lambda *_: 1 / 0)
+        with pytest.raises(OSError, match="ZeroDivisionError"):
+            storage.commit(tmp_path / "dead", path)
+    waited = []
+    monkeypatch.setattr(storage.time, "sleep", waited.append)
+    monkeypatch.setattr(storage, "_STANDSTILL", 0.1)
+    assert storage.commit(tmp_path / "alive", path)
+    assert waited
+    assert_whole(memory, "/bucket/root/features/a.zarr")
+    assert memory.cat_file("/bucket/root/features/a.zarr/values") == b"alive"
+
+
 def test_an_upload_that_was_cut_off_does_not_exist(memory, tmp_path, monkeypatch):
     made = tmp_path / "made"
     made.mkdir()
@@ -331,6 +421,79 @@ def test_the_commands_take_a_remote_root(published, as_json, basilar, tmp_path):
     code, found = as_json("bundle", key[:8], "--root", root, "-o", tmp_path / "bundle")
     assert (code, found["key"]) == (0, key)
     assert basilar("check-bundle", tmp_path / "bundle")[0] == 0
+    code, page = as_json("report", key[:8], "--root", root, "-o", tmp_path / "report.html")
+    assert (code, page["keys"]) == (0, [key])
+    code, found = as_json("gc", "--root", root)
+    assert (code, found["feature_sets"], found["garbage"]) == (0, 1, [])
+
+
+def test_manifests_and_files_to_draw_may_be_urls(memory, audio_folder, as_json, tmp_path, root):
+    uploaded(memory, audio_folder, "/bucket/audio")
+    manifest, clip = "memory://bucket/m.parquet", "memory://bucket/audio/a/00.wav"
+    code, made = as_json("scan", "memory://bucket/audio", "-o", manifest)
+    assert (code, made["manifest"]) == (0, manifest)
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(Recipe.from_dict(SMALL).to_toml())
+    code, planned = as_json("build", recipe, manifest, "--root", root, "--dry-run")
+    assert (code, planned["manifest_hash"], planned["clips"]) == (0, made["manifest_hash"], 12)
+    code, drawn = as_json("plot", clip, "--recipe", recipe, "-o", tmp_path / "clip.png")
+    assert (code, drawn["bytes"] > 1000) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "to_do"),
+    [
+        (("status",), "run the same basilar build with --dry-run"),
+        (("worker", "--scheduler", "http://127.0.0.1:9"), "build --engine luigid --scheduler"),
+        (("ui",), "--tracking-uri"),
+    ],
+)
+def test_what_an_object_store_cannot_tell_is_refused(basilar, command, to_do):
+    code, _, said = basilar(*command, "--root", "memory://bucket/root")
+    assert code == 2
+    assert said.count("\n") == 3
+    assert "where: memory://bucket/root\nto do: " in said
+    assert to_do in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("bundle", "0", "--root", "root", "-o", "memory://bucket/bundle"),
+        ("check-bundle", "memory://bucket/bundle"),
+        ("report", "0", "--root", "root", "-o", "memory://bucket/r.html"),
+        ("plot", "0", "--root", "root", "-o", "memory://bucket/p.png"),
+    ],
+)
+def test_what_is_for_this_machine_is_no_url(basilar, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, said = basilar(*command)
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert "a local path is needed here" in " ".join(said.split())
+
+
+def test_the_doctor_tries_an_object_store(memory, as_json, monkeypatch):
+    def found():
+        code, said = as_json("doctor", "--root", "memory://bucket/root")
+        checks = {check["name"]: check for check in said["checks"]}
+        return code, {name: checks[name]["state"] for name in NAMES if name in checks}, checks
+
+    code, states, _ = found()
+    assert (code, states) == (0, dict.fromkeys(NAMES, "ok"))
+    assert memory.find("/bucket") == []
+    with monkeypatch.context() as patched:
+        written = type(memory).pipe_file
+        patched.setattr(type(memory), "pipe_file", lambda s, p, v, mode: written(s, p, v))
+        code, states, checks = found()
+    assert (code, states) == (0, {**dict.fromkeys(NAMES, "ok"), "create-only": "warning"})
+    assert "one machine at a time" in checks["create-only"]["message"]
+    monkeypatch.setattr(type(memory), "put_file", lambda *_: 1 / 0)
+    code, states, checks = found()
+    assert (code, states) == (1, {"root": "failed"})
+    assert "see its name" in checks["root"]["message"]
+
+
+NAMES = ("root", "listing", "create-only", "removal")
 
 
 def test_a_set_is_reproduced_from_a_remote_root(published, as_json):
@@ -517,25 +680,69 @@ def test_a_store_that_fails_now_and_then_costs_time_only(s3, server, local):
     assert next(count) > 100
 
 
+def start_build(folder, audio, tracker, **environment):
+    """A build below `s3://bucket/root` in a process of its own, as another machine does it."""
+    write_manifest(scan(audio)[0], folder / "manifest.parquet")
+    (folder / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
+    what = ("small.toml", "manifest.parquet", "--root", "s3://bucket/root", "--json")
+    how = ("--shard-seconds", "4", "--workers", "1", "--tracking-uri", tracker)
+    return subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.cli import main; main()", "build", *what, *how],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("killed", [None, 1, 2, 9, "zarr.json"])
+def test_two_machines_publish_one_set_at_once(
+    s3, server, local, tmp_path, tracker, as_json, killed
+):
+    audio, value = local
+    other = Server()  # another address of the same store, to tell the two apart
+    both = threading.Barrier(2)
+    counts = {"one": 0, "two": 0}
+
+    def meddle(who, method, path):
+        if method != "PUT" or not path.startswith("/bucket/root/features/"):
+            return None
+        counts[who] += 1
+        if counts[who] == 1:
+            both.wait(120)  # and from there on as it comes
+        if who == "two" and (counts[who] == killed or path.endswith(f".zarr/{killed}")):
+            two.kill()
+            two.wait()
+            return "503 SlowDown"
+        return None
+
+    server.meddle, other.meddle = partial(meddle, "one"), partial(meddle, "two")
+    one = start_build(tmp_path, audio, tracker)
+    two = start_build(tmp_path, audio, tracker, AWS_ENDPOINT_URL=other.url)
+    out, err = one.communicate(timeout=180)
+    assert one.returncode == 0, err
+    assert json.loads(out)["digest"] == value
+    out, err = two.communicate(timeout=180)
+    other.server.shutdown()
+    other.server.server_close()
+    if killed is None:
+        assert two.returncode == 0, err
+        assert json.loads(out)["digest"] == value
+    else:
+        assert two.returncode == -signal.SIGKILL
+    key = planned(audio, "s3://bucket/root", shard_seconds=4.0).plan.key
+    code, found = as_json("verify", key, "--root", "s3://bucket/root")
+    assert (code, found["problems"]) == (0, [])
+    assert found["artifacts"] == len(s3.ls("bucket/root/artifacts/representation"))
+
+
 @pytest.mark.torture
 @pytest.mark.parametrize("at", [1, 5, "zarr.json"])
-def test_a_build_killed_while_it_publishes_goes_on(s3, server, local, tmp_path, at):
+def test_a_build_killed_while_it_publishes_goes_on(s3, server, local, tmp_path, tracker, at):
     audio, value = local
-    manifest, _ = scan(audio)
-    write_manifest(manifest, tmp_path / "manifest.parquet")
-    recipe = tmp_path / "small.toml"
-    recipe.write_text(Recipe.from_dict(SMALL).to_toml())
-    tracker = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    command = [
-        sys.executable,
-        "-c",
-        "from pipeline.cli import main; main()",
-        "build",
-        recipe,
-        tmp_path / "manifest.parquet",
-    ]
-    command += ["--root", "s3://bucket/root", "--shard-seconds", "4", "--workers", "1"]
-    running = subprocess.Popen([*map(str, command), "--tracking-uri", tracker], cwd=REPOSITORY)
+    running = start_build(tmp_path, audio, tracker)
     published = []
 
     def meddle(method, path):
@@ -548,7 +755,8 @@ def test_a_build_killed_while_it_publishes_goes_on(s3, server, local, tmp_path, 
         return None
 
     server.meddle = meddle
-    assert running.wait(timeout=120) == -signal.SIGKILL
+    running.communicate(timeout=120)
+    assert running.returncode == -signal.SIGKILL
     server.meddle = lambda method, path: None
     build = planned(audio, "s3://bucket/root", shard_seconds=4.0)
     assert published

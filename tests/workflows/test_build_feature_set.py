@@ -1,7 +1,6 @@
 """The same feature set by all ways to build it, from outside, as users do."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import storage
 from pipeline.keys import STAGES
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Processes, dask
@@ -21,18 +21,23 @@ from workflows.build_feature_set import BuildFeatureSet
 RECIPE = str(REPOSITORY / "params" / "log_mel.toml")
 
 
+@pytest.fixture(autouse=True)
+def _tracker(monkeypatch, tracker):
+    """What all processes log to: making the tables of another takes longer than their work."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker)
+
+
 def basilar(*arguments):
     return run(Path(sys.executable).with_name("basilar"), *arguments)
 
 
-def run(*command, **options):
+def run(*command):
     return subprocess.run(
         [str(part) for part in command],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=120,
-        **options,
     )
 
 
@@ -87,7 +92,7 @@ def luigid(tmp_path):
     server.wait(10)
 
 
-def test_all_ways_give_the_same_keys_and_digests(manifest, luigid, tmp_path, tracker):
+def test_all_ways_give_the_same_keys_and_digests(manifest, luigid, tmp_path):
     built = basilar("build", RECIPE, manifest, "--root", tmp_path / "cli")
     assert built.returncode == 0, built.stderr
     local = luigi(manifest, tmp_path / "local", "--local-scheduler", "--shard-seconds", "2")
@@ -138,19 +143,8 @@ def test_a_dead_tracker_fails_no_workflow(manifest, tmp_path, tracker):
 
 
 def test_the_environment_names_the_tracker(manifest, tmp_path, tracker):
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": tracker}
-    done = run(
-        *(
-            sys.executable,
-            "-m",
-            "luigi",
-            "--module",
-            "workflows.build_feature_set",
-            "BuildFeatureSet",
-        ),
-        *("--recipe", RECIPE, "--manifest", manifest, "--root", tmp_path / "root"),
-        *("--local-scheduler", "--register-as", "workflow@latest-one"),
-        env=environment,
+    done = luigi(
+        *(manifest, tmp_path / "root", "--local-scheduler", "--register-as", "workflow@latest-one")
     )
     assert done.returncode == 0
     (marker,) = (tmp_path / "root" / "runs").glob("*.json")
@@ -160,6 +154,18 @@ def test_the_environment_names_the_tracker(manifest, tmp_path, tracker):
     n_shards = known["built"]["shards"]
     assert known["built"]["pending"] == dict.fromkeys(STAGES, n_shards)
     assert 0 < known["built"]["seconds"] < time.time() - known["built"]["started"]
+
+
+def test_a_url_is_a_root_by_its_name(manifest, tmp_path):
+    said = {"recipe": RECIPE, "manifest": str(manifest), "tracking_uri": "http://127.0.0.1:9"}
+    task = BuildFeatureSet(**said, root="memory://bucket/root", audio_root="memory://bucket/audio")
+    assert task.to_str_params()["root"] == "memory://bucket/root"
+    key = task.planned.plan.key
+    assert task.output().path == f"memory://bucket/root/features/{key}.zarr"
+    assert storage.name(task.planned.plan.manifest.root) == "memory://bucket/audio"
+    again = BuildFeatureSet.from_str_params(task.to_str_params())
+    assert (again.task_id, again.root) == (task.task_id, task.root)
+    assert BuildFeatureSet(**{**said, "root": "root"}).root == Path("root").absolute()
 
 
 def test_the_time_of_a_clip_is_no_part_of_the_workflows_identity(manifest, tmp_path):

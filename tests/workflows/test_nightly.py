@@ -1,7 +1,9 @@
+import json
 import subprocess
 import sys
 from collections import Counter
 
+import fsspec
 import luigi
 import pytest
 import soundfile as sf
@@ -11,6 +13,7 @@ from pipeline.artifacts import read_json
 from pipeline.recipe import Recipe
 from pipeline.shard_tasks import new_attempt
 from tests.conftest import REPOSITORY, SMALL
+from workflows.build_feature_set import BuildFeatureSet
 from workflows.nightly import Nightly
 
 
@@ -104,6 +107,32 @@ def test_a_night_without_news_changes_nothing_and_one_with_news_points_to_it(
     fs = FeatureSet.open(tmp_path / "root" / "latest" / "a.json")
     assert len(fs) == 13
     assert fs.key != first["a"]["key"]
+
+
+def test_root_and_audio_may_be_urls(audio_folder, params, monkeypatch, tracker):
+    store = fsspec.filesystem("memory")
+    for file in audio_folder.rglob("*.wav"):
+        store.pipe_file(f"/night/audio/{file.relative_to(audio_folder)}", file.read_bytes())
+    monkeypatch.setattr(BuildFeatureSet.tracking_uri, "_default", tracker)
+    where = {"audio": "memory://night/audio", "root": "memory://night/root"}
+    pointer = "/night/root/latest/a.json"
+
+    def run():
+        luigi.task_register.Register.clear_instance_cache()
+        task = Nightly(recipes=str(params / "a.toml"), **where)
+        assert luigi.build([task], workers=1, local_scheduler=True)
+        return store.cat_file(pointer)
+
+    try:
+        first = run()
+        fs = FeatureSet.open(f"memory:/{pointer}")
+        assert (len(fs), fs.key) == (12, json.loads(first)["key"])
+        assert run() == first
+        moved = {**json.loads(first), "key": 32 * "0"}  # by another machine
+        store.pipe_file(pointer, json.dumps(moved).encode())
+        assert json.loads(run())["key"] == fs.key
+    finally:
+        store.rm("/night", recursive=True)
 
 
 def test_a_recipe_that_fails_stops_no_other(night, params, tmp_path):

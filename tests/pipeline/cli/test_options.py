@@ -1,6 +1,15 @@
+from inspect import signature
+
 import pytest
 
-from pipeline.cli.options import UsageError, complete_key, complete_recipe, find_key, find_store
+from pipeline.cli.options import (
+    UsageError,
+    app,
+    complete_key,
+    complete_recipe,
+    find_key,
+    find_store,
+)
 
 
 @pytest.fixture
@@ -24,6 +33,8 @@ def test_a_key_is_found_in_features_and_in_the_catalogue(root):
         find_store(root, "5a")
     with pytest.raises(UsageError, match="several feature sets"):
         find_key(root, "")
+    with pytest.raises(UsageError, match="log_mel: it is a recipe, and the key of a feature set"):
+        find_key(root, "log_mel")
 
 
 @pytest.mark.parametrize(("key", "problem"), [("3f2", "several feature sets"), ("4", "no feature")])
@@ -45,3 +56,13 @@ def test_keys_are_completed_under_the_root_that_is_named(root):
 def test_shipped_recipes_are_completed():
     assert complete_recipe("mfcc") == ["mfcc"]
     assert {"cqt", "mfcc"} < set(complete_recipe(""))
+
+
+def test_audio_is_not_looked_for_in_a_folder_that_is_not_there(as_json):
+    callbacks = [command.callback for command in app.registered_commands]
+    commands = [c.__name__ for c in callbacks if "audio_root" in signature(c).parameters]
+    assert {"build", "bundle", "plot", "report", "verify", "reproduce", "parity"} == set(commands)
+    for command in commands:
+        code, said = as_json(command, "--audio-root", "nosuch")
+        assert code == 2
+        assert "nosuch: no such folder; name the one" in said["error"]

@@ -1,3 +1,6 @@
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
 import pytest
 
 from pipeline import locks, running
@@ -31,9 +34,29 @@ def test_status_of_no_root_is_wrong_use(basilar, tmp_path):
     assert basilar("status", "--root", tmp_path / "none")[0] == 2
 
 
+class Quiet(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 def test_a_worker_without_builds_ends(as_json, built):
-    nobody = ("--scheduler", "http://127.0.0.1:9", "--idle", "0")
-    assert as_json("worker", "--root", built.root, *nobody) == (0, {"builds": {}})
+    with HTTPServer(("127.0.0.1", 0), Quiet) as luigid:
+        threading.Thread(target=luigid.handle_request).start()
+        url = f"http://127.0.0.1:{luigid.server_port}"
+        code, found = as_json("worker", "--root", built.root, "--scheduler", url, "--idle", "0")
+    assert (code, found) == (0, {"builds": {}, "failures": []})
+
+
+@pytest.mark.parametrize("nobody", ["nonsense", "http://nonsense.invalid", "http://127.0.0.1:9"])
+def test_a_worker_without_a_luigid_is_wrong_use(basilar, built, nobody):
+    code, _, err = basilar("worker", "--root", built.root, "--scheduler", nobody, "--idle", 0)
+    assert code == 2
+    assert err.count("\n") == 3
+    assert f"where: {nobody}\nto do: start luigid, or name another" in err
 
 
 def test_a_luigid_that_does_not_answer_is_wrong_use(basilar, recipe, audio_folder, tmp_path):
@@ -60,10 +83,12 @@ def test_engines_take_their_own_options(basilar, recipe, audio_folder, tmp_path,
 
 
 def test_without_a_cluster_a_dask_build_fails_and_says_why(
-    basilar, recipe, audio_folder, tmp_path, tracker
+    basilar, as_json, recipe, audio_folder, tmp_path, tracker
 ):
     where = ("--engine", "dask", "--dask", tmp_path / "none.json", "--workers", 1)
-    how = (*where, "--tracking-uri", tracker)
-    code, _, err = basilar("build", recipe, audio_folder, "--root", tmp_path / "root", *how)
+    how = ("build", recipe, audio_folder, "--root", tmp_path / "root", *where)
+    code, _, err = basilar(*how, "--tracking-uri", tracker)
     assert code == 1
     assert "none.json\nto do: name one, or an address" in err
+    _, said = as_json(*how, "--tracking-uri", tracker)
+    assert "/none.json: no such scheduler file; name one, or" in said["error"]
