@@ -102,9 +102,7 @@ class Build:
             pyarrow.default_memory_pool().release_unused()
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
-            from pipeline import store
-
-            store.versions()
+            from pipeline import store  # noqa: F401
         running.begin(
             self.root,
             text,
