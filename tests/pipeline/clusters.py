@@ -1,6 +1,7 @@
 """Real schedulers, workers and object stores on loopback, for tests."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -99,7 +100,7 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):
     """Wait until something holds: what it returned."""
     for _ in range(int(seconds * 20)):
         if found := condition():
@@ -127,6 +128,14 @@ def luigid(processes, folder, address="127.0.0.1"):
     )
     wait_for(lambda: answers(f"http://{address}:{port}/api/is_paused"))
     return f"http://{address}:{port}"
+
+
+def done_by(url):
+    """What a luigid knows to be done: the name of each task, and of the worker that ran it."""
+    question = f"{url}/api/task_list?data=%7B%22status%22%3A%22DONE%22%7D"
+    with urllib.request.urlopen(question) as page:
+        tasks = json.load(page)["response"].values()
+    return [(task["name"], task["worker_running"]) for task in tasks]
 
 
 def answers(url):
