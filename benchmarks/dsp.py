@@ -90,9 +90,9 @@ def error(values: NDArray[Any], exact: NDArray[Any]) -> float:
     return float(np.abs(values - exact).max() / np.ptp(np.abs(exact)))
 
 
-def log_mel(rounds: int, n_fft: int, hop_length: int) -> None:
+def log_mel(rounds: int, n_fft: int, hop_length: int, n_mels: int) -> None:
     y = music(300, 22050)
-    framing, bank, log = Framing(n_fft, hop_length), MelBank(128), Log(top_db=80.0)
+    framing, bank, log = Framing(n_fft, hop_length), MelBank(n_mels), Log(top_db=80.0)
 
     def ours() -> NDArray[np.float32]:
         (x,) = representations.log_mel(
@@ -101,22 +101,23 @@ def log_mel(rounds: int, n_fft: int, hop_length: int) -> None:
         return x
 
     def theirs() -> NDArray[np.float32]:
-        mel = librosa.feature.melspectrogram(y=y, n_fft=n_fft, hop_length=hop_length, n_mels=128)
+        mel = librosa.feature.melspectrogram(y=y, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels)
         return librosa.power_to_db(mel).T
 
     contenders: Contenders = {"ours": ours, "librosa": theirs}
-    torchaudio = torchaudio_log_mel(y, 22050, n_fft, hop_length, 128)
+    torchaudio = torchaudio_log_mel(y, 22050, n_fft, hop_length, n_mels)
     if torchaudio:
         contenders["torchaudio"] = torchaudio
     exact = decibels(exact_mel(y, framing, bank, 22050), 80)
     errors = {name: error(contender(), exact) for name, contender in contenders.items()}
     for name, contender in (
-        ("kaldi-native-fbank", kaldi_fbank(y, 22050, n_fft, hop_length, 128)),
-        ("essentia", essentia_log_mel(y, 22050, n_fft, hop_length, 128)),
+        ("kaldi-native-fbank", kaldi_fbank(y, 22050, n_fft, hop_length, n_mels)),
+        ("essentia", essentia_log_mel(y, 22050, n_fft, hop_length, n_mels)),
     ):
         if contender:
             contenders[name] = contender
-    report(f"log-mel, 300 s, n_fft {n_fft}, hop {hop_length}", race(contenders, rounds), errors)
+    title = f"log-mel, 300 s, n_fft {n_fft}, hop {hop_length}, {n_mels} mels"
+    report(title, race(contenders, rounds), errors)
 
 
 def torchaudio_log_mel(
@@ -362,8 +363,9 @@ def main() -> None:
     libraries = {name: installed(name) for name in ("numpy", "scipy", *PEERS)}
     print(", ".join(f"{name} {number}" for name, number in libraries.items()))
     print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
-    log_mel(rounds, 2048, 512)
-    log_mel(rounds, 512, 128)
+    log_mel(rounds, 2048, 512, 128)
+    log_mel(rounds, 512, 128, 128)
+    log_mel(rounds, 512, 128, 100)  # more bands kaldi-native-fbank refuses
     presets(rounds)
     short_clips(rounds)
     spectra(rounds)

@@ -128,6 +128,11 @@ class Build:
         """Where the counts of shards lie."""
         return self.root / "artifacts" / "histogram"
 
+    @property
+    def statistics(self) -> Path:
+        """Where the statistics of the fit split lie."""
+        return self.root / "artifacts" / "statistics" / f"{self.plan.fit_key}.npz"
+
     def shard_folder(self, shard: Shard) -> Path:
         """Where the features of a shard lie."""
         return self.artifact("representation", shard)

@@ -37,7 +37,7 @@ def map_shards(
     """Compute shards of a build (as text) on the cluster at an address, or of a scheduler file.
 
     `tell` hears how many are done. Raises ClusterError without a cluster; the first error of a
-    shard, when all others are done.
+    shard, when all others are done, whose errors are logged.
     """
     attempt = uuid.uuid4().hex[:8]
     failed: list[BaseException] = []
@@ -60,9 +60,9 @@ def map_shards(
             if error is not None:
                 failed.append(error)
             tell(done)
+    for error in failed[1:]:  # Luigi logs the first
+        logging.getLogger("luigi-interface").error("a shard failed", exc_info=error)
     if failed:
-        if len(failed) > 1:
-            logging.getLogger("basilar").error("error: %d more shards failed", len(failed) - 1)
         raise failed[0]
 
 

@@ -25,7 +25,8 @@ from pipeline.artifacts import (
     checked_attributes,
     read_json,
 )
-from pipeline.reader import Access, Rows, open_zarr
+from pipeline.layout import open_zarr
+from pipeline.reader import Access, Rows
 
 if TYPE_CHECKING:
     import pandas as pd

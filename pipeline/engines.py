@@ -7,7 +7,9 @@ ends the worker it failed on.
 """
 
 import contextlib
+import json
 import logging
+import mmap
 import multiprocessing
 import os
 import shutil
@@ -18,19 +20,18 @@ import threading
 import time
 import urllib.request
 import uuid
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import luigi
 from luigi.worker import TaskProcess
 
 from pipeline import locks, running, status, storage
 from pipeline.build import Build, build_of, logged_run
-from pipeline.console import Lines, laid_out, print_error
+from pipeline.console import Lines, explained, laid_out, print_error
 from pipeline.keys import STAGES
 from pipeline.shard_tasks import new_attempt
 from pipeline.shards import disk_bytes
@@ -45,13 +46,21 @@ _BAD = (
 _UNPLANNED = _BAD[1:]
 _ASK_AGAIN = 2.0  # seconds
 _TIMEOUT = 10.0  # seconds until a luigid that does not answer is given up
+_SHOWN = 10  # failures
+_LOGGER = logging.getLogger("luigi-interface")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a build came to: `computed` and `cached` count shards by stage."""
+    """What a build came to: `computed` and `cached` count shards by stage.
+
+    `published` says that the set was not there before. `failures` are the messages of tasks that
+    failed here, each once.
+    """
 
     succeeded: bool
+    published: bool
+    failures: list[str]
     computed: dict[str, int]
     cached: dict[str, int]
     seconds: float
@@ -62,9 +71,31 @@ class Outcome:
         """Shards of which at least one stage was computed."""
         return max(self.computed.values())
 
+    @property
+    def verb(self) -> str:
+        """What was done, in a word."""
+        return "built" if self.shards_computed else "published" if self.published else "cached"
+
+    @property
+    def reasons(self) -> str:
+        """The failures as indented lines, to go on with the message of what they led to."""
+        lines = [line for failure in self.failures for line in failure.split("\n")]
+        return "".join(f"\n  {line}" for line in lines)
+
+
+class Ran(NamedTuple):
+    """What became of a task and all it requires, and the messages of what failed, each once."""
+
+    succeeded: bool
+    failures: list[str]
+
 
 class SchedulerError(RuntimeError):
     """A luigid that does not answer."""
+
+
+class LostWorkerError(RuntimeError):
+    """A process that ended before its task did."""
 
 
 def run(
@@ -77,22 +108,24 @@ def run(
     """
     started = time.perf_counter()
     new_attempt()
-    pending = build.work().pending
+    before = build.work()
     last = LogRun if log else Publish
     with locks.session(build.root):
         try:
             text = build.register(scheduler=scheduler)
             with _interruptible(), status.shown(build) if show else contextlib.nullcontext():
-                succeeded = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
+                ran = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
         finally:
             running.end(build.root)
     work = build.work()
     left = work.pending
-    if not succeeded:
+    if not ran.succeeded:
         _tell_of_space(build, sum(disk_bytes(build.plan, work, build.keep).values()))
-    computed = {stage: len(pending[stage]) - len(left[stage]) for stage in STAGES}
+    computed = {stage: len(before.pending[stage]) - len(left[stage]) for stage in STAGES}
     return Outcome(
-        succeeded=succeeded and storage.exists(build.store),
+        succeeded=ran.succeeded and storage.exists(build.store),
+        published=work.published and not before.published,
+        failures=ran.failures,
         computed=computed,
         cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},
         seconds=time.perf_counter() - started,
@@ -102,19 +135,21 @@ def run(
 
 def assist(
     root: Path, *, scheduler: str, workers: int, key: str = "", idle: float = 0.0
-) -> dict[str, bool]:
+) -> dict[str, Ran]:
     """Take part in the builds that run in a root by a luigid, whose keys begin with `key`.
 
-    Ends when there was none for `idle` seconds: by key, whether all that was done here succeeded.
+    Ends when there was none for `idle` seconds: by key, what became of all that was done here.
     What a build logs to MLflow is left to who began it. Raises SchedulerError.
     """
     _refuse_silence(scheduler)
-    done: dict[str, bool] = {}
+    done: dict[str, Ran] = {}
     since = time.monotonic()
     while True:
         for record in running.records(root):
             text, name = record["build"], record["key"]
-            if not (record["scheduler"] and name.startswith(key) and done.get(name, True)):
+            if not (record["scheduler"] and name.startswith(key)):
+                continue
+            if name in done and not done[name].succeeded:
                 continue
             if storage.exists(build_of(text).store):
                 continue
@@ -130,16 +165,16 @@ def assist(
         time.sleep(_ASK_AGAIN)
 
 
-def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
-    """Run a task and all it requires, by the luigid at a URL or alone; whether it succeeded.
+def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> Ran:
+    """Run a task and all it requires, by the luigid at a URL or alone.
 
     Failures are reported on standard error, the first ten; Luigi's own log is silent.
     """
     luigi.configuration.get_config().set("core", "no_configure_logging", "true")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
-    few = _Few()
-    handler.addFilter(few)
+    failures = _Failures()
+    handler.addFilter(failures)
     for name in ("luigi", "luigi-interface"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
@@ -161,11 +196,12 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> bool:
                 child.join()
         if summary.status in _UNPLANNED:
             _tell_why_unplanned(task)
-        if few.more:
-            print_error(laid_out(f"{few.more} more tasks failed; run it again to see what is left"))
+        said = failures.said()
+        if more := len(said[_SHOWN:]):
+            print_error(laid_out(f"{more} more tasks failed; run it again to see what is left"))
         done = summary.status in _GOOD if not scheduler else task.complete()
         if done or not scheduler or summary.status in _BAD:
-            return done
+            return Ran(done, said)
         time.sleep(_ASK_AGAIN)  # others are at what is left, or were when they died
 
 
@@ -179,7 +215,7 @@ def _tell_why_unplanned(task: luigi.Task) -> None:
             seen |= {each.task_id for each in new}
             pending += new
     except Exception:
-        logging.getLogger("luigi-interface").exception("%s cannot be planned", needed)
+        _LOGGER.exception("%s cannot be planned", needed)
 
 
 @contextmanager
@@ -235,7 +271,20 @@ def _tell_of_space(build: Build, needed: int) -> None:
         print_error(laid_out(message))
 
 
-class _Few(logging.Filter):
+def _tell_of_death(task: luigi.Task, message: str) -> None:
+    """Log that the process of a task died: Luigi does so only where nobody sees it."""
+    code = message.rpartition(" ")[2]
+    lost = LostWorkerError(
+        f"{getattr(task, 'about', task.task_family)}: its process died (exit code {code}; -9 is "
+        "often the end of memory); run it again with fewer workers, which goes on where it stopped"
+    )
+    _LOGGER.error(lost, exc_info=lost)
+
+
+luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_tell_of_death)
+
+
+class _Failures(logging.Filter):
     """Lets each message through once, and ten in all, whichever of the workers has them.
 
     A full disk or missing audio fails many tasks in the same way.
@@ -243,25 +292,23 @@ class _Few(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._shown = multiprocessing.Array("q", [-1] * 10)  # shared with workers: they are forks
-        self._more = multiprocessing.Value("q", 0)
+        self._memory = mmap.mmap(-1, 1 << 24)  # shared with workers: they are forks
+        self._lock = multiprocessing.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown."""
         error = record.exc_info[1] if record.exc_info else None
-        text = record.getMessage() if error is None else str(error)
-        mark = zlib.crc32(text.encode("utf-8", "replace"))
-        with self._shown.get_lock():
-            marks = self._shown[:]
-            if mark in marks:
+        text = record.getMessage() if error is None else explained(error)
+        line = json.dumps(text).encode() + b"\n"
+        with self._lock:
+            said, end = self.said(), self._memory.find(b"\0")
+            if text in said:
                 return False
-            if -1 not in marks:
-                self._more.value += 1
-                return False
-            self._shown[marks.index(-1)] = mark
-            return True
+            if end + len(line) < len(self._memory):
+                self._memory[end : end + len(line)] = line
+            return len(said) < _SHOWN
 
-    @property
-    def more(self) -> int:
-        """How many messages were kept back that are not as one before."""
-        return int(self._more.value)
+    def said(self) -> list[str]:
+        """The messages so far, as `WHERE: WHAT; WHAT TO DO`."""
+        lines = self._memory[: self._memory.find(b"\0")].splitlines()
+        return [json.loads(line) for line in lines]

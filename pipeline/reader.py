@@ -1,15 +1,10 @@
-"""Rows of a feature set, read straight from its Zarr shard files as `store.py` lays them out.
-
-    features/zarr.json   shape, data type, rows of an inner chunk and of a shard file, codec
-    features/c/I/0       rows [I * shard_rows, (I + 1) * shard_rows): inner chunks, then
-                         16 bytes a chunk (offset, length), then the CRC-32C of those
+"""Rows of a feature set, read straight from its Zarr shard files (`pipeline.layout`).
 
 Uncompressed chunks, one after the other, are one C-order array: it is mapped, or read into the
 caller's array. Blosc chunks are decoded one by one. An array of any other layout is left to
 zarr-python. Shard files are never rewritten in place: what is checked when one is opened stays so.
 """
 
-import json
 import mmap
 import os
 import resource
@@ -19,9 +14,8 @@ import threading
 import warnings
 from contextlib import suppress
 from functools import partial
-from operator import index
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import google_crc32c
 import numpy as np
@@ -30,6 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.artifacts import DamagedArtifactError, read_json
+from pipeline.layout import ForeignLayoutError, Layout, open_zarr
 
 Access = Literal["auto", "map", "read"]
 
@@ -37,17 +32,11 @@ _MOST_OPEN = min(512, max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) // 2
 _SAMPLED = 32  # files whose sizes stand for all
 _MOST_FRAMES = 64  # that are fetched together
 _LARGEST_CHUNK = 2**27  # bytes, twice what a recipe may ask for
-_CODECS = {"bytes", "blosc", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"}
 _LEFT_OUT = 2**64 - 1  # offset and length of a chunk that is not in its file
 _HEADER = 16  # bytes of a Blosc frame that are not data
 _FRAMES = 512 * 1024  # bytes of Blosc frames that are read together
 _BLOCK = 16 * 1024  # bytes of a mapped file that are fetched together
 _AHEAD = 64  # blocks that are left to the system where it reads ahead
-_BLOSC_SETTINGS = ("typesize", "cname", "clevel", "shuffle", "blocksize")
-_FILL_VALUES = {
-    **dict.fromkeys(("float16", "float32", "float64"), "NaN"),
-    **{name: ["NaN", "NaN"] for name in ("complex64", "complex128")},
-}
 
 
 class Rows:
@@ -88,8 +77,8 @@ class Rows:
         self.access: Literal["map", "read", "zarr"] = "read"
         self._copies = True  # what `read` gives, where it is asked to read into an array
         try:
-            self._layout = _Layout.of(read_json(folder / "zarr.json"))
-        except _ForeignLayoutError as error:
+            self._layout = Layout.of(read_json(folder / "zarr.json"))
+        except ForeignLayoutError as error:
             self._leave_to_zarr(error)
             return
         self.shape, self.dtype, chunk_rows, self.shard_rows, compressed = self._layout
@@ -205,7 +194,7 @@ class Rows:
             first += len(part)
             out = out[len(part) :]
 
-    def _leave_to_zarr(self, error: "_ForeignLayoutError") -> None:
+    def _leave_to_zarr(self, error: ForeignLayoutError) -> None:
         message = f"{self._folder} is read through zarr-python, which is slow: {error}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
         self._zarr = open_zarr(self._folder)
@@ -272,7 +261,7 @@ class _File:
 
     fd, stop = -1, -1
 
-    def __init__(self, path: Path, layout: "_Layout", first: int, *, mapped: bool) -> None:
+    def __init__(self, path: Path, layout: Layout, first: int, *, mapped: bool) -> None:
         self.path, self.first = path, first
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not stop us
@@ -366,114 +355,14 @@ class _File:
             done += n
 
 
-def open_zarr(folder: Path) -> Any:
-    """An array of numbers, for zarr-python to read; nothing in it can be code.
-
-    Raises DamagedArtifactError for objects, for codecs that are not known here, and for formats
-    before 3, which have a codec that unpickles.
-    """
-    import zarr
-
-    try:
-        names = _codecs(read_json(folder / "zarr.json"))
-        if unknown := ", ".join(sorted(names - _CODECS)):
-            raise DamagedArtifactError(
-                f"{folder}: its codecs are not known: {unknown}; build it again"
-            )
-        array = zarr.open_array(folder, mode="r", zarr_format=3)
-    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-        raise DamagedArtifactError(
-            f"{folder}: damaged ({error}); basilar verify says more"
-        ) from None
-    if array.ndim == 0 or array.dtype.kind not in "iufc":
-        raise DamagedArtifactError(f"{folder}: {array.dtype} are no features; build it again")
-    return array
-
-
-def _codecs(metadata: Any) -> set[str]:
-    """The names of all codecs in zarr.json, those inside others too."""
-    if isinstance(metadata, list):
-        return set().union(*map(_codecs, metadata))
-    found = set()
-    if isinstance(metadata, dict):
-        for name, value in metadata.items():
-            if name in ("codecs", "index_codecs"):
-                found |= {str(codec["name"]) for codec in value} | _codecs(value)
-            elif name in ("configuration", "storage_transformers"):
-                found |= _codecs(value)
-    return found
-
-
 class _Scratch(threading.local):
     """Buffers of one thread: Blosc frames of a file, and the rows of the chunk decoded last."""
 
-    def __init__(self, layout: "_Layout") -> None:
+    def __init__(self, layout: Layout) -> None:
         self.rows = np.empty((layout.chunk_rows, layout.shape[1]), layout.dtype)
         self.chunk: tuple[int, int] | None = None  # the first row of its file, its number there
         self.frames = np.empty(max(_FRAMES, self.rows.nbytes + _HEADER), np.uint8)
         self.file, self.begin, self.end = -1, 0, 0  # its first row, and the bytes of it
-
-
-class _ForeignLayoutError(ValueError):
-    """What in zarr.json is not as `store.py` writes it."""
-
-
-class _Layout(NamedTuple):
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    chunk_rows: int
-    shard_rows: int
-    compressed: bool
-
-    @property
-    def row_bytes(self) -> int:
-        return self.shape[1] * self.dtype.itemsize
-
-    @classmethod
-    def of(cls, found: dict[str, Any]) -> "_Layout":
-        """The layout that zarr.json describes, if all of it is known."""
-        try:
-            rows, bins = map(index, found["shape"])
-            shard_rows, _ = map(index, found["chunk_grid"]["configuration"]["chunk_shape"])
-            sharding = found["codecs"][0]["configuration"]
-            chunk_rows, _ = map(index, sharding["chunk_shape"])
-            settings = dict(sharding["codecs"][-1]["configuration"])
-            fill_value = _FILL_VALUES[found["data_type"]]
-            divides = shard_rows % chunk_rows == 0 < min(bins, chunk_rows, shard_rows) and rows >= 0
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise _ForeignLayoutError("it is no sharded array of floats") from error
-        if not divides:
-            raise _ForeignLayoutError("its chunks do not fill a shard")
-        as_bytes = _named("bytes", endian="little")
-        as_blosc = _named("blosc", **{name: settings.get(name) for name in _BLOSC_SETTINGS})
-        compressed = len(sharding["codecs"]) > 1
-        sharding = {
-            "chunk_shape": [chunk_rows, bins],
-            "codecs": [as_bytes, as_blosc] if compressed else [as_bytes],
-            "index_codecs": [as_bytes, {"name": "crc32c"}],
-            "index_location": "end",
-        }
-        known = {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [rows, bins],
-            "data_type": found["data_type"],
-            "chunk_grid": _named("regular", chunk_shape=[shard_rows, bins]),
-            "chunk_key_encoding": _named("default", separator="/"),
-            "fill_value": fill_value,
-            "codecs": [_named("sharding_indexed", **sharding)],
-            "storage_transformers": [],
-        }
-        found = {"storage_transformers": [], **found}
-        for name in found.keys() - {"attributes", "dimension_names"} | known.keys():
-            if found.get(name) != known.get(name):
-                raise _ForeignLayoutError(f"its {name} is {json.dumps(found.get(name))}")
-        dtype = np.dtype(found["data_type"]).newbyteorder("<")
-        return cls((rows, bins), dtype, chunk_rows, shard_rows, compressed)
-
-
-def _named(name: str, **configuration: Any) -> dict[str, Any]:
-    return {"name": name, "configuration": configuration}
 
 
 def usable_memory(root: Path = Path("/")) -> int:

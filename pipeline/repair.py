@@ -115,10 +115,11 @@ def _written_wrong(record: Record, verified: Verified) -> set[str]:
 
 def _build(build: Build, record: Record, workers: int) -> None:
     """Build the set, which must come out as it was."""
-    if not engines.run(build, workers=workers, log=False).succeeded:
+    outcome = engines.run(build, workers=workers, log=False)
+    if not outcome.succeeded:
         raise RepairError(
-            f"{record.key[:12]}: its broken shards could not be built; mend what failed above, and "
-            "run it again"
+            f"{record.key[:12]}: its broken shards could not be built; mend what failed, and run "
+            f"it again{outcome.reasons}"
         )
     digest = recover.read_attributes(build.store / "zarr.json")["digest"]
     if digest != record.digest:

@@ -23,7 +23,7 @@ TOLERANCE = 1e-4  # of the range of values
 
 
 class RebuildError(RuntimeError):
-    """The build came to no end; what failed is on standard error."""
+    """The build came to no end; the message says what failed."""
 
 
 class ClipDifference(NamedTuple):
@@ -87,8 +87,8 @@ def reproduce(
         outcome = engines.run(build, workers=workers, log=False)
         if not outcome.succeeded:
             raise RebuildError(
-                f"{record.key[:12]}: it could not be built again; mend what failed above, and run "
-                "it again"
+                f"{record.key[:12]}: it could not be built again; mend what failed, and run it "
+                f"again{outcome.reasons}"
             )
         attributes = read_attributes(build.store / "zarr.json")
         same = attributes["digest"] == record.digest

@@ -30,11 +30,11 @@ from dsp.resample import in_blocks
 from dsp.room import batches
 from pipeline import audio, storage
 from pipeline.artifacts import Quarantined
+from pipeline.file_cache import FileCache, hash_file
 from pipeline.isolation import CLIP_TIMEOUT, Lost, isolated
 from pipeline.keys import values_hash
 from pipeline.manifest import ManifestError, refuse_escape
 from pipeline.retry import retrying
-from pipeline.scan import FileCache, hash_file
 from pipeline.scratch import Place, Spool, release, room
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms

@@ -21,8 +21,9 @@ from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
 from pipeline.artifacts import Quarantined, read_table, replacing
 from pipeline.keys import hash_of
+from pipeline.layout import open_zarr
 from pipeline.manifest import ManifestError, taken
-from pipeline.reader import Rows, open_zarr
+from pipeline.reader import Rows
 from pipeline.shards import Plan, Shard
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order

@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
-from pipeline import artifacts, running
+from pipeline import artifacts, running, storage
 from pipeline.build import Build, build_of
 from pipeline.console import on_screen, print_error, stderr
 from pipeline.keys import STAGES
 
+_SHARDS = "computing shards"
 _REDRAW = 1.0  # seconds
 _LINE = 60.0  # seconds between lines where there is no screen
 _SHARE = 20  # looking takes at most one part of so many of the time
@@ -27,7 +28,7 @@ class Status:
     """How far a build is.
 
     `stages` are shards done and in all, of each stage; `clips` are represented, or were quarantined
-    on the way. Rates count what was done since the build began; a share of 1 leaves publication.
+    on the way. Rates count what was done since the build began. `at` is what is done now.
     """
 
     key: str
@@ -41,11 +42,14 @@ class Status:
     audio_hours_per_second: float
     share: float
     seconds_left: float | None
+    at: str
 
     @property
     def line(self) -> str:
         """The same in one line."""
         left = "" if self.seconds_left is None else f", {_clock(self.seconds_left)} left"
+        if self.at != _SHARDS:
+            left = f", {self.at}"
         return (
             f"{self.name} {self.key[:12]}: {self.share:.0%}, {self.clips} of {self.all_clips} "
             f"clips, {self.quarantined} quarantined, {self.clips_per_second:.1f} clips/s, "
@@ -86,7 +90,18 @@ class Watch:
             audio_hours_per_second=sum(shard.seconds for shard in fresh) / 3600 / seconds,
             share=done / total if total else 1.0,
             seconds_left=seconds * (total - done) / done if done else None,
+            at=self._at(missing["representation"]),
         )
+
+    def _at(self, missing: set[int]) -> str:
+        build = self._build
+        if missing:
+            return _SHARDS
+        if storage.exists(build.store):
+            return "logging to MLflow"
+        if storage.exists(build.statistics):
+            return "publishing"
+        return "fitting statistics"
 
     def _quarantined(self, index: int) -> int:
         """How many contents of a shard that is made could not be used."""
@@ -124,10 +139,11 @@ os.register_at_fork(
 @contextmanager
 def shown(build: Build) -> Iterator[None]:
     """Show how far a build is while the block runs: on a screen, else in a line a minute."""
-    pending = {s: [shard.index for shard in left] for s, left in build.work().pending.items()}
-    if not any(pending.values()):
+    work = build.work()
+    if work.published:
         yield
         return
+    pending = {s: [shard.index for shard in left] for s, left in work.pending.items()}
     watch = Watch(build, pending, time.time())
     over = threading.Event()
     live = Live(console=stderr, auto_refresh=False, transient=True) if on_screen() else None

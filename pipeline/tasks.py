@@ -90,8 +90,7 @@ class FitNormalization(_SetTask):
         return _represented(self.build)
 
     def path(self) -> Path:
-        build = self.the_build
-        return build.root / "artifacts" / "statistics" / f"{build.plan.fit_key}.npz"
+        return self.the_build.statistics
 
     def make(self) -> None:
         """Merge what the shards say of the fit split."""
@@ -122,7 +121,7 @@ class Publish(_SetTask):
         build = self.the_build
         shards = [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
         n_bad = refuse_too_many_bad(build, shards)
-        fitted = statistics.read_statistics(FitNormalization.of(self.build).path())
+        fitted = statistics.read_statistics(build.statistics)
         store.publish(
             self.path(),
             build.plan,

@@ -1,7 +1,7 @@
 """The `features` array, written: where clips lie in it, and its Zarr shard files.
 
 Uncompressed files are written here, byte for byte as zarr-python writes them and without its
-bookkeeping for each chunk; compressed ones by zarr-python. What lies where is in `reader.py`.
+bookkeeping for each chunk; compressed ones by zarr-python. What lies where is in `layout.py`.
 """
 
 import struct

@@ -41,28 +41,33 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
+def make_noise(n_samples: int, seed: int = 0) -> NDArray[np.float32]:
+    """Noise of a given length and seed, float32, about -20 dB."""
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal(n_samples)).astype(np.float32)
+
+
 @pytest.fixture
 def noise() -> Callable[..., NDArray[np.float32]]:
-    """Noise of a given length and seed, float32, about -20 dB."""
-
-    def make(n_samples: int, seed: int = 0) -> NDArray[np.float32]:
-        rng = np.random.default_rng(seed)
-        return (0.1 * rng.standard_normal(n_samples)).astype(np.float32)
-
-    return make
+    """`make_noise`."""
+    return make_noise
 
 
-@pytest.fixture
-def audio_folder(tmp_path: Path, noise: Callable[..., NDArray[np.float32]]) -> Path:
+def write_clips(folder: Path) -> Path:
     """Twelve clips of noise, 0.3 to 0.85 s, in three folders; two of them are equal."""
-    folder = tmp_path / "audio"
     for i in range(12):
         file = folder / "abc"[i % 3] / f"{i:02}.wav"
         file.parent.mkdir(parents=True, exist_ok=True)
         seed = 0 if i == 9 else i
         # Not as floats: their PEAK chunk holds the time of writing, and so would the hash.
-        sf.write(file, noise(2400 + 400 * seed, seed), 8000, subtype="PCM_16")
+        sf.write(file, make_noise(2400 + 400 * seed, seed), 8000, subtype="PCM_16")
     return folder
+
+
+@pytest.fixture
+def audio_folder(tmp_path: Path) -> Path:
+    """The folder that `write_clips` makes."""
+    return write_clips(tmp_path / "audio")
 
 
 SMALL = {

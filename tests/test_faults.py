@@ -20,7 +20,7 @@ import soundfile as sf
 import tomli_w
 
 from pipeline import FeatureSet, artifacts
-from pipeline.scan import FileCache
+from pipeline.file_cache import FileCache
 from pipeline.waveforms import read_waveforms
 from tests.conftest import SMALL
 from tests.damage import store_of

@@ -145,7 +145,7 @@ def main() -> int:
     recipe = Path(__file__).parents[1] / "params" / "log_mel.toml"
     task = DemoClassifier(folder=Path("demo"), recipe=recipe)
     cached = task.complete()
-    if not cached and not engines.run_luigi(task, workers=2):
+    if not cached and not engines.run_luigi(task, workers=2).succeeded:
         return 1
     result = artifacts.read_json(Path(task.output().path))
     fs = FeatureSet.open(result["path"])

@@ -223,11 +223,12 @@ def build(
         made = f"{len(plan.shards) - left} of {len(plan.shards)} shards are made and kept"
         print_error(f"stopped: {made}; the same command goes on from there")
         if as_json:
-            print(json.dumps({"key": plan.key, "error": "stopped"}))
+            print_result({"key": plan.key, "error": "stopped"}, as_json)
         raise typer.Exit(130) from None
     if not outcome.succeeded:
         if as_json:
-            print(json.dumps({"key": plan.key, "error": "the build failed"}))
+            said = outcome.failures or [f"{root}: what failed is said where it ran; see there"]
+            print_result({"key": plan.key, "error": said[0], "failures": said}, as_json)
         raise typer.Exit(1)
     attributes = attributes_of(planned.store)
     result = {
@@ -238,6 +239,7 @@ def build(
         "manifest_hash": attributes["manifest_hash"],
         "clips": attributes["clips"],
         "quarantined": attributes["quarantined"],
+        "outcome": outcome.verb,
         "shards_computed": outcome.shards_computed,
         "shards_cached": len(plan.shards) - outcome.shards_computed,
         "stages": {
@@ -252,11 +254,10 @@ def build(
             f"note: {plan.key[:12]} is published with [store] {attributes['recipe']['store']}; the "
             "values are the same. To lay them out anew, delete its path and build again."
         )
-    verb = "cached" if outcome.shards_computed == 0 else "built"
     print_result(
         result,
         as_json,
-        f"{verb} {plan.key} in {outcome.seconds:.1f} s",
+        f"{outcome.verb} {plan.key} in {outcome.seconds:.1f} s",
         f"  path     {planned.store}",
         f"  digest   {attributes['digest']}",
         f"  clips    {attributes['clips']}, quarantined {attributes['quarantined']}",

@@ -34,10 +34,24 @@ def local(text: str) -> Path:
     return path
 
 
+def place_of_audio(text: str) -> Path:
+    """A folder that is there, as `place` has it: else every clip would seem to be lost."""
+    path = place(text)
+    try:
+        there = storage.is_folder(path)
+    except storage.StorageError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not there:
+        raise typer.BadParameter(f"{text}: no such folder; name the one that the audio is in now")
+    return path
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 AudioRoot = Annotated[
     Path | None,
-    typer.Option(parser=place, metavar="DIR|URL", help="Where the audio is now, if it moved."),
+    typer.Option(
+        parser=place_of_audio, metavar="DIR|URL", help="Where the audio is now, if it moved."
+    ),
 ]
 Root = Annotated[
     Path,

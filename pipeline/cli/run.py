@@ -67,9 +67,13 @@ def worker(
         )
     except engines.SchedulerError as error:
         raise UsageError(str(error)) from None
-    lines = [f"{'done' if succeeded else 'failed'} {name}" for name, succeeded in done.items()]
-    print_result({"builds": done}, as_json, *(lines or ["no build ran"]))
-    if not all(done.values()):
+    lines = [f"{'done' if ran.succeeded else 'failed'} {name}" for name, ran in done.items()]
+    result = {
+        "builds": {name: ran.succeeded for name, ran in done.items()},
+        "failures": [failure for ran in done.values() for failure in ran.failures],
+    }
+    print_result(result, as_json, *(lines or ["no build ran"]))
+    if not all(ran.succeeded for ran in done.values()):
         raise typer.Exit(1)
 
 

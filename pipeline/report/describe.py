@@ -19,8 +19,8 @@ from dsp import moments
 from pipeline import storage
 from pipeline.dataset import FeatureSet
 from pipeline.kinds import Logarithmic, Representation
+from pipeline.layout import open_zarr
 from pipeline.manifest import Manifest
-from pipeline.reader import open_zarr
 from pipeline.statistics import MOMENTS
 
 MOST_ROWS = 50  # of a table

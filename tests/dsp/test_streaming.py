@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,60 +11,41 @@ from dsp.stft import stft
 from dsp.streaming import FrameStream, spans
 
 
+@st.composite
+def framings(draw):
+    n_fft = draw(st.integers(1, 40))
+    return Framing(
+        n_fft,
+        draw(st.integers(1, 50)),
+        min(draw(st.integers(1, 40)), n_fft),
+        window="rectangular",
+        center=draw(st.booleans()),
+        pad_mode=draw(st.sampled_from(["reflect", "symmetric", "constant", "edge"])),
+        align=draw(st.sampled_from(["center", "left"])),
+        drop_last=draw(st.booleans()),
+    )
+
+
 @given(
     n_samples=st.integers(1, 400),
     cuts=st.lists(st.integers(0, 60), max_size=12),
-    n_fft=st.integers(1, 40),
-    win_length=st.integers(1, 40),
-    hop_length=st.integers(1, 50),
-    pad_mode=st.sampled_from(["reflect", "symmetric", "constant", "edge"]),
-    align=st.sampled_from(["center", "left"]),
-    center=st.booleans(),
-    drop_last=st.booleans(),
+    framing=framings(),
 )
-def test_the_frames_of_pieces_are_those_of_the_whole(
-    n_samples, cuts, n_fft, win_length, hop_length, pad_mode, align, center, drop_last
-):
-    conventions = {"align": align, "window": "rectangular"}
-    lengths = (n_fft, hop_length, min(win_length, n_fft))
-    framing = Framing(
-        *lengths, center=center, pad_mode=pad_mode, drop_last=drop_last, **conventions
-    )
-    inner = Framing(*lengths, center=False, **conventions)
+def test_the_frames_of_pieces_are_those_of_the_whole(n_samples, cuts, framing):
     y = np.arange(1, n_samples + 1, dtype=np.float32)
     stream = FrameStream(framing)
     pieces = np.split(y, np.minimum(np.cumsum(cuts), n_samples))
-    spans = [*(stream.push(piece) for piece in pieces), stream.finish()]
-    found = [frame for span in spans if span.size for frame in inner.frames(span)]
+    inner = replace(framing, center=False, drop_last=False)
+    parts = [*(stream.push(piece) for piece in pieces), stream.finish()]
+    found = [frame for part in parts if part.size for frame in inner.frames(part)]
     expected = framing.frames(y) if framing.n_frames(n_samples) else np.empty((0, framing.length))
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@given(
-    n_samples=st.integers(0, 300),
-    span=st.integers(1, 100),
-    n_fft=st.integers(1, 40),
-    win_length=st.integers(1, 40),
-    hop_length=st.integers(1, 50),
-    pad_mode=st.sampled_from(["reflect", "symmetric", "constant", "edge"]),
-    align=st.sampled_from(["center", "left"]),
-    center=st.booleans(),
-    drop_last=st.booleans(),
-)
-def test_spans_of_any_length_hold_the_frames_of_the_whole(
-    n_samples, span, n_fft, win_length, hop_length, pad_mode, align, center, drop_last
-):
-    framing = Framing(
-        n_fft,
-        hop_length,
-        min(win_length, n_fft),
-        center=center,
-        pad_mode=pad_mode,
-        align=align,
-        drop_last=drop_last,
-    )
+@given(n_samples=st.integers(0, 300), span=st.integers(1, 100), framing=framings())
+def test_spans_of_any_length_hold_the_frames_of_the_whole(n_samples, span, framing):
     y = np.arange(1, n_samples + 1, dtype=np.float32)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(streaming, "_SPAN", span)

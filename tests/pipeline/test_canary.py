@@ -7,7 +7,7 @@ import pytest
 
 from dsp import compress, framing, mel, representations
 from dsp import resample as resampling
-from pipeline import FeatureSet, audio, canary, cli, engines
+from pipeline import FeatureSet, audio, canary, cli, decoders, engines
 from pipeline.build import Build, build_of
 from pipeline.canary import Canary, CanaryError
 from pipeline.recipe import Recipe
@@ -66,7 +66,7 @@ PATCHES = {  # what is patched, and what the guard says of it
     "filter bank": (mel.MelBank, "filters", one_weight, "representation log_mel"),
     "logarithm": (compress.Log, "of_clip", lambda x: x + 0.1, "representation log_mel"),
     "resampler": (resampling.soxr, "resample", lambda y: np.roll(y, 1), "resample soxr"),
-    "decoder": (audio._SoundFile, "read", lambda block: block[::-1], "decode wav"),
+    "decoder": (decoders.SoundFile, "read", lambda block: block[::-1], "decode wav"),
     "mix": (audio, "_mix", None, "decode wav"),
 }
 

@@ -23,6 +23,7 @@ from pipeline.build import Build
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe, RecipeError
 from pipeline.scan import scan
+from pipeline.shard_tasks import Represent
 from pipeline.shards import Plan
 from pipeline.tasks import LogRun
 from tests.conftest import REPOSITORY
@@ -198,6 +199,29 @@ def test_a_file_that_changed_since_the_scan_fails_the_build(build, audio_folder,
     assert not outcome.succeeded
     assert not planned.store.exists()
     assert "00.wav\nto do: scan again" in capfd.readouterr().err
+    (failure,) = outcome.failures
+    assert failure.endswith("00.wav: it has changed since it was scanned; scan again")
+
+
+def test_a_worker_that_dies_is_told_of(build, audio_folder, monkeypatch, capfd):
+    monkeypatch.setattr(Represent, "make", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    outcome, _ = build(small(), scan(audio_folder)[0], workers=2)
+    (failure,) = outcome.failures
+    assert failure.startswith("log_mel, shard 1 of 1, 11 clips: its process died (exit code -9;")
+    assert "to do: run it again with fewer workers" in capfd.readouterr().err
+
+
+def test_of_many_failures_ten_are_said_and_all_are_had(build, audio_folder, monkeypatch, capfd):
+    def make(self):
+        raise RecipeError(f"r.toml: no {self.shard}; é")
+
+    monkeypatch.setattr(Represent, "make", make)
+    outcome, planned = build(small(), scan(audio_folder)[0], shard_seconds=0.05)
+    assert len(planned.plan.shards) == 11
+    assert sorted(outcome.failures) == sorted(f"r.toml: no {i}; é" for i in range(11))
+    said = capfd.readouterr().err
+    assert said.count("error: no ") == 10
+    assert "1 more tasks failed" in said
 
 
 class Planned(luigi.Task):
@@ -218,7 +242,7 @@ class Planned(luigi.Task):
 
 @pytest.mark.parametrize("part", ["complete", "requires", "of another"])
 def test_what_cannot_be_planned_says_why(capfd, part):
-    assert not engines.run_luigi(Planned(part=part), workers=1)
+    assert not engines.run_luigi(Planned(part=part), workers=1).succeeded
     assert capfd.readouterr().err == "error: it went\nwhere: r.toml\nto do: restore it\n"
 
 
@@ -311,7 +335,9 @@ def at_rate(sample_rate):
     return Recipe.from_dict({"resample": {"sample_rate": sample_rate}, "representation": kind})
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.4, 0.8])
+@pytest.mark.parametrize(
+    "delay", [0.4, *(pytest.param(s, marks=pytest.mark.torture) for s in (0.0, 0.8))]
+)
 def test_two_builds_in_one_root_both_succeed(tmp_path, audio_folder, tracker, delay):
     recipes = [at_rate(16000), at_rate(11025)]
     for code, out, err in processes(commands(tmp_path, audio_folder, tracker, recipes), delay):
@@ -340,7 +366,7 @@ def test_two_rates_in_one_workflow(tmp_path, audio_folder, tracker):
         def requires(self):
             return [LogRun.of(build.register()) for build in builds]
 
-    assert engines.run_luigi(Both(), workers=1)
+    assert engines.run_luigi(Both(), workers=1).succeeded
     assert all(build.store.exists() for build in builds)
 
 

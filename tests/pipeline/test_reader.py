@@ -1,4 +1,3 @@
-import json
 import mmap
 import multiprocessing
 import os
@@ -346,37 +345,6 @@ def test_a_file_cut_short_after_it_was_opened_is_an_error(stored):
     os.truncate(folder / "c" / "0" / "0", 8)
     with pytest.raises(DamagedArtifactError, match="cut short since"):
         rows.read(0, 32)
-
-
-def parts(metadata):
-    """Each place in zarr.json: what holds it, and its key or index."""
-    for key in list(metadata) if isinstance(metadata, dict) else range(len(metadata)):
-        yield metadata, key
-        if isinstance(metadata[key], dict | list) and key != "attributes":
-            yield from parts(metadata[key])
-
-
-def test_nothing_in_the_metadata_is_passed_over(stored):
-    folder, _ = stored
-    metadata = json.loads((folder / "zarr.json").read_text())
-    layout = reader._Layout.of(metadata)
-    free = {"attributes", "dimension_names", *reader._BLOSC_SETTINGS}
-    places = [(holder, key) for holder, key in parts(metadata) if key not in free]
-    names = metadata["dimension_names"]
-    assert len(places) > 30
-    for holder, key in places:
-        if holder is names:
-            continue
-        kept, holder[key] = holder[key], "other"
-        with pytest.raises(ValueError, match=r"^it"):
-            reader._Layout.of(metadata)
-        holder[key] = kept
-        if isinstance(holder, dict):
-            holder["unknown"] = 1
-            with pytest.raises(ValueError, match=r"^its"):
-                reader._Layout.of(metadata)
-            del holder["unknown"]
-    assert reader._Layout.of(metadata) == layout
 
 
 def test_another_layout_is_told_once(tmp_path):

@@ -142,7 +142,7 @@ def test_an_installation_that_computes_something_else_touches_nothing(root, monk
         with pytest.raises(RepairError, match="built anew, its digest is"):
             repair(root, check(root))
         patched.setattr(Transform, "represent", lambda *_, **__: 1 / 0)
-        with pytest.raises(RepairError, match="its broken shards could not be built"):
+        with pytest.raises(RepairError, match=r"shards could not be built.*\n  .*ZeroDivision"):
             repair(root, check(root))
     assert everything(root) == before
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ import soundfile as sf
 from pipeline import audio
 from pipeline import scan as scan_module
 from pipeline.manifest import SCHEMA, ManifestError, read_manifest, write_manifest
-from pipeline.scan import FileCache, contents, scan
+from pipeline.scan import contents, scan
 
 
 def rows(manifest):
@@ -28,22 +27,6 @@ def settle(folder):
         if file.is_file():
             changed = file.stat().st_mtime - 60
             os.utime(file, (changed, changed))
-
-
-@pytest.fixture
-def looks(monkeypatch, tmp_path):
-    """How many files were opened to be hashed and probed so far, by whichever process."""
-    log = tmp_path / "looks"
-    log.touch()
-    original = scan_module._look
-
-    def look(file):
-        with log.open("a") as lines:
-            lines.write(f"{file}\n")
-        return original(file)
-
-    monkeypatch.setattr(scan_module, "_look", look)
-    return lambda: log.read_text().count("\n")
 
 
 def test_a_folder_becomes_a_sorted_manifest(audio_folder):
@@ -84,19 +67,6 @@ def test_a_real_folder(corpora):
         assert row["channels"] == int(expected[row["path"]]["channels"])
 
 
-def test_a_second_scan_opens_no_file(audio_folder, looks, monkeypatch):
-    settle(audio_folder)
-    first, _ = scan(audio_folder)
-    assert looks() == 12
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fork", None)  # nothing is new: no process is started
-        second, _ = scan(audio_folder)
-    assert looks() == 12
-    assert first.table.equals(second.table)
-    scan(audio_folder, rehash=True)
-    assert looks() == 24
-
-
 def test_touch_rename_and_move_change_no_content(audio_folder, tmp_path):
     settle(audio_folder)
     before, _ = scan(audio_folder)
@@ -124,14 +94,6 @@ def test_a_change_of_one_sample_is_seen_and_hidden_only_from_the_cache(audio_fol
     assert rehashed.hash != before.hash
     os.utime(file)
     assert scan(audio_folder)[0].hash == rehashed.hash
-
-
-def test_a_file_that_has_just_changed_is_not_remembered(audio_folder, looks):
-    for file in audio_folder.rglob("*.wav"):
-        os.utime(file)
-    scan(audio_folder)
-    scan(audio_folder)
-    assert looks() == 24
 
 
 def test_labels_and_groups_from_paths(audio_folder):
@@ -300,59 +262,6 @@ def test_tables_from_spreadsheets_and_odd_strings(audio_folder):
     table = audio_folder / "clips.csv"
     table.write_text('\ufeffpath,label\na/00.wav,"a, ""quoted""\nlabel"\n', encoding="utf-8")
     assert scan(table)[0].column("label") == ['a, "quoted"\nlabel']
-
-
-def test_a_cache_that_cannot_be_opened_is_done_without(audio_folder, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    settle(audio_folder)
-    assert len(scan(audio_folder)[0]) == 12
-    with FileCache() as cache:
-        assert len(cache.sha256(audio_folder / "a" / "00.wav")) == 64
-
-
-def cache_file(folder, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    with FileCache():
-        pass
-    (file,) = (folder / "basilar").glob("*.sqlite")
-    return file
-
-
-def test_a_corrupt_cache_is_done_without(audio_folder, tmp_path, monkeypatch):
-    cache_file(tmp_path / "cache", monkeypatch).write_bytes(b"no database" * 1000)
-    settle(audio_folder)
-    assert len(scan(audio_folder)[0]) == 12
-
-
-def test_a_locked_cache_is_done_without(audio_folder, tmp_path, monkeypatch):
-    file = cache_file(tmp_path / "cache", monkeypatch)
-    settle(audio_folder)
-    holder = sqlite3.connect(file, isolation_level=None)
-    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
-    holder.execute("BEGIN EXCLUSIVE")
-    try:
-        assert len(scan(audio_folder)[0]) == 12
-    finally:
-        holder.close()
-
-
-def test_a_scan_under_way_locks_no_other_out(audio_folder, tmp_path, monkeypatch):
-    cache_file(tmp_path / "cache", monkeypatch)
-    settle(audio_folder)
-    file = audio_folder / "a" / "00.wav"
-    with FileCache() as one, FileCache() as two:
-        one.put(file, file.stat(), {"sha256": "1"})
-        two.put(file, file.stat(), {"sha256": "2"})
-        assert one.get(file) == two.get(file) == {"sha256": "2"}
-
-
-def test_a_new_version_of_the_decoder_probes_again(audio_folder, looks, monkeypatch):
-    settle(audio_folder)
-    scan(audio_folder)
-    monkeypatch.setattr(audio, "VERSION", audio.VERSION + 1)
-    scan(audio_folder)
-    assert looks() == 24
 
 
 def test_reading_a_manifest_refuses_what_is_not_one(audio_folder, tmp_path):

@@ -11,6 +11,7 @@ from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shard_tasks import Represent, Resample
 from pipeline.shards import Plan
+from pipeline.tasks import FitNormalization, Publish
 from tests.conftest import SMALL
 
 
@@ -51,6 +52,11 @@ def test_how_far_a_build_is_is_what_is_there_of_it(build):
     hours = sum(shard.seconds for shard in shards) / 3600
     assert now.clips_per_second == pytest.approx(13 / now.seconds)
     assert now.audio_hours_per_second == pytest.approx(hours / now.seconds)
+    assert (begun.at, now.at) == ("computing shards", "fitting statistics")
+    for task, then in ((FitNormalization, "publishing"), (Publish, "logging to MLflow")):
+        task.of(build.register()).run()
+        ((now, _),) = status.of_root(build.root)
+        assert now.line.endswith(f" so far, {then}")
 
 
 def test_what_was_there_before_is_not_counted_as_fast(build):

@@ -1,4 +1,6 @@
 import json
+import shutil
+import sqlite3
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,24 +13,39 @@ from pipeline import Bundle, FeatureSet, tracking
 from pipeline.build import embedded_tracking_uri
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.recover import NoRecordError
+from tests.conftest import write_clips
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
 
 SERVED = Path(tracking.__file__).with_name("served.py")
 EMPTY = Manifest(Path(), SCHEMA.empty_table())
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A feature set in a root whose embedded tracker it is logged to."""
+    folder = tmp_path_factory.mktemp("logged")
+    audio, root = write_clips(folder / "audio"), folder / "root"
+    (audio / "broken.wav").write_bytes(b"RIFF broken")
+    plan, path = publish(root, audio, recipe_of(LOG_MEL))
+    tracking.log_run(path, plan.manifest, embedded_tracking_uri(root), folder=root / "mlflow")
+    return path
+
+
 @pytest.fixture
-def logged(audio_folder, tmp_path):
-    """A feature set logged to the embedded tracker: (feature set, client, run)."""
-    (audio_folder / "broken.wav").write_bytes(b"RIFF broken")
-    plan, path = publish(tmp_path / "root", audio_folder, recipe_of(LOG_MEL))
-    uri = embedded_tracking_uri(tmp_path / "root")
-    run_id = tracking.log_run(path, plan.manifest, uri, folder=tmp_path / "root" / "mlflow")
-    client = MlflowClient(uri)
-    return FeatureSet.open(path), client, client.get_run(run_id)
+def logged(store, tmp_path):
+    """Its own copy of that root for a test: (feature set, client, run)."""
+    root = shutil.copytree(store.parent, tmp_path / "root")
+    with sqlite3.connect(root / "mlflow" / "mlflow.db") as database:
+        for place in ("experiments.artifact_location", "runs.artifact_uri"):
+            table, column = place.split(".")
+            new = f"replace({column}, '{store.parent}', '{root}')"
+            database.execute(f"UPDATE {table} SET {column} = {new}")
+    client = MlflowClient(embedded_tracking_uri(root))
+    (run,) = client.search_runs([client.get_experiment_by_name("basilar").experiment_id])
+    return FeatureSet.open(root / store.name), client, run
 
 
-def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
+def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, store, tmp_path):
     fs, client, run = logged
     assert client.get_experiment(run.info.experiment_id).name == "basilar"
     assert run.info.status == "FINISHED"
@@ -40,7 +57,7 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, tmp_path):
         "basilar.digest": fs.digest,
         "basilar.recipe_hash": fs.attributes["recipe_hash"],
         "basilar.manifest_hash": fs.attributes["manifest_hash"],
-        "basilar.path": str(fs.path),
+        "basilar.path": str(store),
     }
     metrics = run.data.metrics
     assert (metrics["clips"], metrics["quarantined"], metrics["clips_train"]) == (12, 1, 12)
@@ -237,7 +254,7 @@ def test_roots_of_any_name_hold_their_own_tracker(logged, tmp_path, name):
     run_id = tracking.log_run(fs.path, EMPTY, embedded_tracking_uri(root), folder=root / "mlflow")
     assert (root / "mlflow" / "mlflow.db").stat().st_size > 0
     assert (root / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"audio", "root", name}
+    assert {path.name for path in tmp_path.iterdir()} == {"root", name}
 
 
 @pytest.mark.parametrize("name", ["r?q=1", "r%20x"])
@@ -295,11 +312,11 @@ def test_a_tracker_that_refuses_a_training_is_named(logged, tmp_path):
         log_training(fs, "nonsense://x", tmp_path / "mlflow")
 
 
-def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, tmp_path):
+def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, store, tmp_path):
     fs, client, run = logged
     uri = embedded_tracking_uri(tmp_path / "root")
     folder = tmp_path / "run"
-    assert tracking.fetch_run(uri, fs.key[:5], folder) == fs.path
+    assert tracking.fetch_run(uri, fs.key[:5], folder) == store
     assert json.loads((folder / "feature_set.json").read_text()) == fs.attributes
     assert read_manifest(folder / "manifest.parquet").hash == fs.attributes["manifest_hash"]
     assert (folder / "clips.parquet").read_bytes() == (fs.path / "clips.parquet").read_bytes()

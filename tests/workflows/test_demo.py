@@ -2,6 +2,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from pipeline import FeatureSet
 from tests.conftest import REPOSITORY
 
@@ -37,6 +39,7 @@ def test_the_demo_learns_and_then_finds_everything_done(tmp_path):
     assert second.splitlines()[1:] == first.splitlines()[1:]
 
 
+@pytest.mark.torture
 def test_a_tracker_that_does_not_answer_holds_nothing_up(tmp_path):
     """The feature set is yielded by a running task: Luigi asks again until it is complete."""
     assert demo(tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9").startswith("built and trained")

@@ -61,7 +61,7 @@ def feature_set(manifest, root, tracker, recipe="log_mel_speech"):
     task = BuildFeatureSet(
         recipe=PARAMS / f"{recipe}.toml", manifest=manifest, root=root, tracking_uri=tracker
     )
-    assert engines.run_luigi(task, workers=1)
+    assert engines.run_luigi(task, workers=1).succeeded
     return FeatureSet.open(task.output().path)
 
 
@@ -74,7 +74,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
         root=tmp_path / "root",
         tracking_uri=tracker,
     )
-    assert engines.run_luigi(task, workers=1)
+    assert engines.run_luigi(task, workers=1).succeeded
     result = artifacts.read_json(task.result)
     known, unknown = result["random_fifth"], result["leave_one_group_out"]
     assert (known["train"], known["test"]) == (800, 200)
@@ -97,7 +97,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
 
     monkeypatch.setattr(train_baseline, "evaluate", None)  # would fail if it were called
     assert task.complete()
-    assert engines.run_luigi(task, workers=1)
+    assert engines.run_luigi(task, workers=1).succeeded
     task.requires().run()
     assert artifacts.read_json(task.result) == result
 
@@ -134,7 +134,7 @@ def test_the_root_may_be_a_url(made_up, tracker, monkeypatch, capsys):
     )
     store = fsspec.filesystem("memory")
     try:
-        assert engines.run_luigi(task, workers=1)
+        assert engines.run_luigi(task, workers=1).succeeded
         where = f"/trained/root/results/{task.address}.json"
         assert json.loads(store.cat_file(where))["clips"] == 30
         assert f"all of it is in memory:/{where}" in capsys.readouterr().out
@@ -150,6 +150,7 @@ def test_the_root_may_be_a_url(made_up, tracker, monkeypatch, capsys):
 RESULT = {"random_fifth": {"accuracy": 0.5}, "leave_one_group_out": None}
 
 
+@pytest.mark.torture
 def test_a_failed_training_fails_the_command(made_up, tmp_path, tracker):
     _, manifest = made_up
     unlabelled = manifest_of(manifest.parent / "audio", label=None)

@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,9 +87,9 @@ def test_build_then_cached_then_listed_and_shown(basilar, as_json, audio_folder)
     assert code == 0
     assert list(built) == [
         *("key", "path", "digest", "recipe_hash", "manifest_hash", "clips", "quarantined"),
-        *("shards_computed", "shards_cached", "stages", "seconds", "mlflow_run_id"),
+        *("outcome", "shards_computed", "shards_cached", "stages", "seconds", "mlflow_run_id"),
     ]
-    assert (built["shards_computed"], built["shards_cached"]) == (1, 0)
+    assert (built["outcome"], built["shards_computed"], built["shards_cached"]) == ("built", 1, 0)
     assert built["key"] == planned["key"]
     fs = FeatureSet.open(built["path"])
     assert (built["clips"], built["digest"]) == (len(fs), fs.digest)
@@ -144,12 +145,22 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
     arguments = ("build", LOG_MEL, audio_folder, "--root", "root", "--workers", 2)
     code, out, _err = basilar(*arguments)
     assert (code, out) == (1, "")
-    assert as_json(*arguments)[0] == 1
+    code, said = as_json(*arguments)
+    assert code == 1
+    assert said["failures"] == [said["error"]]
+    assert said["error"].startswith(f"{Path('root').absolute()}: 3 of 15 clips cannot be used, 1 ")
+    assert said["error"].count("\n  broken") == 3
     assert basilar("ls", "--root", "root")[1] == "no feature sets\n"
     code, out, _ = basilar("show", "ff", "--root", "root", "--json")
     assert code == 2
     assert "no feature set" in json.loads(out)["error"]
-    assert basilar(*arguments, "--max-bad", "0.5")[0] == 0
+    code, out, _ = basilar(*arguments, "--max-bad", "0.5")
+    assert (code, out.split()[0]) == (0, "published")
+    code, found = as_json(*arguments)
+    assert (code, found["outcome"]) == (0, "cached")
+    shutil.rmtree(found["path"])
+    code, found = as_json(*arguments, "--max-bad", "0.5")
+    assert (code, found["outcome"], found["shards_computed"]) == (0, "published", 0)
 
 
 def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):

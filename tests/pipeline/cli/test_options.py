@@ -1,6 +1,15 @@
+from inspect import signature
+
 import pytest
 
-from pipeline.cli.options import UsageError, complete_key, complete_recipe, find_key, find_store
+from pipeline.cli.options import (
+    UsageError,
+    app,
+    complete_key,
+    complete_recipe,
+    find_key,
+    find_store,
+)
 
 
 @pytest.fixture
@@ -45,3 +54,13 @@ def test_keys_are_completed_under_the_root_that_is_named(root):
 def test_shipped_recipes_are_completed():
     assert complete_recipe("mfcc") == ["mfcc"]
     assert {"cqt", "mfcc"} < set(complete_recipe(""))
+
+
+def test_audio_is_not_looked_for_in_a_folder_that_is_not_there(as_json):
+    callbacks = [command.callback for command in app.registered_commands]
+    commands = [c.__name__ for c in callbacks if "audio_root" in signature(c).parameters]
+    assert {"build", "bundle", "plot", "report", "verify", "reproduce", "parity"} == set(commands)
+    for command in commands:
+        code, said = as_json(command, "--audio-root", "nosuch")
+        assert code == 2
+        assert "nosuch: no such folder; name the one" in said["error"]

@@ -48,7 +48,7 @@ def test_a_worker_without_builds_ends(as_json, built):
         threading.Thread(target=luigid.handle_request).start()
         url = f"http://127.0.0.1:{luigid.server_port}"
         code, found = as_json("worker", "--root", built.root, "--scheduler", url, "--idle", "0")
-    assert (code, found) == (0, {"builds": {}})
+    assert (code, found) == (0, {"builds": {}, "failures": []})
 
 
 @pytest.mark.parametrize("nobody", ["nonsense", "http://nonsense.invalid", "http://127.0.0.1:9"])
@@ -83,10 +83,12 @@ def test_engines_take_their_own_options(basilar, recipe, audio_folder, tmp_path,
 
 
 def test_without_a_cluster_a_dask_build_fails_and_says_why(
-    basilar, recipe, audio_folder, tmp_path, tracker
+    basilar, as_json, recipe, audio_folder, tmp_path, tracker
 ):
     where = ("--engine", "dask", "--dask", tmp_path / "none.json", "--workers", 1)
-    how = (*where, "--tracking-uri", tracker)
-    code, _, err = basilar("build", recipe, audio_folder, "--root", tmp_path / "root", *how)
+    how = ("build", recipe, audio_folder, "--root", tmp_path / "root", *where)
+    code, _, err = basilar(*how, "--tracking-uri", tracker)
     assert code == 1
     assert "none.json\nto do: name one, or an address" in err
+    _, said = as_json(*how, "--tracking-uri", tracker)
+    assert "/none.json: no such scheduler file; name one, or" in said["error"]
