@@ -1,10 +1,10 @@
 """Builds against peers on two processes, and builds of ever more clips. `make bench-build`.
 
-Long MP3s of real music and speech, stereo at 44.1 kHz, become log-mels of 22,050 Hz (128 bands,
-n_fft 2048, hop 512), stored. Each contender has a new process for each turn, which does one short
-file first, so that imports do not count; then contenders take turns, round after round, and write
-to a folder that is empty. Time is wall-clock and, since the machine may have other work, CPU time
-of all processes; a ratio is that of the medians. Audio is in the page cache.
+Long MP3s (or `--format flac`) of real music and speech, stereo at 44.1 kHz, become log-mels of
+22,050 Hz (128 bands, n_fft 2048, hop 512), stored. Each contender has a new process for each turn,
+which does one short file first, so that imports do not count; then contenders take turns, round
+after round, and write to a folder that is empty. Time is wall-clock and, since the machine may have
+other work, CPU time of all processes; a ratio is that of the medians. Audio is in the page cache.
 
 * "bare loop" is the least there is to do: soundfile, soxr and `dsp` on a Pool of 2, nothing stored.
 * "ours" is the default build, `params/log_mel.toml` with two workers: manifest read, decoded,
@@ -32,7 +32,7 @@ from statistics import median
 from benchmarks import scaling
 from benchmarks.builders import CONTENDERS, NEEDS, cut, prepared
 from benchmarks.dsp import installed
-from benchmarks.recordings import mp3s
+from benchmarks.recordings import recordings
 from benchmarks.usage import Usage, measured
 
 INSTALLED = [name for name in CONTENDERS if find_spec(NEEDS.get(name, "soundfile"))]
@@ -43,7 +43,8 @@ GOALS = {"bare loop": 0.6, "librosa, joblib": 2.0, "lhotse": 1.5, "datasets": 1.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where audio is made, or found made")
-    parser.add_argument("--hours", type=float, default=2.0, help="of MP3s")
+    parser.add_argument("--hours", type=float, default=2.0, help="of long files; 0: none")
+    parser.add_argument("--format", choices=["mp3", "flac"], default="mp3", help="of long files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", choices=INSTALLED, default=[*INSTALLED])
     parser.add_argument("--clips", type=int, nargs="*", default=[1_000, 10_000, 100_000])
@@ -60,12 +61,14 @@ def main() -> None:
         os.environ["HF_DATASETS_CACHE"] = str(scratch / "datasets")
         os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
         if options.hours:
-            throughput(folder, scratch, options.hours, options.rounds, options.only)
+            files = recordings(folder, options.hours, options.format)
+            throughput(files, scratch, options.hours, options.rounds, options.only)
         scaling.report(folder, scratch, options.clips)
 
 
-def throughput(folder: Path, scratch: Path, hours: float, rounds: int, only: list[str]) -> None:
-    files = mp3s(folder, hours)
+def throughput(
+    files: list[Path], scratch: Path, hours: float, rounds: int, only: list[str]
+) -> None:
     everything, one = scratch / "all.parquet", scratch / "one.parquet"
     scanned = measured(prepared, files, everything)
     shortest = min(files, key=lambda file: file.stat().st_size)
@@ -73,7 +76,7 @@ def throughput(folder: Path, scratch: Path, hours: float, rounds: int, only: lis
     if "lhotse" in only:
         cut(files, everything)
         cut([shortest], one)
-    print(f"\n{hours:g} h in {len(files)} MP3s; {rounds} rounds")
+    print(f"\n{hours:g} h in {len(files)} {files[0].suffix[1:].upper()} files; {rounds} rounds")
     print(f"  scan, once, the cache empty: {scanned.seconds:.1f} s, CPU {scanned.cpu:.1f} s")
     spent: dict[str, list[Usage]] = {name: [] for name in only}
     for _ in range(rounds):

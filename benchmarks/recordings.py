@@ -1,4 +1,4 @@
-"""Audio to build from: long MP3s of real music and speech, and any number of short WAVs."""
+"""Audio to build from: long MP3s or FLACs of music and speech, and any number of short WAVs."""
 
 import os
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ import soxr
 from numpy.typing import NDArray
 
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
-RATE = 44100  # Hz, of the MP3s
+RATE = 44100  # Hz, of the long files
 CLIP_RATE = 8000  # Hz, of the WAVs
 _A_FOLDER = 1000  # WAVs
 
 
-def mp3s(folder: Path, hours: float) -> list[Path]:
-    """Stereo MP3s of 10 to 300 s, `hours` in all; those of an earlier run are taken."""
+def recordings(folder: Path, hours: float, kind: str) -> list[Path]:
+    """Stereo files of 10 to 300 s, `hours` in all, as "mp3" or "flac"; earlier ones are taken."""
     lengths: list[float] = []
     rng = np.random.default_rng(0)
     while (left := hours * 3600 - sum(lengths)) > 0:
         lengths.append(max(10.0, min(left, float(rng.uniform(10, 300)))))
-    folder = folder / f"mp3-{hours:g}"
-    files = [folder / f"{i:04}.mp3" for i in range(len(lengths))]
+    folder = folder / f"{kind}-{hours:g}"
+    files = [folder / f"{i:04}.{kind}" for i in range(len(lengths))]
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(2, initializer=_load) as pool:
         list(pool.map(_encode, files, range(len(files)), lengths))
@@ -50,9 +50,9 @@ def _encode(file: Path, seed: int, seconds: float) -> None:
         return
     rng = np.random.default_rng(seed)
     part = file.with_suffix(".part")
-    with soundfile.SoundFile(part, "w", RATE, 2, format="MP3", subtype="MPEG_LAYER_III") as mp3:
+    with soundfile.SoundFile(part, "w", RATE, 2, format=file.suffix[1:].upper()) as out:
         for y in _excerpts(rng, round(seconds * RATE)):
-            mp3.write(y)
+            out.write(y)
     part.rename(file)
 
 

@@ -97,12 +97,14 @@ class Build:
         _remember(text, self)
         if not storage.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
-            import pandas  # noqa: F401  # PyArrow does so when it makes a table
             import pyarrow
 
-            from pipeline import store  # noqa: F401
-
             pyarrow.default_memory_pool().release_unused()
+            import pandas  # noqa: F401  # PyArrow does so when it makes a table
+
+            from pipeline import store
+
+            store.versions()
         running.begin(
             self.root,
             text,

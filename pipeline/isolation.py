@@ -23,6 +23,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
@@ -67,8 +68,14 @@ def isolated(
     indices = [deque(range(k, len(items), children)) for k in range(min(children, len(items)))]
     failed: dict[int, str] = {}
     running: list[_Child] = []
+
+    def start(left: deque[int]) -> None:
+        with _undisturbed():
+            running.append(_Child(work, items, left))
+
     try:
-        running += [_Child(work, items, left) for left in indices]
+        for left in indices:
+            start(left)
         while running:
             child, ready = _next(running, timeout)
             if ready:
@@ -93,10 +100,30 @@ def isolated(
                 yield index, failure._replace(message=said)
             failed[index] = failure.message
             if child.left:
-                running.append(_Child(work, items, child.left))
+                start(child.left)
     finally:
         for child in running:
             child.end()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put an interrupt from the keyboard off until the block ends: a fork would lose it.
+
+    Python drops what is raised while it runs a fork's callbacks.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 class _Child:
@@ -138,8 +165,10 @@ class _Child:
     def end(self) -> None:
         """Kill the child if it still runs, and forget it."""
         if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            self._reap()
+            # It is gone if an interrupt came right after it was waited for.
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self.pid, signal.SIGKILL)
+                self._reap()
         os.close(self.pipe)
 
     def _death(self) -> str:

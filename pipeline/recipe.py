@@ -175,12 +175,17 @@ class Recipe(Section):
 def find(path: str | Path) -> Path:
     """The file of a recipe: the path itself, or the file of a name that is shipped.
 
-    Raises RecipeError for a bare name that is neither.
+    Raises RecipeError for a bare name that is neither, and for a file that is not there but is
+    called about as one that is shipped.
     """
     path = Path(path)
-    if path.suffix or path.name != str(path) or path.exists():
+    if path.exists():
         return path
     names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
+    if path.suffix or path.name != str(path):
+        if near := difflib.get_close_matches(path.stem[:100], names, 1):
+            raise RecipeError(f"{path}: no such file; did you mean {near[0]}, which is shipped?")
+        return path
     if path.name not in names:
         raise RecipeError(
             f"{_short(path.name)}: no such file, nor a shipped recipe; {_nearest(path.name, names)}"

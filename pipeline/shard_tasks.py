@@ -249,13 +249,12 @@ class Represent(ShardTask):
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:
             waveforms = self.found("resample") or self.computed("resample", spool)
-        represented = stages.represent(waveforms, self.transform, folder=folder)
-        store.write_shard(
+        lost = store.write_shard(
             self.path(),
-            represented,
+            partial(stages.represent, waveforms, self.transform, folder=folder),
             recipe=build.plan.recipe,
             shard=self.the_shard,
             canary=build.guard(),
         )
         n_clips = self.the_shard.n_contents
-        self._tell(n_clips)(n_clips, len(represented.quarantined))
+        self._tell(n_clips)(n_clips, lost)

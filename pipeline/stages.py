@@ -57,16 +57,15 @@ class Source:
 
 @dataclass
 class Represented:
-    """The features of one shard, in content order, as they are stored.
+    """What is known of the features of one shard, in content order, as they are stored.
 
-    `features` are (frames, bins) each; `moments` float64 (4, bins); `values` the SHA-256 of each
-    clip's values; `sources` the (sample rate in Hz, samples) that each had in its file, `checksums`
-    the CRC-32 of its samples when they were decoded and when they were resampled.
+    `moments` are float64 (clips, 4, bins); `values` the SHA-256 of each clip's values; `sources`
+    the (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of its
+    samples when they were decoded and when they were resampled.
     """
 
     contents: list[str]
-    features: list[NDArray[Any]]
-    moments: list[NDArray[np.float64]]
+    moments: NDArray[np.float64]
     values: list[str]
     sources: list[tuple[int, int]]
     checksums: list[tuple[int, ...]]
@@ -267,38 +266,48 @@ def _resample(decoded: _Decoded, transform: Transform, spool: Spool) -> Place | 
 
 
 def represent(
-    waveforms: Waveforms, transform: Transform, *, folder: Path | None = None
+    waveforms: Waveforms,
+    transform: Transform,
+    put: Callable[[NDArray[Any]], None] = lambda features: None,
+    *,
+    folder: Path | None = None,
 ) -> Represented:
-    """Compute the representation of all clips, cast to the stored dtype, with its moments."""
+    """Compute the representation of all clips, cast to the stored dtype, with its moments.
+
+    `put` gets the features of each clip, (frames, bins), which may be gone when it returns.
+    """
     started = time.perf_counter()
     kind = transform.recipe.representation
-    out = Represented([], [], [], [], [], [], list(waveforms.quarantined), {})
+    quarantined = list(waveforms.quarantined)
     usable = []
     for i, (content, y) in enumerate(zip(waveforms.contents, waveforms.signals, strict=True)):
         if kind.n_frames(y.size):
             usable.append(i)
         else:
             message = f"{y.size} samples are less than one frame of the {kind.kind}"
-            out.quarantined.append(Quarantined(content, "representation", "empty", message))
-    empty = room(folder)
+            quarantined.append(Quarantined(content, "representation", "empty", message))
+    made = np.empty((len(usable), 4, kind.columns()))
+    out = Represented([], made, [], [], [], quarantined, {})
     for some in batches([waveforms.signals[i] for i in usable]):
         signals = [waveforms.signals[i] for i in usable[some]]
-        features = transform.represent(signals, empty=empty)
+        features = transform.represent(signals, empty=room(folder))
         release(signals)
         for i, stored in zip(usable[some], features, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
                 described = moments(stored, pivot=kind.pivot)
             if not np.isfinite(described).all():
                 message = f"the {kind.kind} has values that {stored.dtype} cannot hold"
-                out.quarantined.append(
+                quarantined.append(
                     Quarantined(waveforms.contents[i], "representation", "too_loud_or_nan", message)
                 )
                 continue
+            put(stored)
+            made[len(out.contents)] = described
             out.contents.append(waveforms.contents[i])
-            out.features.append(stored)
-            out.moments.append(described)
             out.values.append(values_hash(stored))
             out.sources.append(waveforms.sources[i])
             out.checksums.append(waveforms.checksums[i])
+        del features, stored  # before there are more
+    out.moments = made[: len(out.contents)]
     out.seconds = {**waveforms.seconds, "representation": time.perf_counter() - started}
     return out

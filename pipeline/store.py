@@ -46,7 +46,7 @@ from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard
 from pipeline.stages import Represented
 from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined, read_shard
-from pipeline.writer import Geometry, create_features, place, write_features
+from pipeline.writer import Features, Geometry, create_features
 
 SCHEMA = 1
 _TEXT = ("id", "sha256", "label", "split", "group", "content", "values_sha256")
@@ -63,31 +63,31 @@ _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fi
 
 def write_shard(
     folder: Path,
-    represented: Represented,
+    make: Callable[[Callable[[NDArray[Any]], None]], Represented],
     *,
     recipe: Recipe,
     shard: Shard,
     canary: Sequence[str] = (),
-) -> None:
-    """Commit the features of one shard as a small feature set.
+) -> int:
+    """Commit as a small feature set what `make` puts, clip by clip, where it is told, and returns.
 
-    `canary` are the guard's warnings about the process that computed them.
+    `canary` are the guard's warnings about the process that computes it. Returns how many clips
+    were quarantined.
     """
     n_bins = recipe.representation.columns()
-    n_frames = [len(x) for x in represented.features]
-    starts, n_files = place(n_frames, shard_rows=Geometry.of_recipe(recipe).shard_rows)
-    clips: dict[str, list[Any]] = {
-        "content": represented.contents,
-        "start": starts,
-        "n_frames": n_frames,
-        "values_sha256": represented.values,
-        "sample_rate": [rate for rate, _ in represented.sources],
-        "n_samples": [samples for _, samples in represented.sources],
-        "decoded_crc32": [decoded for decoded, _ in represented.checksums],
-        "resampled_crc32": [resampled for _, resampled in represented.checksums],
-    }
     with replacing(folder) as temporary:
-        write_features(temporary / "features", recipe, represented.features, starts, n_files)
+        with Features(temporary / "features", recipe) as features:
+            represented = make(features.put)
+        clips: dict[str, list[Any]] = {
+            "content": represented.contents,
+            "start": features.starts,
+            "n_frames": features.n_frames,
+            "values_sha256": represented.values,
+            "sample_rate": [rate for rate, _ in represented.sources],
+            "n_samples": [samples for _, samples in represented.sources],
+            "decoded_crc32": [decoded for decoded, _ in represented.checksums],
+            "resampled_crc32": [resampled for _, resampled in represented.checksums],
+        }
         schema = pa.schema([(name, _CLIPS[name]) for name in clips])
         pq.write_table(
             pa.table(clips, schema), temporary / "clips.parquet", write_page_checksum=True
@@ -95,9 +95,9 @@ def write_shard(
         _write_quarantine(temporary, represented.quarantined)
         for name in ("start", "n_frames"):
             write_array(temporary / name, np.asarray(clips[name], np.int64), ("clip",))
-        moments = np.asarray(represented.moments).reshape(-1, 4, n_bins)
-        by_name = dict(zip(MOMENTS, moments.transpose(1, 0, 2), strict=True))
-        _write_moments(temporary, lambda name: [by_name[name]], len(moments), n_bins)
+        by_name = dict(zip(MOMENTS, represented.moments.transpose(1, 0, 2), strict=True))
+        n_clips = len(represented.contents)
+        _write_moments(temporary, lambda name: [by_name[name]], n_clips, n_bins)
         attributes = {
             "kind": "shard",
             "key": shard.keys["representation"],
@@ -107,6 +107,7 @@ def write_shard(
         }
         zarr.create_group(temporary, attributes={"basilar": attributes})
         write_checksums(temporary)
+    return len(represented.quarantined)
 
 
 def publish(
@@ -151,7 +152,9 @@ def publish(
             for shard, of_shard in zip(shards, rows, strict=True):
                 yield shard.moment(name)[of_shard]
 
+        pa.default_memory_pool().release_unused()  # malloc's, too: each step needs others
         _write_moments(temporary, moment, sum(map(len, rows)), kind.columns())
+        pa.default_memory_pool().release_unused()
         _write_statistics(temporary / "stats", statistics)
         attributes = {
             "kind": "feature set",
@@ -308,14 +311,15 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
         "schema": SCHEMA,
         "recipe": recipe.resolved(),
         "portable": recipe.representation.portable,
-        "versions": _versions(),
+        "versions": versions(),
         "machine": platform.machine(),
         "cpu": _cpu(),
     }
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that make a store; slow to find out."""
     libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
 

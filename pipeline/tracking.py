@@ -138,7 +138,7 @@ def _log_once(
 
     `then` is done in either case. Raises TrackerError.
     """
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a word about tables it creates
+    _quiet()
     embedded = str(folder) in uri
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -339,6 +339,11 @@ def _log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Mani
         raise
 
 
+def _quiet() -> None:
+    """Not a word about tables that MLflow creates, or examples that it tries."""
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+
 def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None = None) -> None:
     """Write a bundle as an MLflow model: `pipeline/served.py`, what it takes and what it needs."""
     types: dict[str, Any] = {
@@ -350,6 +355,7 @@ def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None =
     complex_parts = (2,) if fs.dtype.kind == "c" else ()
     output = TensorSpec(np.dtype(np.float32), (-1, -1, fs.n_bins, *complex_parts))
     example = base64.b64encode((bundle / "golden" / "canary.flac").read_bytes()).decode()
+    _quiet()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own, about its types and pandas
         pyfunc.save_model(

@@ -58,11 +58,11 @@ class Side:
 
     @classmethod
     def of_file(cls, file: Path) -> "Side":
-        """A recipe (.toml) or a manifest (.parquet)."""
-        if file.suffix == ".toml":
-            recipe = Recipe.load(file)
-            return cls(str(file), recipe, versions=op_versions(recipe))
-        return cls(str(file), manifest=read_manifest(file))
+        """A manifest (.parquet) or a recipe (.toml, or the name of a shipped one)."""
+        if file.suffix == ".parquet":
+            return cls(str(file), manifest=read_manifest(file))
+        recipe = Recipe.load(file)
+        return cls(str(file), recipe, versions=op_versions(recipe))
 
 
 class ClipChange(NamedTuple):

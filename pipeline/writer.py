@@ -5,10 +5,9 @@ bookkeeping for each chunk; compressed ones by zarr-python. What lies where is i
 """
 
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import google_crc32c
 import numpy as np
@@ -51,22 +50,6 @@ class Geometry:
         return cls.of(recipe.store, n_bins=kind.columns(), itemsize=kind.stored_dtype().itemsize)
 
 
-def place(n_frames: Sequence[int], *, shard_rows: int) -> tuple[list[int], int]:
-    """The first row of each clip, and how many Zarr shard files they fill.
-
-    >>> place([3, 2, 10], shard_rows=4)
-    ([0, 4, 8], 5)
-    """
-    starts, row = [], 0
-    for frames in n_frames:
-        used = row % shard_rows
-        if used and used + frames > shard_rows:
-            row += shard_rows - used
-        starts.append(row)
-        row += frames
-    return starts, -(-row // shard_rows)
-
-
 def create_features(folder: Path, recipe: Recipe, n_files: int) -> Any:
     """The array at `folder`, empty. Only unused rows are NaN, so no real chunk is left out."""
     dtype, n_bins = recipe.representation.stored_dtype(), recipe.representation.columns()
@@ -87,42 +70,76 @@ def create_features(folder: Path, recipe: Recipe, n_files: int) -> Any:
     )
 
 
-def write_features(
-    folder: Path, recipe: Recipe, features: list[NDArray[Any]], starts: list[int], n_files: int
-) -> None:
-    """Write the array at `folder`: features (frames, bins) of clips, from row `starts` on each."""
-    array = create_features(folder, recipe, n_files)
-    chunk_rows, shard_rows = array.chunks[0], array.shards[0]
-    first = 0
-    for number, base in enumerate(range(0, array.shape[0], shard_rows)):
-        parts = []
-        row = base
-        for i in range(first, len(features)):
-            begin, end = starts[i], starts[i] + len(features[i])
-            if begin >= base + shard_rows:
-                break
-            parts.append(features[i][max(0, base - begin) : base + shard_rows - begin])
-            row = min(end, base + shard_rows)
-            first = i + (end <= base + shard_rows)
-        if array.compressors:
-            array[base:row] = np.concatenate(parts)
+class Features:
+    """The array at `folder`, written clip by clip as features come; a context manager.
+
+    `starts` are the first rows of clips, `n_frames` how many they have. A clip starts a new Zarr
+    shard file when it does not fit into the rest of the current one.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self.starts: list[int] = []
+        self.n_frames: list[int] = []
+        self._folder, self._row = folder, 0
+        self._array = create_features(folder, recipe, 0)
+        self._shard_rows = self._array.shards[0]
+        self._file: BinaryIO | None = None
+        self._to_compress: list[NDArray[Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is None and self._row % self._shard_rows:
+            self._end_file()
+        elif self._file:
+            self._file.close()
+
+    def put(self, x: NDArray[Any]) -> None:
+        """Append the features of a clip, (frames, bins) of the stored dtype."""
+        used = self._row % self._shard_rows
+        if used and used + len(x) > self._shard_rows:
+            self._end_file()
+        self.starts.append(self._row)
+        self.n_frames.append(len(x))
+        while len(x):
+            number, used = divmod(self._row, self._shard_rows)
+            part, x = x[: self._shard_rows - used], x[self._shard_rows - used :]
+            if not used and not self._array.compressors:
+                file = self._folder / "c" / str(number) / "0"
+                file.parent.mkdir(parents=True)
+                self._file = file.open("wb", buffering=_AT_ONCE)
+            if self._file:
+                self._file.write(_bytes(part))
+            else:
+                self._to_compress.append(part)
+            self._row += len(part)
+            if self._row % self._shard_rows == 0:
+                self._end_file()
+
+    def _end_file(self) -> None:
+        """Write what is due at the end of a file: the last chunk filled up, the index, its CRC."""
+        array, end = self._array, -(-self._row // self._shard_rows) * self._shard_rows
+        first = end - self._shard_rows
+        array.resize((end, array.shape[1]))
+        if self._file:
+            chunk_bytes = array.chunks[0] * array.shape[1] * array.dtype.itemsize
+            n_chunks = -(-(self._row - first) // array.chunks[0])
+            n_unused = first + n_chunks * array.chunks[0] - self._row
+            index = np.full((self._shard_rows // array.chunks[0], 2), _LEFT_OUT, "<u8")
+            index[:n_chunks, 1] = chunk_bytes
+            index[:n_chunks, 0] = np.arange(n_chunks) * chunk_bytes
+            unused = np.full((n_unused, array.shape[1]), array.fill_value, array.dtype)
+            with self._file as file:
+                file.write(_bytes(unused))
+                file.write(index.data)
+                file.write(struct.pack("<I", google_crc32c.value(index.tobytes())))
+            self._file = None
         else:
-            _write_file(folder / "c" / str(number) / "0", parts, chunk_rows, shard_rows)
+            array[first : self._row] = np.concatenate(self._to_compress)
+            self._to_compress = []
+        self._row = end
 
 
-def _write_file(file: Path, parts: list[NDArray[Any]], chunk_rows: int, shard_rows: int) -> None:
-    """Write one shard file: chunks of rows, the last one filled up, their index, its checksum."""
-    n_rows, dtype, n_bins = sum(map(len, parts)), parts[0].dtype, parts[0].shape[1]
-    n_chunks = -(-n_rows // chunk_rows)
-    unused = np.full((n_chunks * chunk_rows - n_rows, n_bins), np.nan, dtype)
-    if dtype.kind == "c":
-        unused.imag = np.nan
-    index = np.full((shard_rows // chunk_rows, 2), _LEFT_OUT, "<u8")
-    index[:n_chunks, 1] = chunk_rows * n_bins * dtype.itemsize
-    index[:n_chunks, 0] = np.arange(n_chunks) * index[:n_chunks, 1]
-    file.parent.mkdir(parents=True)
-    with file.open("wb", buffering=_AT_ONCE) as out:
-        for part in (*parts, unused):
-            out.write(np.ascontiguousarray(part, dtype.newbyteorder("<")).data)
-        out.write(index.data)
-        out.write(struct.pack("<I", google_crc32c.value(index.tobytes())))
+def _bytes(rows: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).data

@@ -14,7 +14,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import string
 import subprocess
 import sys
@@ -40,7 +39,7 @@ ADDING = "docs/adding.md"  # it changes the code
 PICTURES = "docs/representations.md"  # test_representations_page draws and compares them
 DIFFERENT = ("basilar why", "basilar diff")  # exit with 1 to say so
 # What is running now; what shows pages until it is stopped; what serves a model, for `torture`.
-NOT_NOW = ("make test", "mlflow ui", "basilar ui", "basilar parity")
+NOT_NOW = ("make test", "basilar ui", "basilar parity")
 BLOCK = re.compile(
     r"^```(console|python|diff|toml|sh)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.M | re.S
 )
@@ -192,19 +191,18 @@ def test_the_patches_of_a_new_representation(tmp_path):
 
 @pytest.mark.torture  # test_ui starts the same server in every run
 def test_mlflow_shows_the_run(reader):
-    (command,) = (command for command in commands(README) if command.startswith("mlflow ui"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (command,) = (command for command in commands(README) if command.startswith("basilar ui"))
+    ports = ["--luigi-port", "0", "--mlflow-port", "0"]
     server = subprocess.Popen(
-        [*command.split(), "--port", str(port)],
+        [*command.split(), *ports, "--json"],
         cwd=reader.folder,
         env=reader.environment,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
+        port = json.loads(server.stdout.readline())["mlflow"].rpartition(":")[2]
         (experiment,) = _ask(port, "experiments/get-by-name?experiment_name=basilar").values()
         question = {"experiment_ids": [experiment["experiment_id"]]}
         (run,) = _ask(port, "runs/search", question)["runs"]
@@ -213,7 +211,7 @@ def test_mlflow_shows_the_run(reader):
         assert tags["basilar.key"] == path.stem
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(20)
+        server.communicate(timeout=20)
 
 
 def _ask(port, question, body=None):

@@ -8,6 +8,7 @@ are lost, in any folder, and contents that were not fsynced are lost.
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -151,10 +152,10 @@ def test_a_shard_is_whole_or_not_there(built, top, monkeypatch):
     plan = built.plan
     shard, transform = plan.shards[0], Transform(plan.recipe)
     decoded = stages.decode(shard.sources, transform, root=plan.manifest.root)
-    made = stages.represent(stages.resample(decoded, transform), transform)
+    make = partial(stages.represent, stages.resample(decoded, transform), transform)
     recorder = Recorder(top, monkeypatch)
     folder = top / "artifacts" / "representation" / "key"
-    store.write_shard(folder, made, recipe=plan.recipe, shard=shard)
+    store.write_shard(folder, make, recipe=plan.recipe, shard=shard)
     hold(recorder, folder, None)
 
 

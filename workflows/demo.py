@@ -14,7 +14,6 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from pipeline import FeatureSet, artifacts, engines
-from pipeline.build import embedded_tracking_uri
 from pipeline.keys import recipe_hashes
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
@@ -150,14 +149,13 @@ def main() -> int:
     result = artifacts.read_json(Path(task.output().path))
     fs = FeatureSet.open(result["path"])
     lost = ", ".join(fs.quarantine["id"])
-    uri = embedded_tracking_uri(Path(task.folder) / "root")
     print(f"{'all cache hits, nothing was computed' if cached else 'built and trained'}")
     print(f"  accuracy     {result['accuracy']:.3f} on {result['held_out']} held-out clips")
     print(f"  clips        {len(fs)} (quarantined: {lost})")
     print(f"  path         {fs.path}")
     print(f"  key          {fs.key}")
     print(f"  digest       {fs.digest}")
-    print(f"  see MLflow   .venv/bin/mlflow ui --host 127.0.0.1 --backend-store-uri {uri}")
+    print("  see its run  .venv/bin/basilar ui --root demo/root")
     return 0
 
 

@@ -14,8 +14,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pipeline import storage
-from pipeline.cli.options import UsageError, app
-from pipeline.console import Lines, begin, explained, on_screen, print_failure
+from pipeline.cli.options import StoppedError, UsageError, app
+from pipeline.console import Lines, begin, explained, on_screen, print_error, print_failure
+
+_KEPT = "what was made is kept; the same command goes on from there"
+_STOPPED = {  # what is said of commands that the keyboard stopped
+    "scan": "what was read is remembered; the same command goes on from there",
+    "build": _KEPT,
+    "worker": _KEPT,
+    "gc": "what was removed is gone; the same command goes on from there",
+}
 
 
 def _version(wanted: bool) -> None:
@@ -48,8 +56,14 @@ def main() -> NoReturn:
     arguments = begin(sys.argv[1:])
     try:
         code = app(args=arguments, prog_name="basilar", standalone_mode=False)
+        if code == 130:  # what typer makes of an interrupt
+            nothing = "nothing is kept; the same command starts anew"
+            raise StoppedError(_STOPPED.get(arguments[0], nothing))
     except typer.TyperException as error:
         _refuse(error)
+    except StoppedError as error:
+        print_error(f"stopped: {error}")
+        _exit("stopped", 130)
     except Exception as error:
         _fail(error)
     sys.exit(code or 0)

@@ -12,6 +12,7 @@ from pipeline.cli.options import (
     AudioRoot,
     Json,
     Root,
+    StoppedError,
     UsageError,
     app,
     attributes_of,
@@ -116,7 +117,8 @@ def recipe(
     from pipeline.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:
-        print(json.dumps(Recipe.model_json_schema(), indent=1))
+        found = Recipe.model_json_schema()
+        print_result(found, as_json, *json.dumps(found, indent=1).splitlines())
         return
     if file is None:
         shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
@@ -221,10 +223,7 @@ def build(
     except KeyboardInterrupt:
         left = len(planned.work().pending["representation"])
         made = f"{len(plan.shards) - left} of {len(plan.shards)} shards are made and kept"
-        print_error(f"stopped: {made}; the same command goes on from there")
-        if as_json:
-            print_result({"key": plan.key, "error": "stopped"}, as_json)
-        raise typer.Exit(130) from None
+        raise StoppedError(f"{made}; the same command goes on from there") from None
     if not outcome.succeeded:
         if as_json:
             said = outcome.failures or [f"{root}: what failed is said where it ran; see there"]

@@ -26,14 +26,6 @@ def place(text: str) -> Path:
         raise typer.BadParameter(str(error)) from None
 
 
-def local(text: str) -> Path:
-    """A path on this machine, as an option names it."""
-    path = place(text)
-    if storage.is_remote(path):
-        raise typer.BadParameter(f"{text}: a local path is needed here; copy it to or from there")
-    return path
-
-
 def place_of_audio(text: str) -> Path:
     """A folder that is there, as `place` has it: else every clip would seem to be lost."""
     path = place(text)
@@ -43,6 +35,14 @@ def place_of_audio(text: str) -> Path:
         raise typer.BadParameter(str(error)) from None
     if not there:
         raise typer.BadParameter(f"{text}: no such folder; name the one that the audio is in now")
+    return path
+
+
+def local(text: str) -> Path:
+    """A path on this machine, as an option names it."""
+    path = place(text)
+    if storage.is_remote(path):
+        raise typer.BadParameter(f"{text}: a local path is needed here; copy it to or from there")
     return path
 
 
@@ -83,6 +83,10 @@ class UsageError(Exception):
     """What was asked for is not possible as it was asked."""
 
 
+class StoppedError(Exception):
+    """The keyboard stopped a command: what is kept of it, and what the same command does."""
+
+
 def find_store(root: Path, key: str) -> Path:
     """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
     stores = {path.stem: path for path in storage.children(root / "features", "[!.]*.zarr")}
@@ -105,6 +109,11 @@ def _find(root: Path, key: str, keys: list[str]) -> str:
     found = [name for name in keys if name.startswith(key)]
     if len(found) == 1:
         return found[0]
+    if not found and key in complete_recipe(key):
+        raise UsageError(
+            f"{key}: it is a recipe, and the key of a feature set is asked for; basilar ls --root "
+            f"{root} lists keys"
+        )
     known = ", ".join(name[:12] for name in (found or keys)[:10]) or "none"
     problem = "several feature sets" if found else "no feature set"
     raise UsageError(f"{root}: {problem} with a key that begins with {key!r}; there is: {known}")

@@ -15,8 +15,10 @@ from pipeline.cli.options import (
     Json,
     Key,
     Root,
+    StoppedError,
     UsageError,
     app,
+    complete_recipe,
     find_key,
     find_store,
     place,
@@ -156,6 +158,13 @@ def reproduce(
             print_failure(error)
             print_result(failed, as_json, f"different: {record.key}")
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            if into is None:
+                raise
+            raise StoppedError(
+                f"what was made is in {into}, which must be empty; delete it, and the same command "
+                "starts anew"
+            ) from None
     count = len(found.differing)
     result = {
         **asdict(found),
@@ -251,7 +260,9 @@ def parity(
 
 @app.command(rich_help_panel=PROVE)
 def why(
-    a: Annotated[str, typer.Argument(help="Key, recipe (.toml) or manifest (.parquet).")],
+    a: Annotated[
+        str, typer.Argument(help="Key, recipe (.toml, or a shipped name), or manifest (.parquet).")
+    ],
     b: Annotated[
         str | None, typer.Argument(help="Another; left out: the nearest other key of the root.")
     ] = None,
@@ -272,13 +283,13 @@ def why(
     from pipeline.recover import of_root
 
     def is_file(name: str) -> bool:
-        return Path(name).suffix in (".toml", ".parquet")
+        return Path(name).suffix in (".toml", ".parquet") or name in complete_recipe(name)
 
     def side(name: str) -> module.Side:
         if is_file(name):
             return module.Side.of_file(place(name))
         if root is None:
-            raise UsageError(f"{name}: it is no .toml or .parquet; name --root to look for a key")
+            raise UsageError(f"{name}: it is no recipe or .parquet; name --root to look for a key")
         return module.Side.of_record(of_root(root, find_key(root, name)))
 
     one = side(a)

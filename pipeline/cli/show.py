@@ -160,8 +160,6 @@ def plot(
     file_format = formats.get(output.suffix)
     if file_format is None:
         raise UsageError(f"-o {output}: no such picture is drawn; the suffix must be .png or .svg")
-    if not output.parent.is_dir():
-        raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
     if (recipe is None) == (root is None):
         raise UsageError(
             "basilar plot: it takes one of --recipe and --root; name --recipe for a file, --root "
@@ -231,8 +229,6 @@ def report(
 
     if output.suffix != ".html":
         raise UsageError(f"-o {output}: no such page is written; the suffix must be .html")
-    if not output.parent.is_dir():
-        raise UsageError(f"-o {output}: there is no folder {output.parent}; make it first")
     stores = [find_store(root, name) for name in (key, other) if name is not None]
     records = [recover.of_root(root, store.stem) for store in stores]
     reports = [

@@ -132,7 +132,9 @@ def test_priming_is_the_same_by_every_route(made, corpora, name):
     decoded = stages.decode([source, *pieces], transform, root=path.parent)
     assert decoded.signals[0].tobytes() == y.tobytes()
     assert np.concatenate(decoded.signals[1:]).tobytes() == y.tobytes()
-    made_of_it = stages.represent(stages.resample(decoded, transform), transform).features[0]
+    features = []
+    stages.represent(stages.resample(decoded, transform), transform, features.append)
+    made_of_it = features[0]
     assert transform.apply_file(path).tobytes() == made_of_it.tobytes()
     served = Bundle.load(folder).transform_file(path)
     assert served.tobytes() == fs.normalize(made_of_it).tobytes()

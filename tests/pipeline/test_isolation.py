@@ -276,3 +276,16 @@ def test_no_child_outlives_its_parent(number):
     _, said = parent.communicate(timeout=60)
     assert ends(child)
     assert said.count("Traceback") == (number == signal.SIGINT)  # the parent's own
+
+
+interrupts = []  # signals that come while this process forks next; its callbacks stay for good
+os.register_at_fork(before=lambda: interrupts and signal.raise_signal(interrupts.pop()))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_interrupt_that_comes_while_a_child_is_forked_is_not_lost(first):
+    interrupts[:] = [signal.SIGINT] * first
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.extend(signal.SIGINT for _ in isolated(work, ["a", "kill", "b"]))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not interrupts

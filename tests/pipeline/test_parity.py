@@ -1,3 +1,6 @@
+import json
+import logging
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,8 @@ from tests.pipeline.test_bundling import make_set
 NAMES = ["pipeline", "bundle, bare", "MLflow model", "served model", "stream"]
 
 
-def test_all_ways_give_the_bits_that_are_stored(tmp_path, audio_folder):
+def test_all_ways_give_the_bits_that_are_stored(tmp_path, audio_folder, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # the environment need not be activated
     fs, manifest = make_set(tmp_path / "root", audio_folder)
     record = Record("store", fs.attributes, manifest, fs.path / "clips.parquet", fs.path)
     ways = parity.parity(record, n_clips=4)
@@ -29,12 +33,15 @@ def without_the_slow_ways(monkeypatch):
 
 
 def test_a_way_that_differs_is_named_with_the_difference(
-    built, as_json, monkeypatch, without_the_slow_ways
+    built, basilar, monkeypatch, without_the_slow_ways
 ):
+    logging.getLogger("mlflow").setLevel(logging.INFO)  # as it is in a process of its own
     read = FeatureSet.read
     monkeypatch.setattr(FeatureSet, "read", lambda *of: read(*of) + np.float32(0.5))
-    code, said = as_json("parity", built.plan.key, "--root", built.root, "--clips", 2)
-    assert (code, said["verdict"]) == (1, "different")
+    how = ("--root", built.root, "--clips", 2, "--json")
+    code, out, err = basilar("parity", built.plan.key, *how)
+    said = json.loads(out)
+    assert (code, said["verdict"], err) == (1, "different", "")
     pipeline, bare, model, served, stream = (Way(**way) for way in said["ways"])
     assert not pipeline.identical
     assert 0 < pipeline.difference < 0.5  # of normalized features

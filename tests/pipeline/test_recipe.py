@@ -200,11 +200,13 @@ def test_recipes_cannot_be_changed():
 
 
 def test_a_name_that_is_not_shipped():
+    for file in ("params/nosuch/logmel.toml", "log_mle.toml", "log_mel.toml", "mine/log_mel"):
+        with pytest.raises(RecipeError, match=f"{file}: no such file; did you mean log_mel, whi"):
+            Recipe.load(file)
     with pytest.raises(RecipeError, match=r"log_mle.: no such file, nor a .* did you mean log_mel"):
         Recipe.load("log_mle")
-    for path in ("mine/log_mel", "log_mel.toml"):  # paths of files that are not there
-        with pytest.raises(FileNotFoundError):
-            Recipe.load(path)
+    with pytest.raises(FileNotFoundError):
+        Recipe.load("mine/other.toml")
 
 
 def test_the_schema_version_is_1_if_left_out_and_in_no_hash(monkeypatch):

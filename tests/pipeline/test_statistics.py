@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -32,8 +34,8 @@ def shards_of(audio_folder, tmp_path):
             if not folder.exists():
                 decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
                 resampled = stages.resample(decoded, Transform(recipe))
-                represented = stages.represent(resampled, Transform(recipe))
-                store.write_shard(folder, represented, recipe=recipe, shard=shard)
+                make = partial(stages.represent, resampled, Transform(recipe))
+                store.write_shard(folder, make, recipe=recipe, shard=shard)
             tables.append(statistics.read_shard(folder))
         return plan, tables
 

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.transform import Transform
-from pipeline.waveforms import Waveforms
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 
@@ -43,8 +43,8 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
     for shard in plan.shards:
         decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
         resampled = stages.resample(decoded, Transform(recipe))
-        represented = stages.represent(resampled, Transform(recipe))
-        store.write_shard(folder_of(shard), represented, recipe=recipe, shard=shard)
+        make = partial(stages.represent, resampled, Transform(recipe))
+        store.write_shard(folder_of(shard), make, recipe=recipe, shard=shard)
     shards = [statistics.read_shard(folder_of(shard)) for shard in plan.shards]
     fitted = statistics.fit(plan, shards, histograms=folder / "histogram")
     path = folder / f"{plan.key}.zarr"
@@ -54,18 +54,25 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
 
 def write_arrays(folder, arrays, recipe):
     """A shard of given features."""
-    represented = stages.represent(Waveforms(), Transform(recipe))
-    represented.features = arrays
-    represented.contents = [f"{i:064x}" for i in range(len(arrays))]
-    represented.values = [values_hash(x) for x in arrays]
-    represented.moments = [np.zeros((4, arrays[0].shape[1]))] * len(arrays)
-    represented.sources = [(8000, 1)] * len(arrays)
-    represented.checksums = [(0, 0)] * len(arrays)
+
+    def make(put):
+        for x in arrays:
+            put(x)
+        n = len(arrays)
+        return stages.Represented(
+            contents=[f"{i:064x}" for i in range(n)],
+            moments=np.zeros((n, 4, arrays[0].shape[1])),
+            values=[values_hash(x) for x in arrays],
+            sources=[(8000, 1)] * n,
+            checksums=[(0, 0)] * n,
+            quarantined=[],
+            seconds={},
+        )
 
     class AnyShard:
         keys = {"representation": "key"}  # noqa: RUF012  # read once
 
-    store.write_shard(folder, represented, recipe=recipe, shard=AnyShard)
+    store.write_shard(folder, make, recipe=recipe, shard=AnyShard)
     return zarr.open_group(folder, mode="r")
 
 

@@ -1,20 +1,29 @@
 import numpy as np
 import pytest
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import writer
 from pipeline.recipe import Recipe, Store
-from pipeline.writer import Geometry, place, write_features
+from pipeline.writer import Features, Geometry, create_features
 
 
+@settings(max_examples=25)
 @given(
     n_frames=st.lists(st.integers(1, 70), min_size=1, max_size=30),
     shard_rows=st.sampled_from([1, 8, 16, 32]),
 )
-def test_clips_do_not_overlap_and_cross_files_only_if_they_must(n_frames, shard_rows):
-    starts, n_files = place(n_frames, shard_rows=shard_rows)
+def test_clips_do_not_overlap_and_cross_files_only_if_they_must(
+    tmp_path_factory, n_frames, shard_rows
+):
+    table = {"representation": {"kind": "waveform"}, "store": {"shard_mib": 1}}
+    folder = tmp_path_factory.mktemp("features")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Geometry, "of", lambda *_, **__: Geometry(1, shard_rows))
+        with Features(folder / "features", Recipe.from_dict(table)) as written:
+            for frames in n_frames:
+                written.put(np.zeros((frames, 1), np.float32))
+    starts, n_files = written.starts, len(list(folder.glob("features/c/*/0")))
+    assert written.n_frames == n_frames
     ends = [start + frames for start, frames in zip(starts, n_frames, strict=True)]
     assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
     assert -(-ends[-1] // shard_rows) == n_files
@@ -44,12 +53,6 @@ def test_geometry_is_powers_of_two_below_the_sizes_asked_for(
     assert (geometry.chunk_rows, geometry.shard_rows) == expected
 
 
-def by_zarr(file, parts, _, shard_rows):
-    """Write a shard file as zarr-python does it."""
-    base, rows = int(file.parent.name) * shard_rows, np.concatenate(parts)
-    zarr.open_array(file.parents[2], mode="r+")[base : base + len(rows)] = rows
-
-
 KINDS = [
     {"kind": "log_mel", "n_mels": 40},
     {"kind": "log_mel", "n_mels": 40, "dtype": "float16"},
@@ -67,13 +70,17 @@ def test_files_are_those_that_zarr_writes(tmp_path_factory, table, lengths):
     bins, rng = kind.columns(), np.random.default_rng(0)
     features = [rng.normal(size=(-(-n // bins), bins)).astype(kind.stored_dtype()) for n in lengths]
     features.append(features[0][::-1])  # not contiguous
-    shard_rows = Geometry.of_recipe(recipe).shard_rows
-    starts, n_files = place([len(x) for x in features], shard_rows=shard_rows)
     ours, theirs = (tmp_path_factory.mktemp(name) / "features" for name in ("ours", "theirs"))
-    write_features(ours, recipe, features, starts, n_files)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(writer, "_write_file", by_zarr)
-        write_features(theirs, recipe, features, starts, n_files)
+    with Features(ours, recipe) as written:
+        for x in features:
+            written.put(x)
+    shard_rows = Geometry.of_recipe(recipe).shard_rows
+    n_files = -(-(written.starts[-1] + len(features[-1])) // shard_rows)
+    array = create_features(theirs, recipe, n_files)
+    rows = np.full(array.shape, array.fill_value)
+    for start, x in zip(written.starts, features, strict=True):
+        rows[start : start + len(x)] = x
+    array[...] = rows
     found = {path.relative_to(ours): path for path in ours.rglob("*") if path.is_file()}
     assert len(found) == n_files + 1
     for name, file in found.items():

@@ -171,6 +171,33 @@ def test_a_bug_is_said_to_be_one_and_traced_on_request(basilar, as_json, monkeyp
     assert err.endswith(plain)
 
 
+@pytest.mark.parametrize(
+    ("command", "where", "kept"),
+    [
+        ("scan audio -o m.csv", "scan.scan", "what was read is remembered; the same command goes "),
+        ("build log_mel audio --root r", "scan.scan", "what was made is kept; the same command "),
+        ("verify KEY --root ROOT", "verify.verify", "nothing is kept; the same command starts an"),
+        ("reproduce KEY --root ROOT", "reproduce.reproduce", "nothing is kept; the same command "),
+        ("reproduce KEY --root ROOT --into new", "reproduce.reproduce", "what was made is in new"),
+        ("parity KEY --root ROOT", "parity.parity", "nothing is kept; the same command starts an"),
+        ("report KEY --root ROOT -o r.html", "report.collect.collect", "nothing is kept; the same"),
+    ],
+)
+def test_what_the_keyboard_stops_says_what_is_kept(
+    basilar, as_json, built, monkeypatch, command, where, kept
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"pipeline.{where}", stop)
+    words = {"KEY": built.plan.key, "ROOT": built.root}
+    arguments = [words.get(word, word) for word in command.split()]
+    code, out, err = basilar(*arguments)
+    assert (code, out, err.count("\n")) == (130, "", 1)
+    assert err.startswith(f"stopped: {kept}")
+    assert as_json(*arguments) == (130, {"error": "stopped"})
+
+
 def test_a_task_that_fails_is_traced_on_request(basilar, audio_folder):
     manifest = audio_folder.parent / "m.parquet"
     basilar("scan", audio_folder, "-o", manifest)

@@ -69,9 +69,10 @@ def test_recipe_upgrade(basilar, as_json, tmp_path):
     assert as_json("recipe", "r.toml", "--upgrade") == (0, {"toml": out})
 
 
-def test_recipe_schema(basilar):
+def test_recipe_schema(basilar, as_json):
     code, out, _ = basilar("recipe", "--schema")
     schema = json.loads(out)
+    assert as_json("recipe", "--schema") == (0, schema)
     assert code == 0
     assert "representation" in schema["properties"]
     assert schema["$defs"]["LogMel"]["properties"]["n_mels"]["maximum"] == 4096

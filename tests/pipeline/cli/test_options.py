@@ -33,6 +33,8 @@ def test_a_key_is_found_in_features_and_in_the_catalogue(root):
         find_store(root, "5a")
     with pytest.raises(UsageError, match="several feature sets"):
         find_key(root, "")
+    with pytest.raises(UsageError, match="log_mel: it is a recipe, and the key of a feature set"):
+        find_key(root, "log_mel")
 
 
 @pytest.mark.parametrize(("key", "problem"), [("3f2", "several feature sets"), ("4", "no feature")])

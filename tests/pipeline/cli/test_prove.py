@@ -163,6 +163,7 @@ def test_why(basilar, as_json, root, built, two, tmp_path):
     assert as_json("why", tmp_path / "r.toml", a, "--root", root)[1]["equal"] is True
     assert as_json("why", tmp_path / "r.toml", "--root", root)[1]["equal"] is True
     assert as_json("why", a, tmp_path / "m.parquet", "--root", root)[0] == 0
+    assert basilar("why", "mel", "log_mel")[1].startswith("mel → log_mel\n├─ recipe\n")
     for arguments, message in (
         ((tmp_path / "r.toml", tmp_path / "m.parquet"), "have nothing in common"),
         ((a, b), "name --root to look for a key"),
