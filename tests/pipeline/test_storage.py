@@ -190,7 +190,7 @@ def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
 
 def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypatch):
     uploaded(memory, audio_folder, "/bucket/audio")
-    monkeypatch.setattr("pipeline.scan.time.time", lambda: time.time_ns() / 1e9 + 10)
+    monkeypatch.setattr("pipeline.file_cache.time.time", lambda: time.time_ns() / 1e9 + 10)
     first, _ = scan("memory://bucket/audio")
     fetched = []
     fetch = storage._fetch_file
