@@ -2,7 +2,8 @@
 
 Files are found by content, not by name alone, hashed and probed in parallel, in child processes: a
 file that kills one, or takes too long, is listed with that as its problem. What was once looked at
-is remembered by (path, size, mtime, inode), so a second scan opens no file; `rehash` looks again.
+is remembered while the file does not change (`pipeline.file_cache`), so a second scan opens no
+file; `rehash` looks again.
 """
 
 import csv

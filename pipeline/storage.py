@@ -72,7 +72,8 @@ class Status(NamedTuple):
     st_size: int
     st_mtime: float
     st_mtime_ns: int
-    st_ino: int
+    st_ctime_ns: int
+    st_ino: int  # a hash of its version
 
 
 def place(where: str | os.PathLike[str]) -> Path:
@@ -434,7 +435,8 @@ def _status(entry: dict[str, Any]) -> Status:
     known = when.timestamp() if isinstance(when, datetime) else when
     seconds = time.time() if known is None else float(known)  # it may be changing right now
     version = int.from_bytes(uuid.uuid5(uuid.NAMESPACE_URL, f"{etag} {when}").bytes[:7])
-    return Status(int(entry["size"]), seconds, int(seconds * 1e9), version)
+    changed = int(seconds * 1e9)
+    return Status(int(entry["size"]), seconds, changed, changed, version)
 
 
 def _object(path: Path) -> str:
