@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32
 _READ_AT_ONCE = 1 << 20  # bytes
+_BUILD_AGAIN = "build again, which makes it anew"
 _ASIDE = ".damaged"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp(\.\w+)?")
 
@@ -283,6 +284,19 @@ def checksum(path: Path) -> Checksum:
         while block := file.read(_READ_AT_ONCE):
             size, crc = size + len(block), zlib.crc32(block, crc)
     return size, crc
+
+
+def check_files(folder: Path, *, but: tuple[str, ...] = ()) -> None:
+    """Compare the files of an artifact with its `files.json`, all but those whose names begin so.
+
+    Raises DamagedArtifactError if one is not there, or is not what was written.
+    """
+    try:
+        for name, expected in read_checksums(folder).items():
+            if not name.startswith(but) and checksum(folder / name) != expected:
+                raise DamagedArtifactError(f"{folder / name}: damaged; {_BUILD_AGAIN}")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise DamagedArtifactError(f"{error.filename}: it is missing; {_BUILD_AGAIN}") from None
 
 
 def link(source: Path, target: Path) -> None:

@@ -26,7 +26,7 @@ _NAMES = {  # of what lies in artifacts/STAGE
     "resample": _HASH,
     "representation": rf"{_HASH}\.[0-9a-f]{{8}}",
     "statistics": rf"{_HASH}\.npz",
-    "histogram": rf"{_HASH}\.npy",
+    "histogram": rf"{_HASH}(-{_HASH}\.npz|\.npy)",
 }
 
 
