@@ -30,7 +30,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -55,6 +55,11 @@ class Limits:
     max_seconds: float = 12 * 3600
     max_channels: int = 64
     max_bytes: int = 16 * 2**30  # of float32, all channels
+
+    def within(self, other: "Limits") -> "Limits":
+        """The lower of each limit."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Limits(*(min(pair) for pair in pairs))
 
 
 DEFAULT_LIMITS = Limits()

@@ -63,13 +63,19 @@ class Transform:
         return self.represent([signal])[0]
 
     def apply_file(
-        self, path: str | PathLike[str], *, offset: float = 0.0, duration: float | None = None
+        self,
+        path: str | PathLike[str],
+        *,
+        offset: float = 0.0,
+        duration: float | None = None,
+        limits: audio.Limits | None = None,
     ) -> NDArray[Any]:
         """Features (frames, bins) of an audio file, or of an excerpt of it in seconds.
 
-        Raises AudioError if it cannot be decoded, OSError if it cannot be read.
+        Raises AudioError if it cannot be decoded, or exceeds `limits` or the recipe's; OSError if
+        it cannot be read.
         """
-        y, sample_rate = self.decode(Path(path), offset=offset, duration=duration)
+        y, sample_rate = self.decode(Path(path), offset=offset, duration=duration, limits=limits)
         return self.apply(y, sample_rate=sample_rate)
 
     def stream(self, sample_rate: int) -> "Stream":
@@ -80,10 +86,15 @@ class Transform:
         return Stream(self, sample_rate)
 
     def decode(
-        self, path: Path, *, offset: float | None = None, duration: float | None = None
+        self,
+        path: Path,
+        *,
+        offset: float | None = None,
+        duration: float | None = None,
+        limits: audio.Limits | None = None,
     ) -> tuple[NDArray[np.float32], int]:
         """The recipe's channel of a file, float32 (samples,), and its sample rate in Hz."""
-        return audio.decode(path, **self._decoding(offset, duration))
+        return audio.decode(path, **self._decoding(offset, duration, limits))
 
     def decode_blocks(
         self, path: Path, *, offset: float | None = None, duration: float | None = None
@@ -91,9 +102,15 @@ class Transform:
         """What `decode` returns, block by block."""
         return audio.decode_blocks(path, **self._decoding(offset, duration))
 
-    def _decoding(self, offset: float | None, duration: float | None) -> dict[str, Any]:
+    def _decoding(
+        self,
+        offset: float | None,
+        duration: float | None,
+        limits: audio.Limits | None = None,
+    ) -> dict[str, Any]:
         said = self.recipe.decode
-        limits = audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20)
+        own = audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20)
+        limits = own if limits is None else own.within(limits)
         excerpt = {"offset": offset or 0.0, "duration": duration}
         return {"channels": said.channels, "limits": limits, **excerpt}
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from dsp.resample import resample
 from pipeline import Transform
+from pipeline.audio import AudioError, Limits
 from pipeline.recipe import Recipe, RecipeError
 from tests.conftest import REPOSITORY
 
@@ -155,3 +156,15 @@ def test_other_resamplers_are_for_whole_clips(method):
     assert transform.apply(y, sample_rate=8000)[:, 0].tobytes() == expected.tobytes()
     with pytest.raises(ValueError, match=f'"{method}" cannot be streamed; "soxr" can'):
         transform.stream(8000)
+
+
+def test_files_may_be_held_to_lower_limits_than_the_recipes_and_to_no_higher(tmp_path):
+    sf.write(tmp_path / "two.wav", np.zeros((8000, 2)), 8000)
+    for most, limits in ((1, Limits()), (2, Limits(max_channels=1))):
+        table = {"decode": {"max_channels": most}, "representation": {"kind": "mel"}}
+        transform = Transform.from_recipe(table)
+        with pytest.raises(AudioError, match="2 channels; the limit is 1"):
+            transform.apply_file(tmp_path / "two.wav", limits=limits)
+    long = {"decode": {"max_seconds": 100_000.0}, "representation": {"kind": "mel"}}
+    said = Transform.from_recipe(long)._decoding(None, None)["limits"]
+    assert said.max_seconds == 100_000.0
