@@ -17,6 +17,7 @@ import typer
 from pipeline import storage
 from pipeline.cli.options import StoppedError, UsageError, app
 from pipeline.console import Lines, begin, explained, on_screen, print_error, print_failure
+from pipeline.objects import StorageError
 
 _KEPT = "what was made is kept; the same command goes on from there"
 _STOPPED = {  # what is said of commands that the keyboard stopped
@@ -96,7 +97,7 @@ def _fail(error: Exception) -> NoReturn:
     from pipeline.recipe import RecipeError
 
     print_failure(error)
-    of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, storage.StorageError)
+    of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, StorageError)
     _exit(explained(error), 2 if isinstance(error, of_use) else 1)
 
 

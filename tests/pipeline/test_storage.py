@@ -1,8 +1,6 @@
 """Object stores: `memory://` for what is the same in all, an S3 server on loopback for the rest."""
 
 import contextlib
-import errno
-import importlib.util
 import itertools
 import json
 import os
@@ -16,38 +14,21 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 
-from pipeline import artifacts, engines, storage
+from pipeline import artifacts, engines, objects, storage
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.dataset import FeatureSet
 from pipeline.loader import Loader
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
-from pipeline.retry import retrying
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, Server, done_by, luigid
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(monkeypatch):
-    """Each test fetches for itself."""
-    monkeypatch.setattr(storage, "_made", {})
-    yield
-    storage._forget()
-
-
-@pytest.fixture
-def memory():
-    """The store of `memory://bucket`, empty."""
-    store = fsspec.filesystem("memory")
-    store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
-    store.mkdirs("/bucket")
-    return store
+pytestmark = pytest.mark.usefixtures("own_folder")  # each test fetches for itself
 
 
 @pytest.fixture(scope="session")
@@ -70,14 +51,14 @@ def s3(server, monkeypatch):
 
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    storage._store.cache_clear()
+    objects._store.cache_clear()
     store = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
     if store.exists("bucket"):
         store.rm("bucket", recursive=True)
     store.mkdir("bucket")
     yield store
     server.meddle = lambda method, path: None
-    storage._store.cache_clear()
+    objects._store.cache_clear()
 
 
 def uploaded(store, folder, where):
@@ -135,15 +116,6 @@ def test_urls_have_places_and_places_urls():
 def test_what_is_no_place_is_refused(url):
     with pytest.raises(ValueError, match=r"allowed are|write s3"):
         storage.place(url)
-
-
-def test_a_missing_library_is_named_with_what_installs_it(basilar):
-    if importlib.util.find_spec("gcsfs"):
-        pytest.skip("gcsfs is installed")
-    code, _, said = basilar("ls", "--root", "gs://bucket/features")
-    assert code == 2
-    assert "pip install 'basilar[gs]'" in said
-    assert said.count("\n") == 3
 
 
 def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
@@ -522,58 +494,6 @@ def test_gc_removes_what_nobody_needs_and_is_not_young(memory, audio_folder, as_
     code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
     assert found["stages"]["representation"]["count"] == len(build.plan.shards)
     assert not memory.find("/bucket/root/artifacts/representation")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        TimeoutError(),
-        ConnectionResetError(),
-        OSError(errno.EBUSY, "SlowDown"),
-        OSError(errno.EREMOTEIO, "InternalError"),
-        type("EndpointConnectionError", (type("HTTPClientError", (Exception,), {}),), {})(),
-    ],
-    ids=repr,
-)
-def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error):
-    memory.pipe_file("/bucket/file.json", b"{}")
-    path, calls, get_file = storage.place("memory://bucket/file.json"), [], type(memory).get_file
-    monkeypatch.setattr("pipeline.retry.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(storage, "retrying", partial(retrying, sleep=lambda seconds: None))
-
-    def fails(times):
-        def get(self, *arguments):
-            calls.append(arguments)
-            if len(calls) <= times:
-                raise error
-            return get_file(self, *arguments)
-
-        calls.clear()
-        monkeypatch.setattr(type(memory), "get_file", get)
-
-    fails(2)
-    assert storage.fetch(path).read_bytes() == b"{}"
-    storage.drop(path)
-    fails(100)
-    with pytest.raises(OSError, match=type(error).__name__) as failed:
-        storage.fetch(path)
-    assert (failed.value.filename, len(calls)) == ("memory://bucket/file.json", 3)
-    assert not list(path.parent.iterdir())
-
-
-@pytest.mark.parametrize("error", [PermissionError("AccessDenied"), FileNotFoundError("x")])
-def test_what_will_not_pass_is_said_at_once(memory, monkeypatch, error):
-    calls = []
-
-    def get_file(*arguments):
-        calls.append(arguments)
-        raise error
-
-    monkeypatch.setattr(type(memory), "get_file", get_file)
-    with pytest.raises(type(error), match="memory://bucket/file") as failed:
-        storage.fetch(storage.place("memory://bucket/file.json"))
-    assert failed.value.errno in (errno.EACCES, errno.ENOENT)
-    assert len(calls) == 1
 
 
 def test_s3_commits_once_copies_inside_and_lists_nothing(s3, server, tmp_path):
