@@ -4,6 +4,7 @@ A stage is a task if its artifact is kept; else the next task computes it on the
 it is written. Keys, values and what counts as done are the same either way.
 """
 
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -242,6 +243,21 @@ class Represent(ShardTask):
         build, made = self.the_build, statistics.read_shard(self.path())
         statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
         storage.drop(self.path())
+
+    def made_already(self) -> bool:
+        """Whether the output is there and whole; what is damaged is removed."""
+        from pipeline import statistics
+
+        if not super().made_already():
+            return False
+        try:
+            statistics.read_shard(self.path())
+        except artifacts.DamagedArtifactError as error:
+            what = str(error).rpartition(";")[0]
+            logging.getLogger("basilar").warning("%s; its shard is made anew", what)
+            artifacts.remove(self.path())
+            return False
+        return True
 
     def _represent(self) -> None:
         from pipeline import store

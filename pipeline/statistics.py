@@ -118,7 +118,7 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
     """The statistics of the clips that normalization is fitted on, folded in content order.
 
     `shards` are those of the plan; histograms of shards are kept in the folder `histograms`. Raises
-    ValueError if the split holds no usable clip.
+    ManifestError if the split holds no usable clip.
     """
     kind, normalization = plan.recipe.representation, plan.recipe.normalization
     histogram = np.zeros((kind.columns(), N_CELLS), np.int64)
@@ -135,16 +135,13 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
             histogram[...] += _histogram(shard, clips, weights, kind.grid, histograms)
             rows = np.repeat(np.arange(len(weights)), weights)
             yield shard.moments[rows], clips["n_frames"].to_numpy()[rows]
+        if n_clips == 0:
+            raise ManifestError(
+                f"normalization.split: {normalization.split!r} holds no usable clip, all of its "
+                f"{plan.is_fitted.sum()} are quarantined; mend them, or name another split"
+            )
 
-    try:
-        summary = moments.merge(fitted(), pivot=kind.pivot)
-    except ValueError:
-        if n_clips:
-            raise
-        raise ManifestError(
-            f"normalization.split: {normalization.split!r} holds no usable clip, all of its "
-            f"{plan.is_fitted.sum()} are quarantined; mend them, or name another split"
-        ) from None
+    summary = moments.merge(fitted(), pivot=kind.pivot)
     centre, scale = moments.centre_and_scale(
         summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid
     )

@@ -18,7 +18,7 @@ import pytest
 import soundfile as sf
 
 from pipeline import FeatureSet, audio, engines, garbage
-from pipeline.artifacts import read_table
+from pipeline.artifacts import check_files, read_table
 from pipeline.build import Build
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe, RecipeError
@@ -27,6 +27,7 @@ from pipeline.shard_tasks import Represent
 from pipeline.shards import Plan
 from pipeline.tasks import LogRun
 from tests.conftest import REPOSITORY
+from tests.damage import flip
 
 LOG_MEL = REPOSITORY / "params" / "log_mel.toml"
 
@@ -267,6 +268,34 @@ def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypa
     assert outcome.computed == {"decode": 0, "resample": 0, "representation": 1}
     _, clean = build(small(), manifest, root="clean")
     assert FeatureSet.open(planned.store).digest == FeatureSet.open(clean.store).digest
+
+
+def values_of(store):
+    """The digest of a set, and the bytes of its statistics."""
+    stats = sorted(path for path in (store / "stats").rglob("c/*") if path.is_file())
+    return FeatureSet.open(store).digest, [path.read_bytes() for path in stats]
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_artifacts_that_are_damaged_are_made_anew(built, root, caplog, fitted):
+    """Also if Luigi finds all shards complete; what was published of them stays as it is."""
+    again = Build(root, built.plan, "")
+    expected = values_of(again.store)
+    moved = again.store.rename(root / "published.zarr")
+    shards = [again.shard_folder(shard) for shard in again.plan.shards]
+    flip(next((shards[0] / "moments" / "sum").rglob("c/0/0")))
+    os.truncate(shards[1] / "clips.parquet", 40)
+    (shards[2] / "zarr.json").unlink()
+    (shards[3] / "quarantine.parquet").unlink()
+    if fitted:
+        flip(again.statistics)
+    else:
+        again.statistics.unlink()
+    assert engines.run(again, workers=1, log=False).succeeded
+    assert values_of(again.store) == values_of(moved) == expected
+    assert caplog.text.count("; its shard is made anew") == 4
+    for shard in shards:
+        check_files(shard)
 
 
 def test_a_dead_tracker_costs_seconds_loses_nothing_and_is_logged_next_time(
