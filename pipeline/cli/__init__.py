@@ -14,7 +14,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pipeline import storage
 from pipeline.cli.options import StoppedError, UsageError, app
 from pipeline.console import Lines, begin, explained, on_screen, print_error, print_failure
 from pipeline.objects import StorageError
