@@ -5,6 +5,7 @@
     ROOT/catalogue/features/KEY.*         what was published: attributes (JSON), clips (Parquet)
     ROOT/catalogue/canaries/HASH.json     what each recipe made of the canary at its first build
     ROOT/artifacts/STAGE/KEY              what one stage made of one shard
+    ROOT/artifacts/lost/STAGE-KEY         that it lacks clips which crashed or timed out
     ROOT/features/KEY.zarr                published feature sets
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to

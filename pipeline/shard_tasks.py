@@ -192,8 +192,8 @@ class ShardTask(Task):
         build, sources = self.the_build, self.the_shard.sources
         decoded = self.found("decode") if stage == "resample" else None
         if decoded is not None:
-            return stages.resample(decoded, self.transform, spool=spool)
-        return stages.decode(
+            return self.noted(stages.resample(decoded, self.transform, spool=spool))
+        made = stages.decode(
             sources,
             self.transform,
             root=build.plan.manifest.root,
@@ -202,6 +202,13 @@ class ShardTask(Task):
             tell=self._tell(len(sources)),
             resampled=stage == "resample",
         )
+        return self.noted(made)
+
+    def noted(self, waveforms: Waveforms) -> Waveforms:
+        """What the output is made of: clips that it lacks through the machine are noted."""
+        if any(entry.reason in stages.LOST for entry in waveforms.quarantined):
+            self.the_build.note_loss(self.path())
+        return waveforms
 
     def _tell(self, n_clips: int) -> Callable[[int, int], None]:
         """What tells Luigi's scheduler, once a second, how far the decoding is."""
@@ -264,7 +271,8 @@ class Represent(ShardTask):
 
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:
-            waveforms = self.found("resample") or self.computed("resample", spool)
+            found = self.found("resample")
+            waveforms = self.noted(found) if found else self.computed("resample", spool)
         lost = store.write_shard(
             self.path(),
             partial(stages.represent, waveforms, self.transform, folder=folder),

@@ -58,6 +58,7 @@ class _SetTask(Task):
             try:
                 found.append(statistics.read_shard(build.shard_folder(shard)))
             except artifacts.DamagedArtifactError:
+                statistics.forget(build.root / "artifacts", {shard.keys["representation"]})
                 Represent.of(self.build, shard).run()
                 found.append(statistics.read_shard(build.shard_folder(shard)))
         return found

@@ -335,7 +335,7 @@ def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
     """Print what a build would do: shards by stage, the disk they need, and if asked for, why."""
     from pipeline.shards import disk_bytes
 
-    plan, work = planned.plan, planned.work()
+    plan, work = planned.plan, planned.work(begun=False)
     total = len(plan.shards)
     needed = disk_bytes(plan, work, planned.keep)
     stages = {

@@ -19,14 +19,15 @@ import soundfile as sf
 
 from pipeline import FeatureSet, audio, engines, garbage
 from pipeline.artifacts import check_files, read_table
-from pipeline.build import Build
+from pipeline.build import KEEP, Build
+from pipeline.keys import STAGES
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe, RecipeError
 from pipeline.scan import scan
 from pipeline.shard_tasks import Represent
 from pipeline.shards import Plan
 from pipeline.tasks import LogRun
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, SMALL
 from tests.damage import flip
 
 LOG_MEL = REPOSITORY / "params" / "log_mel.toml"
@@ -443,13 +444,10 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
         _, reason, message = DEADLY[entry["id"]]
         assert (entry["stage"], entry["reason"]) == ("decode", reason)
         assert message in entry["message"]
-        assert (
-            "to try again, delete the feature set, run basilar gc --delete and" in entry["message"]
-        )
+        assert "to try again, delete the feature set and build again" in entry["message"]
     hurt = FeatureSet.open(planned.store)
     hurt_clips, hurt_digest = len(hurt), hurt.digest
     shutil.rmtree(planned.store)
-    garbage.collect(planned.root)
     outcome, again = build(small(), manifest, **options)
     assert outcome.succeeded
     assert len(FeatureSet.open(again.store)) == 12
@@ -460,3 +458,49 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     rest = FeatureSet.open(rest.store)
     assert hurt_clips == len(rest) == 7
     assert hurt_digest == rest.digest
+
+
+@pytest.mark.parametrize("keep", [KEEP, pytest.param(STAGES, marks=pytest.mark.torture)])
+def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, monkeypatch, keep):
+    """A clip crashes at first: a relabelled set, a grown one and one of other mels try it again."""
+    original, tries = audio.decode_blocks, []
+
+    def decode(path, **options):
+        if path.name == "05.wav":
+            with (tmp_path / "tries").open("a") as file:  # of a child process
+                file.write("x")
+            os._exit(0)
+        return original(path, **options)
+
+    def run(**changes):
+        plan = Plan(Recipe.from_dict({**SMALL, **changes}), built.plan.manifest, 1.0)
+        planned = Build(tmp_path / "root", plan, "", keep, max_bad=0.5)
+        expected = planned.work(begun=False)
+        outcome = engines.run(planned, workers=1, log=False)
+        assert outcome.succeeded
+        assert outcome.computed == {stage: len(expected.pending[stage]) for stage in STAGES}
+        return planned, outcome.computed
+
+    other_mels = {"representation": {**SMALL["representation"], "n_mels": 5}}
+    one = dict.fromkeys(STAGES, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(audio, "decode_blocks", decode)
+        hurt, _ = run()
+        tries.append((tmp_path / "tries").read_text())
+        assert run()[1] == dict.fromkeys(STAGES, 0)  # the same key finds it published
+        assert run(normalization={"kind": "none"})[1] == one
+        tries.append((tmp_path / "tries").read_text())
+    assert tries == ["xx", "xxxx"]  # twice a build
+    notes = list((hurt.root / "artifacts" / "lost").iterdir())
+    assert len(notes) == len(keep)
+    assert garbage.find(hurt.root).garbage == []
+    _, computed = run(**other_mels)
+    assert computed == {**one, "representation": len(built.plan.shards)}
+    assert not [note for note in notes if note.name[:3] == "res" and note.exists()]
+    robust, computed = run(normalization={"kind": "robust"})
+    assert computed == {**one, "decode": 0, "resample": 0}
+    assert run(normalization={"kind": "min_max"})[1] == dict.fromkeys(STAGES, 0)
+    assert (len(FeatureSet.open(hurt.store)), len(FeatureSet.open(robust.store))) == (11, 12)
+    shutil.rmtree(hurt.store)
+    again, _ = run()
+    assert values_of(again.store) == values_of(built.store)
