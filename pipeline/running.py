@@ -3,6 +3,7 @@
 A record is JSON: `key` and `name` of the feature set, `host` and `process` that build it, `started`
 (seconds since 1970), `pending` (by stage, the shards that were missing then), `scheduler` (of the
 luigid it shares its tasks by, or nothing), and `build`, its text form (`pipeline.build.Build`).
+One that holds the password of a tracker can be read by nobody else.
 Whose lock is free was killed, and its record is removed by whoever sees it. A root where nothing
 can be written or locked has no records.
 """
@@ -30,7 +31,9 @@ def begin(root: Path, build: str, **about: Any) -> None:
     with contextlib.suppress(OSError):
         if not locks.hold(root, _name(file)):
             return
-        artifacts.write_json(file, {**about, **who, "build": build}, durable=False)
+        record = {**about, **who, "build": build}
+        secret = storage.shown(build) != build  # a tracker's password, which who helps needs
+        artifacts.write_json(file, record, durable=False, private=secret)
         _own[file] = os.getpid()
         atexit.register(end, root)
 

@@ -184,7 +184,8 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
             known = (
                 f"there is: {', '.join(found[:12] for found in keys)}" if keys else "there is none"
             )
-            raise NoRecordError(f"{uri}: not one key of its runs begins with {key!r}; {known}")
+            where = storage.shown(uri)
+            raise NoRecordError(f"{where}: not one key of its runs begins with {key!r}; {known}")
         for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
             client.download_artifacts(runs[0].info.run_id, name, str(folder))
         return storage.place(runs[0].data.tags["basilar.path"])
@@ -196,8 +197,10 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
 
 def _failed(uri: str, error: Exception) -> TrackerError:
     """The first line of an error: a database's goes on with all of its statement."""
-    said = str(error).split("\n")[0]
-    return TrackerError(f"{uri}: {type(error).__name__}: {said}; start it, or name another tracker")
+    where, said = storage.shown(uri), storage.shown(str(error).split("\n")[0])
+    return TrackerError(
+        f"{where}: {type(error).__name__}: {said}; start it, or name another tracker"
+    )
 
 
 def _finished(client: MlflowClient, experiment: str, tag: RunTag, patience: float) -> str | None:

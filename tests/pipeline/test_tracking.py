@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
@@ -213,6 +214,25 @@ def test_a_tracker_that_refuses_is_named(logged, tmp_path):
     fs, _, _ = logged
     with pytest.raises(tracking.TrackerError, match="nonsense://x"):
         tracking.log_run(fs.path, EMPTY, "nonsense://x", folder=tmp_path / "mlflow")
+
+
+@pytest.mark.parametrize("user", ["me", "me:secret", "me:s@cret"])
+def test_errors_of_a_tracker_tell_no_password(logged, tmp_path, monkeypatch, user):
+    fs, _, _ = logged
+    uri = f"http://{user}@127.0.0.1:9"
+
+    def fail(*_, **__):
+        raise MlflowException(f"API request to {uri}/api/2.0/mlflow failed")
+
+    monkeypatch.setattr(tracking, "MlflowClient", fail)
+    for ask in (
+        lambda: tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "mlflow"),
+        lambda: tracking.fetch_run(uri, "ab", tmp_path),
+    ):
+        with pytest.raises(tracking.TrackerError) as raised:
+            ask()
+        assert "http://127.0.0.1:9: MlflowException: API request to http://127" in str(raised.value)
+        assert "@" not in str(raised.value)
 
 
 def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
