@@ -52,6 +52,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
 from pipeline import artifacts, storage
+from pipeline.build import is_embedded
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import Manifest, write_manifest
@@ -83,9 +84,9 @@ def log_run(
 
     Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
     logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
-    holds the lock, and the artifacts of a tracker that is itself in that folder. `built` is what
-    the report says of the build (`pipeline.running.recorded`). Raises TrackerError if the tracker
-    does not answer or refuses.
+    is ROOT/mlflow: it holds the lock, and the artifacts of the root's own tracker, which is
+    `pipeline.build.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
+    (`pipeline.running.recorded`). Raises TrackerError if the tracker does not answer or refuses.
     """
     fs = FeatureSet.open(store)
     recipe = Recipe.from_dict(fs.recipe)
@@ -139,7 +140,7 @@ def _log_once(
     `then` is done in either case. Raises TrackerError.
     """
     _quiet()
-    embedded = str(folder) in uri
+    embedded = is_embedded(uri, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # Two first users of one SQLite database corrupt it, and two loggers would log twice.

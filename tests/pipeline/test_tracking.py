@@ -244,6 +244,17 @@ def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
 
+def test_a_tracker_beside_the_roots_own_is_not_taken_for_it(logged, tmp_path):
+    fs, _, run = logged
+    root = tmp_path / "root"
+    shutil.copy(root / "mlflow" / "mlflow.db", root / "mlflow.db")
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    client.update_run(run.info.run_id, status="RUNNING")
+    with pytest.raises(tracking.TrackerError, match="is being logged by another"):
+        tracking.log_run(fs.path, EMPTY, client.tracking_uri, folder=root / "mlflow")
+    assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
+
+
 def test_a_run_that_fails_half_way_leaves_nothing(logged, tmp_path, monkeypatch):
     fs, client, run = logged
     client.delete_run(run.info.run_id)
