@@ -39,6 +39,19 @@ def test_a_build_is_known_until_it_ends(tmp_path):
         assert list((tmp_path / "running").iterdir()) == []
 
 
+def test_a_build_is_known_under_another_name_of_its_root(tmp_path):
+    root, link = tmp_path / "root", tmp_path / "link"
+    root.mkdir()
+    link.symlink_to(root)
+    with locks.session(root):
+        locks.enter(root)
+        running.begin(root, "text", key="k")
+        for name in (link, root):
+            assert [record["key"] for record in running.records(name)] == ["k"]
+        running.end(link)
+        assert running.records(root) == []
+
+
 def test_a_record_with_a_password_is_for_nobody_else(tmp_path):
     with locks.session(tmp_path):
         locks.enter(tmp_path)
