@@ -160,9 +160,10 @@ def _hidden(root: Path) -> Iterator[Path]:
         yield from root.glob(f"{folder}/.*")
 
 
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Write a JSON file, replacing what was there."""
+def write_json(path: Path, value: Any, *, durable: bool = True, private: bool = False) -> None:
+    """Write a JSON file, which nobody else can read if it is private, replacing what was there."""
     with replacing(path, durable=durable) as temporary:
+        temporary.touch(0o600 if private else 0o666)
         temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 

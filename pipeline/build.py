@@ -264,6 +264,14 @@ def embedded_tracking_uri(root: Path) -> str:
     return f"sqlite:///{database}"
 
 
+def is_embedded(uri: str, root: Path) -> bool:
+    """Whether a tracker is the one under a root."""
+    try:
+        return uri == embedded_tracking_uri(root)
+    except ValueError:  # there is none
+        return False
+
+
 def run_file(build: Build) -> Path:
     """Where the id of a feature set's MLflow run is kept, one for each tracker."""
     tracker = hash_of("tracker", uri=build.tracking_uri)[:8]
@@ -277,9 +285,7 @@ def logged_run(build: Build) -> str | None:
     be registered under another name is not done.
     """
     marker, database = run_file(build), build.root / "mlflow" / "mlflow.db"
-    embedded = not storage.is_remote(build.root) and (
-        build.tracking_uri == embedded_tracking_uri(build.root)
-    )
+    embedded = is_embedded(build.tracking_uri, build.root)
     if not storage.exists(marker) or (embedded and not database.exists()):
         return None
     known = artifacts.read_json(marker)

@@ -11,8 +11,8 @@ No result depends on them: what they save is work. Where there are none (a read-
 system without), builds go on, and nothing is swept. A deadlock is impossible: who holds the byte of
 one artifact takes those of what it is made from alone (to make a damaged one anew), who has byte 0
 alone waits for nothing, and no wait for an artifact is longer than ten minutes. A process that
-closes a file drops all its locks on it, so each keeps one descriptor a root, and nothing else opens
-the file.
+closes a file drops all its locks on it, so each keeps one descriptor a root, however that is
+spelled, and nothing else opens the file.
 """
 
 import contextlib
@@ -45,6 +45,7 @@ class BusyError(OSError):
 
 def enter(root: Path) -> None:
     """Be at work in a root until the process ends; waits while something is removed there."""
+    root = real(root)
     descriptor = _open(root)
     if descriptor is None or _entered.get(root) == os.getpid():
         return
@@ -55,6 +56,7 @@ def enter(root: Path) -> None:
 @contextmanager
 def session(root: Path) -> Iterator[None]:
     """Leave a root at the end of the block if it was entered inside."""
+    root = real(root)
     before = _entered.get(root) == os.getpid()
     try:
         yield
@@ -66,6 +68,7 @@ def session(root: Path) -> Iterator[None]:
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
     """Be the only process at work in a root. Raises BusyError, without waiting."""
+    root = real(root)
     descriptor = _open(root)
     try:
         if descriptor is None:
@@ -94,6 +97,7 @@ def alone(root: Path) -> Iterator[None]:
 @contextmanager
 def sole(root: Path, name: str) -> Iterator[None]:
     """Make the artifact `name` in the block while others wait, if locks are to be had."""
+    root = real(root)
     descriptor, byte = _open(root), _byte(name)
     if descriptor is None or not _acquire(
         descriptor, byte, fcntl.LOCK_EX, f"make {root / name}", patience=_PATIENCE
@@ -109,6 +113,7 @@ def sole(root: Path, name: str) -> Iterator[None]:
 
 def hold(root: Path, name: str) -> bool:
     """Hold what nobody else does until this process leaves the root; whether that can be."""
+    root = real(root)
     descriptor = _open(root)
     return descriptor is not None and _acquire(
         descriptor, _byte(name), fcntl.LOCK_EX, f"hold {root / name}", patience=_SAY_AFTER
@@ -117,6 +122,7 @@ def hold(root: Path, name: str) -> bool:
 
 def is_held(root: Path, name: str) -> bool:
     """Whether another process holds `name`, or makes it."""
+    root = real(root)
     descriptor = _open(root)
     if descriptor is None:
         return False
@@ -130,8 +136,14 @@ def is_held(root: Path, name: str) -> bool:
 
 def holder(root: Path) -> int | None:
     """The id of another process that is at work in a root, as far as the system tells."""
+    root = real(root)
     descriptor = _open(root)
     return None if descriptor is None else _holder(descriptor, _ROOT_BYTE)
+
+
+def real(root: Path) -> Path:
+    """The one spelling of a root that is without links."""
+    return Path(os.path.realpath(root))
 
 
 def _byte(name: str) -> int:

@@ -3,6 +3,7 @@
 A record is JSON: `key` and `name` of the feature set, `host` and `process` that build it, `started`
 (seconds since 1970), `pending` (by stage, the shards that were missing then), `scheduler` (of the
 luigid it shares its tasks by, or nothing), and `build`, its text form (`pipeline.build.Build`).
+One that holds the password of a tracker can be read by nobody else.
 Whose lock is free was killed, and its record is removed by whoever sees it. A root where nothing
 can be written or locked has no records.
 """
@@ -25,19 +26,21 @@ def begin(root: Path, build: str, **about: Any) -> None:
     """Say that this process begins a build, until `end` or its exit; once for each build."""
     if any(record["build"] == build for file, record in _read(root) if _is_own(file)):
         return
-    file = root / "running" / f"{uuid.uuid4().hex[:12]}.json"
+    file = locks.real(root) / "running" / f"{uuid.uuid4().hex[:12]}.json"
     who = {"host": socket.gethostname(), "process": os.getpid(), "started": time.time()}
     with contextlib.suppress(OSError):
         if not locks.hold(root, _name(file)):
             return
-        artifacts.write_json(file, {**about, **who, "build": build}, durable=False)
+        record = {**about, **who, "build": build}
+        secret = storage.shown(build) != build  # a tracker's password, which who helps needs
+        artifacts.write_json(file, record, durable=False, private=secret)
         _own[file] = os.getpid()
         atexit.register(end, root)
 
 
 def end(root: Path) -> None:
     """Take back what this process said of a root."""
-    for file in [file for file in _own if _is_own(file) and file.parent.parent == root]:
+    for file in [file for file in _own if _is_own(file) and file.parent.parent == locks.real(root)]:
         del _own[file]
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
@@ -74,7 +77,7 @@ def recorded(root: Path, key: str) -> dict[str, Any] | None:
 
 def _read(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
-    for file in (root / "running").glob("[!.]*.json"):
+    for file in (locks.real(root) / "running").glob("[!.]*.json"):
         with contextlib.suppress(OSError, artifacts.DamagedArtifactError):  # it may just be going
             found.append((file, artifacts.read_json(file)))
     return found

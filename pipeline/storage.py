@@ -91,11 +91,15 @@ def name(path: Path) -> str:
 
 
 def shown(text: str) -> str:
-    """A text with the URLs of working copies in the place of their paths."""
+    """A text for people and records: the URLs of working copies for their paths, and no passwords.
+
+    >>> shown("http://me:secret@host:5000/mlflow: no answer")
+    'http://host:5000/mlflow: no answer'
+    """
     for folder in _made.values():
         inside = rf"{re.escape(str(folder))}(?:/[^/\s]+/\d+)?/{re.escape(_MARK)}/(\w+)/"
         text = re.sub(inside, r"\1://", text)
-    return text
+    return re.sub(r"""://[^/?#\s"']*@""", "://", text)
 
 
 def is_remote(path: Path) -> bool:

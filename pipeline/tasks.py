@@ -202,7 +202,7 @@ class LogRun(_SetTask):
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
         marker = {
             "run_id": run_id,
-            "uri": build.tracking_uri,
+            "uri": storage.shown(build.tracking_uri),
             "attempt": attempt(),
             "registered_as": build.register_as,
             "built": built,

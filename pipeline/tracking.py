@@ -52,6 +52,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
 from pipeline import artifacts, storage
+from pipeline.build import is_embedded
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import Manifest, write_manifest
@@ -83,9 +84,9 @@ def log_run(
 
     Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
     logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
-    holds the lock, and the artifacts of a tracker that is itself in that folder. `built` is what
-    the report says of the build (`pipeline.running.recorded`). Raises TrackerError if the tracker
-    does not answer or refuses.
+    is ROOT/mlflow: it holds the lock, and the artifacts of the root's own tracker, which is
+    `pipeline.build.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
+    (`pipeline.running.recorded`). Raises TrackerError if the tracker does not answer or refuses.
     """
     fs = FeatureSet.open(store)
     recipe = Recipe.from_dict(fs.recipe)
@@ -139,7 +140,7 @@ def _log_once(
     `then` is done in either case. Raises TrackerError.
     """
     _quiet()
-    embedded = str(folder) in uri
+    embedded = is_embedded(uri, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # Two first users of one SQLite database corrupt it, and two loggers would log twice.
@@ -184,7 +185,8 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
             known = (
                 f"there is: {', '.join(found[:12] for found in keys)}" if keys else "there is none"
             )
-            raise NoRecordError(f"{uri}: not one key of its runs begins with {key!r}; {known}")
+            where = storage.shown(uri)
+            raise NoRecordError(f"{where}: not one key of its runs begins with {key!r}; {known}")
         for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
             client.download_artifacts(runs[0].info.run_id, name, str(folder))
         return storage.place(runs[0].data.tags["basilar.path"])
@@ -196,8 +198,10 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
 
 def _failed(uri: str, error: Exception) -> TrackerError:
     """The first line of an error: a database's goes on with all of its statement."""
-    said = str(error).split("\n")[0]
-    return TrackerError(f"{uri}: {type(error).__name__}: {said}; start it, or name another tracker")
+    where, said = storage.shown(uri), storage.shown(str(error).split("\n")[0])
+    return TrackerError(
+        f"{where}: {type(error).__name__}: {said}; start it, or name another tracker"
+    )
 
 
 def _finished(client: MlflowClient, experiment: str, tag: RunTag, patience: float) -> str | None:

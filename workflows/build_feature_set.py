@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import luigi
+from luigi.parameter import ParameterVisibility
 
 from pipeline import storage
 from pipeline.build import KEEP, MAX_BAD, Build, embedded_tracking_uri
@@ -59,6 +60,7 @@ class BuildFeatureSet(luigi.WrapperTask):
     tracking_uri = luigi.Parameter(
         default=os.environ.get("MLFLOW_TRACKING_URI", ""),
         significant=False,
+        visibility=ParameterVisibility.HIDDEN,  # it may hold a password
         description="MLflow; left out: under the root",
     )
     register_as = luigi.Parameter(

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 import numpy as np
+from luigi.parameter import ParameterVisibility
 from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.ndimage import map_coordinates, uniform_filter1d
@@ -56,6 +57,7 @@ class FitBaseline(luigi.Task):
     tracking_uri = luigi.Parameter(
         default=os.environ.get("MLFLOW_TRACKING_URI", ""),
         significant=False,
+        visibility=ParameterVisibility.HIDDEN,  # it may hold a password
         description="MLflow; left out: under the root",
     )
     seed = luigi.IntParameter(default=0, description="of the random fifth, and of augmentation")
@@ -143,9 +145,8 @@ class TrainBaseline(FitBaseline):
                 storage.name(self.result),
             )
             return
-        artifacts.write_json(
-            storage.place(self.output().path), {"run_id": run_id, "uri": build.tracking_uri}
-        )
+        marker = {"run_id": run_id, "uri": storage.shown(build.tracking_uri)}
+        artifacts.write_json(storage.place(self.output().path), marker)
 
 
 def evaluate(fs: FeatureSet, *, seed: int, copies: int) -> dict[str, Any]:

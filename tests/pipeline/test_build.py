@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import build, running
+from pipeline import build, running, storage
 from pipeline.build import Build, build_of
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.scan import scan
@@ -83,6 +83,14 @@ def test_only_stages_can_be_kept(planned):
 def test_a_clip_must_have_some_time(planned, seconds):
     with pytest.raises(ValueError, match=r"clip timeout: .* must be above 0 and finite"):
         replace(planned, clip_timeout=seconds)
+
+
+@pytest.mark.parametrize("root", ["r%", "memory://bucket/root"])
+def test_a_root_that_can_have_no_tracker_of_its_own_takes_another(planned, root):
+    elsewhere = replace(planned, root=storage.place(root))
+    assert build.logged_run(elsewhere) is None
+    with pytest.raises(ValueError, match="name a tracker"):
+        build.embedded_tracking_uri(elsewhere.root)
 
 
 @pytest.mark.parametrize("name", ["a/b", "birds@", "@champion", "a@b@c", "models:/x", "it's"])

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +109,22 @@ def test_a_root_that_is_made_anew_is_locked_anew(tmp_path):
         shutil.rmtree(root)
         locks.enter(root)
         assert not another_may_be_alone(root)
+
+
+def test_a_root_has_one_lock_under_all_its_names(tmp_path, monkeypatch):
+    root, link = tmp_path / "root", tmp_path / "link"
+    root.mkdir()
+    link.symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    with locks.session(root):
+        locks.enter(root)
+        for name in (link, Path("root"), tmp_path / "link" / ".." / "root"):
+            with locks.session(name):
+                locks.enter(name)
+            with locks.alone(name):
+                pass
+            assert not another_may_be_alone(root)
+    assert another_may_be_alone(root)
 
 
 def test_without_locks_builds_go_on_and_nobody_is_alone(tmp_path, monkeypatch):

@@ -39,6 +39,30 @@ def test_a_build_is_known_until_it_ends(tmp_path):
         assert list((tmp_path / "running").iterdir()) == []
 
 
+def test_a_build_is_known_under_another_name_of_its_root(tmp_path):
+    root, link = tmp_path / "root", tmp_path / "link"
+    root.mkdir()
+    link.symlink_to(root)
+    with locks.session(root):
+        locks.enter(root)
+        running.begin(root, "text", key="k")
+        for name in (link, root):
+            assert [record["key"] for record in running.records(name)] == ["k"]
+        running.end(link)
+        assert running.records(root) == []
+
+
+def test_a_record_with_a_password_is_for_nobody_else(tmp_path):
+    with locks.session(tmp_path):
+        locks.enter(tmp_path)
+        for host, mode in {"host": 0o644, "me:secret@host": 0o600}.items():
+            running.begin(tmp_path, f'{{"tracking_uri":"http://{host}"}}', key="k")
+            (file,) = (tmp_path / "running").iterdir()
+            assert file.stat().st_mode & 0o666 == mode
+            assert host in running.records(tmp_path)[0]["build"]
+            running.end(tmp_path)
+
+
 def test_the_build_that_logged_a_set_first_is_recorded(tmp_path):
     assert running.recorded(tmp_path, "key") is None
     markers = {"key-1": {"started": 5.0}, "key-2": {"started": 4.0}, "key-3": None, "other-1": {}}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
@@ -216,12 +217,42 @@ def test_a_tracker_that_refuses_is_named(logged, tmp_path):
         tracking.log_run(fs.path, EMPTY, "nonsense://x", folder=tmp_path / "mlflow")
 
 
+@pytest.mark.parametrize("user", ["me", "me:secret", "me:s@cret"])
+def test_errors_of_a_tracker_tell_no_password(logged, tmp_path, monkeypatch, user):
+    fs, _, _ = logged
+    uri = f"http://{user}@127.0.0.1:9"
+
+    def fail(*_, **__):
+        raise MlflowException(f"API request to {uri}/api/2.0/mlflow failed")
+
+    monkeypatch.setattr(tracking, "MlflowClient", fail)
+    for ask in (
+        lambda: tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "mlflow"),
+        lambda: tracking.fetch_run(uri, "ab", tmp_path),
+    ):
+        with pytest.raises(tracking.TrackerError) as raised:
+            ask()
+        assert "http://127.0.0.1:9: MlflowException: API request to http://127" in str(raised.value)
+        assert "@" not in str(raised.value)
+
+
 def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
     fs, client, run = logged
     client.update_run(run.info.run_id, status="RUNNING")
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(tracking.TrackerError, match="is being logged by another"):
         tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "another" / "mlflow")
+    assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
+
+
+def test_a_tracker_beside_the_roots_own_is_not_taken_for_it(logged, tmp_path):
+    fs, _, run = logged
+    root = tmp_path / "root"
+    shutil.copy(root / "mlflow" / "mlflow.db", root / "mlflow.db")
+    client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
+    client.update_run(run.info.run_id, status="RUNNING")
+    with pytest.raises(tracking.TrackerError, match="is being logged by another"):
+        tracking.log_run(fs.path, EMPTY, client.tracking_uri, folder=root / "mlflow")
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
 
