@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import artifacts, audio, canary, locks, running, storage
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
-from pipeline.manifest import Manifest, read_manifest, write_manifest
+from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
 
@@ -76,11 +76,7 @@ class Build:
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
         if not storage.exists(file):
             artifacts.write_json(file, recipe.resolved())
-        file = _manifest_file(self.root, manifest.hash)
-        if not storage.exists(file) or not read_manifest(file).table.equals(manifest.table):
-            write_manifest(manifest, file)
-            _builds.clear()  # paths are not part of their text
-            _manifest_of.cache_clear()
+        _enter_manifest(self.root, manifest)
         text = canonical(
             {
                 "root": storage.name(self.root),
@@ -104,9 +100,8 @@ class Build:
             pyarrow.default_memory_pool().release_unused()
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
-            from pipeline import store
+            from pipeline import store  # noqa: F401
 
-            store.versions()
             if not any(record["build"] == text for record in running.records(self.root)):
                 self._forget_losses()
         running.begin(
@@ -226,6 +221,24 @@ def _read(text: str) -> Build:
 def _manifest_of(file: Path) -> Manifest:
     """A manifest, once for all the recipes that are built over it."""
     return read_manifest(file)
+
+
+def _enter_manifest(root: Path, manifest: Manifest) -> None:
+    """Have a root's catalogue say where the audio is now."""
+    file, known = _manifest_file(root, manifest.hash), None
+    if storage.exists(file):
+        with contextlib.suppress(ManifestError):  # what is damaged is written anew
+            known = read_manifest(file)
+    same = known is not None and known.table.equals(manifest.table)
+    if same and known is not None and known.root.resolve() == manifest.root.resolve():
+        return
+    try:
+        write_manifest(manifest, file)
+    except OSError:
+        if not same:  # from a root that is read-only, a set can be had wherever its audio is
+            raise
+    _builds.clear()  # paths are not part of their text
+    _manifest_of.cache_clear()
 
 
 def _manifest_file(root: Path, manifest_hash: str) -> Path:

@@ -24,11 +24,12 @@ def hash_file(file: Path) -> str:
 
 
 class FileCache:
-    """What was seen in files, by (path, size, mtime in ns, inode); a context manager.
+    """What was seen in files, by (path, size, mtime and ctime in ns, inode); a context manager.
 
-    One SQLite database in the user's cache folder for each version of the decoders. A file changed
-    within the last two seconds is not remembered: it might change again without its time showing
-    it. A cache that cannot be opened, read or written is done without.
+    Programs that unpack or synchronize set a file's size and mtime as they were elsewhere, but none
+    can set its ctime. One SQLite database in the user's cache folder for each version of the
+    decoders. A file changed within the last two seconds is not remembered: it might change again
+    without its time showing it. A cache that cannot be opened, read or written is done without.
     """
 
     def __enter__(self) -> Self:
@@ -36,7 +37,7 @@ class FileCache:
         decoders = "-".join(version(package) for package in ("soundfile", "av"))
         try:
             base.mkdir(parents=True, exist_ok=True)
-            self._open(base / f"files-{audio.VERSION}-{decoders}.sqlite")
+            self._open(base / f"seen-{audio.VERSION}-{decoders}.sqlite")
         except (OSError, sqlite3.Error):
             self._open(":memory:")
         return self
@@ -52,8 +53,9 @@ class FileCache:
         """As `get`, of a file whose status is at hand."""
         try:
             row = self._database.execute(
-                "SELECT seen FROM files WHERE path=? AND size=? AND mtime_ns=? AND inode=?",
-                (storage.name(file), status.st_size, status.st_mtime_ns, status.st_ino),
+                "SELECT seen FROM files "
+                "WHERE path=? AND size=? AND mtime_ns=? AND ctime_ns=? AND inode=?",
+                _identity(file, status),
             ).fetchone()
         except sqlite3.Error:
             return None
@@ -63,11 +65,9 @@ class FileCache:
         """Remember what was seen in a file whose status, taken before looking, is `status`."""
         if time.time() - status.st_mtime < 2:
             return
-        identity = (storage.name(file), status.st_size, status.st_mtime_ns, status.st_ino)
+        row = (*_identity(file, status), json.dumps(seen))
         with contextlib.suppress(sqlite3.Error):
-            self._database.execute(
-                "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?)", (*identity, json.dumps(seen))
-            )
+            self._database.execute("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?)", row)
 
     def sha256(self, file: Path) -> str:
         """The SHA-256 of a file's content now. Raises OSError if it cannot be read."""
@@ -81,10 +81,16 @@ class FileCache:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=OFF")  # a lost cache is looked up again
             connection.execute(
-                "CREATE TABLE IF NOT EXISTS files "
-                "(path TEXT PRIMARY KEY, size INT, mtime_ns INT, inode INT, seen TEXT)"
+                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, "
+                "size INT, mtime_ns INT, ctime_ns INT, inode INT, seen TEXT)"
             )
         except sqlite3.Error:
             connection.close()
             raise
         self._database = connection
+
+
+def _identity(file: Path, status: os.stat_result | storage.Status) -> tuple[str | int, ...]:
+    """What tells this version of a file from others."""
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return storage.name(file), status.st_size, *times, status.st_ino

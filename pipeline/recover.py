@@ -236,7 +236,7 @@ def locate(
     there = contents(root, at_place, rehash=True, progress=progress)
     lost = [i for i in rows if there.get(paths[i]) != hashes[i]]
     if lost:
-        found = contents(root, progress=progress) if storage.is_folder(root) else {}
+        found = contents(root, rehash=True, progress=progress) if storage.is_folder(root) else {}
         path_of = {sha256: path for path, sha256 in found.items()}
         ids = manifest.column("id")
         if gone := [i for i in lost if hashes[i] not in path_of]:

@@ -2,7 +2,8 @@
 
 Files are found by content, not by name alone, hashed and probed in parallel, in child processes: a
 file that kills one, or takes too long, is listed with that as its problem. What was once looked at
-is remembered by (path, size, mtime, inode), so a second scan opens no file; `rehash` looks again.
+is remembered while the file does not change (`pipeline.file_cache`), so a second scan opens no
+file; `rehash` looks again.
 """
 
 import csv
@@ -61,12 +62,14 @@ def scan(
     """Make the manifest of a folder, or of a table of clips (CSV, JSON Lines or Parquet).
 
     `label` and `group` are `parent` (the name of the file's folder) or a regular expression with a
-    group of that name (or one group), searched in the path. `split` gives shares by name, assigned
-    by the hash of the group (of the id, without one), or a CSV of `id` and `split`. A table has a
-    `path` column relative to `root` (by default the root it records, or its folder), and optionally
-    `id`, `label`, `split`, `group`, `offset`, `duration` and `sha256`, which go before the options.
-    The rows of a Parquet table that also state `sample_rate`, `channels`, `n_samples`, `format`,
-    `codec`, `decoder` and `lossy` are believed, and their files are not opened, without `rehash`.
+    group of that name (or one group), searched in the path. `split` gives shares by name, or is a
+    CSV of `id` and `split`. Shares are assigned by the hash of the group, or without one, of the
+    file's SHA-256: a clip stays in its split whatever is added or renamed, and no file is on both
+    sides, under two names or in excerpts. A table has a `path` column relative to `root` (by
+    default the root it records, or its folder), and optionally `id`, `label`, `split`, `group`,
+    `offset`, `duration` and `sha256`, which go before the options. The rows of a Parquet table that
+    also state `sample_rate`, `channels`, `n_samples`, `format`, `codec`, `decoder` and `lossy` are
+    believed, and their files are not opened, without `rehash`.
 
     Returns the manifest and the paths of files that are not audio. Raises ManifestError.
     """
@@ -401,7 +404,7 @@ def _assign_splits(clips: list[dict[str, Any]], split: dict[str, float] | Path) 
             f"--split: the shares sum to {total:g}; they must not be negative, and sum to 1"
         )
     for clip in clips:
-        token = hashlib.sha256(f"split:{clip['group'] or clip['id']}".encode()).digest()
+        token = hashlib.sha256(f"split:{clip['group'] or clip['sha256']}".encode()).digest()
         place = int.from_bytes(token[:8]) / 2**64
         upto = 0.0
         chosen = list(split)[-1]

@@ -173,18 +173,34 @@ def _decode(
     resampled: bool,
 ) -> dict[str, Any]:
     """Decode one clip in the child: where its samples are, or why it cannot be used."""
+    before = _version(file)
     if cache.sha256(file) != source.sha256:
         raise _changed(file)
     try:
-        decoded = _Decoded(
-            transform.decode_blocks(file, offset=source.offset, duration=source.duration)
-        )
-        if resampled:
-            made, sample_rate = _resample(decoded, transform, spool), transform.sample_rate
-        else:
-            made, sample_rate = spool.put(decoded), decoded.sample_rate
+        result = _decode_blocks(source, transform, file, spool, resampled)
     except audio.AudioError as error:
-        return {"stage": "decode", "reason": error.reason, "message": error.message}
+        result = {"stage": "decode", "reason": error.reason, "message": error.message}
+    if _version(file) != before:  # while it was decoded
+        raise _changed(file)
+    return result
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    """What tells this version of a file from others that are ever under its name."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _decode_blocks(
+    source: Source, transform: Transform, file: Path, spool: Spool, resampled: bool
+) -> dict[str, Any]:
+    """As `_decode`, of a file whose content is right. Raises AudioError if it cannot be decoded."""
+    blocks = transform.decode_blocks(file, offset=source.offset, duration=source.duration)
+    decoded = _Decoded(blocks)
+    if resampled:
+        made, sample_rate = _resample(decoded, transform, spool), transform.sample_rate
+    else:
+        made, sample_rate = spool.put(decoded), decoded.sample_rate
     if isinstance(made, dict):
         return made
     checksums = [decoded.crc32, made.crc32] if resampled else [made.crc32]
@@ -284,7 +300,7 @@ def represent(
         if kind.n_frames(y.size):
             usable.append(i)
         else:
-            message = f"{y.size} samples are less than one frame of the {kind.kind}"
+            message = f"{y.size} samples are {kind.too_short} of the {kind.kind}"
             quarantined.append(Quarantined(content, "representation", "empty", message))
     made = np.empty((len(usable), 4, kind.columns()))
     out = Represented([], made, [], [], [], quarantined, {})

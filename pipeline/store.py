@@ -310,15 +310,14 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
         "schema": SCHEMA,
         "recipe": recipe.resolved(),
         "portable": recipe.representation.portable,
-        "versions": versions(),
+        "versions": _versions(),
         "machine": platform.machine(),
         "cpu": _cpu(),
     }
 
 
 @cache
-def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that make a store; slow to find out."""
+def _versions() -> dict[str, str]:
     libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
 

@@ -23,7 +23,8 @@ from workflows.build_feature_set import BuildFeatureSet
 Sound = NDArray[Any]
 SAMPLE_RATE = 22050  # Hz
 CLIPS_PER_LABEL = 40
-FORMATS = (("wav", "WAV"), ("flac", "FLAC"), ("ogg", "OGG"), ("mp3", "MP3"))
+# No Ogg: each writing of it draws a serial number, and so its hash, and its split with it.
+FORMATS = (("wav", "WAV"), ("flac", "FLAC"), ("aiff", "AIFF"), ("mp3", "MP3"))
 SPLIT = {"train": 0.75, "test": 0.25}
 
 

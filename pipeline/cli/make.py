@@ -114,6 +114,7 @@ def recipe(
     Example: basilar recipe log_mel
     """
     from pipeline.keys import recipe_hashes
+    from pipeline.kinds import MelBands
     from pipeline.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:
@@ -131,15 +132,21 @@ def recipe(
         return
     loaded = Recipe.load(file)
     hashes = recipe_hashes(loaded)
-    portable = loaded.representation.portable
+    kind, sample_rate = loaded.representation, loaded.resample.sample_rate
+    empty = kind.empty_bands(sample_rate=sample_rate) if isinstance(kind, MelBands) else []
+    portable = kind.portable
     result = {
         "recipe_hash": hashes["normalization"],
         "hashes": hashes,
         "portable": portable,
+        "empty_bands": empty,
         "recipe": loaded.resolved(),
     }
     promise = "the same bits everywhere" if portable else "bits are not promised for this n_fft"
     comments = [f"# {stage} {value}" for stage, value in hashes.items()]
+    if empty:
+        bands = ", ".join(map(str, empty))
+        comments.insert(0, f"# always empty, since n_fft is small for n_mels: bands {bands}")
     toml = loaded.to_toml().splitlines()
     print_result(result, as_json, *toml, "", f"# {promise}", *comments)
 

@@ -1,3 +1,4 @@
+import errno
 import json
 from dataclasses import replace
 
@@ -5,9 +6,10 @@ import pytest
 
 from pipeline import build, running
 from pipeline.build import Build, build_of
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, read_manifest
 from pipeline.scan import scan
 from pipeline.shards import Plan
+from tests.damage import flip
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 
 
@@ -42,6 +44,34 @@ def test_the_catalogue_holds_recipe_and_manifest_where_the_audio_is_now(planned,
     moved = Manifest(tmp_path / "moved", planned.plan.manifest.table)
     elsewhere = Build(planned.root, Plan(planned.plan.recipe, moved, 2.0), "sqlite:///x.db")
     assert build_of(elsewhere.register()).plan.manifest.root == tmp_path / "moved"
+    file = catalogue / "manifests" / f"{moved.hash}.parquet"
+    assert read_manifest(file).root == tmp_path / "moved"
+
+
+def test_the_catalogue_is_mended_by_who_has_the_manifest(planned):
+    planned.register()
+    (file,) = (planned.root / "catalogue" / "manifests").iterdir()
+    entered = file.read_bytes()
+    flip(file, 0.999)
+    planned.register()
+    assert file.read_bytes() == entered
+
+
+def test_a_catalogue_that_cannot_be_written_hinders_no_build_over_audio_that_moved(
+    planned, tmp_path, monkeypatch
+):
+    planned.register()
+    moved = replace(planned.plan.manifest, root=tmp_path / "moved")
+    elsewhere = replace(planned, plan=Plan(planned.plan.recipe, moved, 2.0))
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(build, "write_manifest", refuse)
+    assert build_of(elsewhere.register()).plan.manifest.root == tmp_path / "moved"
+    (planned.root / "catalogue" / "manifests" / f"{moved.hash}.parquet").unlink()
+    with pytest.raises(OSError, match="Read-only"):
+        elsewhere.register()
 
 
 def test_only_stages_can_be_kept(planned):

@@ -342,7 +342,7 @@ def processes(commands, delay):
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
         time.sleep(delay)
-    said = [process.communicate(timeout=120) for process in running]
+    said = [process.communicate(timeout=600) for process in running]
     return [(p.returncode, *text) for p, text in zip(running, said, strict=True)]
 
 

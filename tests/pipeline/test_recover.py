@@ -6,8 +6,10 @@ import pytest
 
 from pipeline import recover
 from pipeline.artifacts import DamagedArtifactError
+from pipeline.file_cache import FileCache
 from pipeline.recover import MissingAudioError, NoRecordError, locate, of_folder, of_root
 from tests.damage import edit_json, edit_table, flip, store_of
+from tests.pipeline.test_scan import settle
 
 
 def test_a_store_is_its_own_record(built):
@@ -134,6 +136,19 @@ def test_audio_is_found_by_content_under_other_names(built, audio):
     assert paths["b/04.wav"] == "deep/04.wav"
     assert paths["c/02.wav"] == "c/02.wav"
     assert moved.hash == built.plan.manifest.hash
+
+
+def test_audio_that_moved_is_read_whatever_is_remembered(built, audio):
+    moved = audio / "moved.wav"
+    (audio / "c" / "02.wav").rename(moved)
+    flip(moved)
+    settle(audio)
+    with FileCache() as cache:
+        facts = {"sha256": dict(built.plan.manifest.rows("id", "sha256"))["c/02.wav"]}
+        cache.put(moved, moved.stat(), facts)
+        assert cache.get(moved) == facts
+    with pytest.raises(MissingAudioError, match=r"c/02\.wav: no file holds it"):
+        locate(built.plan.manifest, audio)
 
 
 def test_missing_and_changed_audio_is_named_by_clip(built, audio):

@@ -30,6 +30,7 @@ from pipeline.stages import ChangedAudioError, Source
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 from tests.conftest import REPOSITORY
+from tests.damage import flip
 
 RECIPE = Recipe.from_dict(
     {"resample": {"sample_rate": 8000}, "representation": {"kind": "log_mel", "n_fft": 512}}
@@ -90,6 +91,24 @@ def test_a_missing_or_changed_file_is_an_error_and_no_quarantine(audio_folder):
     (audio_folder / "a" / "00.wav").unlink()
     with pytest.raises(FileNotFoundError, match=r"00\.wav"):
         stages.decode(clips, TRANSFORM, root=audio_folder)
+
+
+@pytest.mark.parametrize("reason", [None, "corrupt"])
+def test_a_file_that_changes_while_it_is_decoded_is_an_error(audio_folder, monkeypatch, reason):
+    (clip,) = (clip for clip in sources(audio_folder) if clip.path == "a/00.wav")
+    decode_blocks = Transform.decode_blocks
+
+    def changing(self, file, **excerpt):
+        yield from decode_blocks(self, file, **excerpt)
+        status = file.stat()
+        flip(file)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if reason:
+            raise audio.AudioError(reason, "read half of each version")
+
+    monkeypatch.setattr(Transform, "decode_blocks", changing)
+    with pytest.raises(ChangedAudioError, match=r"00\.wav: it has changed since it was scanned"):
+        stages.decode([clip], TRANSFORM, root=audio_folder)
 
 
 def test_a_path_that_leaves_the_root_is_not_opened(audio_folder, tmp_path):

@@ -33,7 +33,7 @@ def test_the_demo_learns_and_then_finds_everything_done(tmp_path):
     assert fs.quarantine["id"].tolist() == ["drums/broken.wav"]
     assert set(fs.clips["label"]) == {"tones", "chords", "chirps", "drums"}
     suffixes = {name.rsplit(".")[-1] for name in fs.clips["id"]}
-    assert suffixes == {"wav", "flac", "ogg", "mp3"}
+    assert suffixes == {"wav", "flac", "aiff", "mp3"}
     second = demo(tmp_path)
     assert second.startswith("all cache hits, nothing was computed")
     assert second.splitlines()[1:] == first.splitlines()[1:]
