@@ -71,7 +71,8 @@ def scan(
     also state `sample_rate`, `channels`, `n_samples`, `format`, `codec`, `decoder` and `lossy` are
     believed, and their files are not opened, without `rehash`.
 
-    Returns the manifest and the paths of files that are not audio. Raises ManifestError.
+    Returns the manifest and, sorted, what is not in it: of a folder, the paths of files that are
+    not audio; of a table, the names of columns that no manifest has. Raises ManifestError.
     """
     source = storage.place(source).absolute()
     is_folder = storage.is_remote(source) or source.is_dir()
@@ -80,8 +81,8 @@ def scan(
         found, others = _walk(source)
         rows: list[dict[str, Any]] = [{"path": path} for path in found]
     else:
-        others = []
-        rows, recorded = _read_rows(source)
+        rows, columns, recorded = _read_rows(source)
+        others = sorted(columns - set(SCHEMA.names))
         root = storage.place(root or recorded or source.parent).absolute()
     # In a folder, links were looked at on the way.
     real = None if is_folder else Path(os.path.realpath(root))
@@ -172,8 +173,8 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(others)
 
 
-def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
-    """The rows of a table of clips, empty cells left out, and the root it records, if any."""
+def _read_rows(source: Path) -> tuple[list[dict[str, Any]], set[str], Path | None]:
+    """The rows of a table of clips, empty cells left out, its columns, and the root it records."""
     recorded = None
     if source.suffix == ".parquet":
         table = read_parquet(source)
@@ -191,13 +192,24 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], Path | None]:
             raise ManifestError(f"{source}: not {kind} in UTF-8 ({error}); correct it") from None
         if not all(isinstance(row, dict) for row in rows):
             raise ManifestError(f"{source}: a line is no JSON object; every line must be one")
+        for number, row in enumerate(rows, 1):
+            if None in row:  # where DictReader puts cells that are in no column
+                raise ManifestError(
+                    f"{source}, row {number}: the header has no column for {row[None]!r}; quote "
+                    "cells that hold commas, or name the column"
+                )
     elif source.exists():
         raise ManifestError(
             f"{source}: neither a folder nor a .parquet, .csv or .jsonl table; name one"
         )
     else:
         raise ManifestError(f"{source}: no such folder or table; check its path")
-    return [{k: v for k, v in row.items() if v not in (None, "")} for row in rows], recorded
+    columns = set[str]().union(*rows)
+    return (
+        [{k: v for k, v in row.items() if v not in (None, "")} for row in rows],
+        columns,
+        recorded,
+    )
 
 
 def _inspect(
@@ -384,7 +396,7 @@ def _assign_splits(clips: list[dict[str, Any]], split: dict[str, float] | Path) 
             raise ManifestError(
                 f"--split {split}: no such table; name a CSV, or shares like train=0.8,test=0.2"
             )
-        rows, _ = _read_rows(split)
+        rows, _, _ = _read_rows(split)
         if not all({"id", "split"} <= row.keys() for row in rows):
             raise ManifestError(
                 f"{split}: a row lacks id or split; every row must have the columns id and split"

@@ -65,7 +65,7 @@ def scan(
     from pipeline.manifest import write_manifest
     from pipeline.scan import scan as scan_source
 
-    manifest, skipped = scan_source(
+    manifest, left_out = scan_source(
         source,
         root=root,
         label=label,
@@ -74,6 +74,13 @@ def scan(
         rehash=rehash,
         progress=progress("scanning"),
     )
+    is_table = source.is_file()
+    ignored, skipped = (left_out, []) if is_table else ([], left_out)
+    if ignored and output.exists() and output.samefile(source):
+        raise UsageError(
+            f"{output}: it is the table that is scanned, and would lose its columns "
+            f"{', '.join(ignored)}; name another file with -o"
+        )
     write_manifest(manifest, output)
     columns = (manifest.column(name) for name in ("id", "problem"))
     problems = [f"{clip}: {problem}" for clip, problem in zip(*columns, strict=True) if problem]
@@ -84,6 +91,7 @@ def scan(
         "seconds": sum(manifest.seconds),
         "unreadable": problems,
         "not_audio": skipped,
+        "ignored_columns": ignored,
     }
     hours = result["seconds"] / 3600 if isinstance(result["seconds"], float) else 0.0
     print_result(
@@ -92,6 +100,7 @@ def scan(
         f"{output}: {len(manifest)} clips, {hours:.2f} h, {len(skipped)} files are not audio, "
         f"{len(problems)} cannot be read",
         *(f"  cannot be read: {problem}" for problem in problems),
+        *(f"  {line}" for line in _said_of_columns(ignored)),
     )
 
 
@@ -281,8 +290,21 @@ def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
     else:
         from pipeline.scan import scan as scan_source
 
-        manifest, _ = scan_source(source, root=audio_root, progress=progress("scanning"))
+        manifest, left_out = scan_source(source, root=audio_root, progress=progress("scanning"))
+        for line in _said_of_columns(left_out) if source.is_file() else ():
+            print_error(f"note: {line}")
     return manifest if audio_root is None else Manifest(audio_root.absolute(), manifest.table)
+
+
+def _said_of_columns(ignored: list[str]) -> list[str]:
+    """A line on each column of a table that no manifest has."""
+    from pipeline.manifest import SCHEMA
+
+    meant = {name: name.strip().lower() for name in ignored}
+    hints = {
+        name: f"; did you mean {known}?" for name, known in meant.items() if known in SCHEMA.names
+    }
+    return [f"column ignored: {name}{hints.get(name, '')}" for name in ignored]
 
 
 def _keep(text: str) -> tuple[str, ...]:

@@ -144,6 +144,15 @@ def test_adding_a_file_moves_no_other_to_another_split(audio_folder, noise):
     assert [kept[i] for i in before.column("id")] == before.splits
 
 
+def test_a_cell_that_is_in_no_column_is_refused(audio_folder, tmp_path):
+    table = tmp_path / "clips.csv"
+    table.write_text("path,label\na/00.wav,a\na/03.wav,big, old dog\n")
+    with pytest.raises(
+        ManifestError, match=r"csv, row 2: the header has no column for \[' old dog'"
+    ):
+        scan(table, root=audio_folder)
+
+
 def test_splits_from_a_table(audio_folder, tmp_path):
     table = tmp_path / "splits.csv"
     ids = scan(audio_folder)[0].column("id")

@@ -48,6 +48,30 @@ def test_scan_converts(basilar, audio_folder, tmp_path):
     assert one.table.equals(two.table)
 
 
+def test_columns_that_are_ignored_are_named_and_not_overwritten(basilar, as_json, audio_folder):
+    table = audio_folder.parent / "own.csv"
+    table.write_text("path,Split,speaker\na/00.wav,test,jo\nb/01.wav,test,jo\n")
+    scanned = ("scan", table, "--root", audio_folder, "-o")
+    code, out, _ = basilar(*scanned, "m.parquet")
+    assert code == 0
+    assert "  column ignored: Split; did you mean split?\n  column ignored: speaker\n" in out
+    _, result = as_json(*scanned, "m.parquet")
+    assert (result["ignored_columns"], result["not_audio"]) == (["Split", "speaker"], [])
+    before = table.read_text()
+    code, _, err = basilar(*scanned, "own.csv")
+    assert code == 2
+    assert "would lose its columns Split, speaker" in err
+    assert table.read_text() == before
+    planned = basilar(
+        "build", LOG_MEL, table, "--audio-root", audio_folder, "--root", "r", "--dry-run"
+    )
+    assert planned[0] == 0
+    assert "note: column ignored: Split; did you mean split?" in planned[2]
+    table.write_text("path,split\na/00.wav,test\n")
+    assert as_json(*scanned, "own.csv")[1]["ignored_columns"] == []
+    assert table.read_text().startswith("id,path,sha256")
+
+
 def test_recipe_is_printed_resolved_with_its_hash(basilar, as_json, tmp_path):
     code, out, _ = basilar("recipe", LOG_MEL)
     assert code == 0
