@@ -90,10 +90,12 @@ class Features:
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        if failed is None and self._row % self._shard_rows:
-            self._end_file()
-        elif self._file:
-            self._file.close()
+        try:
+            if failed is None and self._row % self._shard_rows:
+                self._end_file()
+        finally:
+            if self._file:
+                self._file.close()
 
     def put(self, x: NDArray[Any]) -> None:
         """Append the features of a clip, (frames, bins) of the stored dtype."""
