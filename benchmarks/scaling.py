@@ -87,7 +87,8 @@ def report(folder: Path, scratch: Path, sizes: list[int]) -> None:
         each = {n: u.seconds / n for n, u in found.items()}
         print(
             f"\n  a clip, {max(sizes):,} against {min(sizes):,}: "
-            f"{each[max(sizes)] / each[min(sizes)]:.2f} (goal 1.3); memory: main "
+            f"{each[max(sizes)] / each[min(sizes)]:.2f} (goal 1.3); "
+            "peak RSS, what forks share counted in each: main "
             f"{most.main / least.main:.2f}, workers {most.worker / least.worker:.2f} (goal 1.2); "
             f"against {sorted(sizes)[-2]:,}: {most.main / middle.main:.2f}, "
             f"{most.worker / middle.worker:.2f}"

@@ -15,7 +15,10 @@ _EVERY = 0.05  # s between looks at memory
 
 @dataclass(frozen=True)
 class Usage:
-    """`main` and `worker` are peaks of resident memory in bytes: of the caller, of any other."""
+    """`main` and `worker` are peaks of resident memory in bytes: of the caller, of any other.
+
+    The kernel's own (VmHWM), and so exact; pages that forks share are counted in each of them.
+    """
 
     result: Any
     seconds: float

@@ -42,8 +42,9 @@ def log(
     """Logarithm of non-negative values with a floor: float32, the shape of `x`.
 
     `unit` is `ln`, `log10` or `db` (10 log10). With `floor_mode` `clip` the value is
-    log(max(x, floor)), with `add` log(x + floor). Raises ValueError for a floor that is not a
-    normal positive float32, since log(0) is not a number to train on.
+    log(max(x, floor)), with `add` log(x + floor); infinity and NaN stay what they are. Raises
+    ValueError for a floor that is not a normal positive float32, since log(0) is not a number to
+    train on.
 
     >>> log(np.array([0, 1, 100], np.float32), unit="db", floor=1e-10).tolist()
     [-100.0, 0.0, 20.0]
@@ -68,7 +69,10 @@ def log(
     for start in range(0, flat.size, size):
         block = flat[start : start + size]
         apply_floor(values[start : start + size], floors[: block.size], out=block)
+        unlike = None if block.max() < np.inf else ~(block < np.inf)  # infinite, or NaN
         _log_in_place(block, _constants(unit), scratch[:, : block.size])
+        if unlike is not None:
+            np.copyto(block, values[start : start + size], where=unlike)
     return out
 
 

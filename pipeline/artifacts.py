@@ -5,6 +5,7 @@
     ROOT/catalogue/features/KEY.*         what was published: attributes (JSON), clips (Parquet)
     ROOT/catalogue/canaries/HASH.json     what each recipe made of the canary at its first build
     ROOT/artifacts/STAGE/KEY              what one stage made of one shard
+    ROOT/artifacts/lost/STAGE-KEY         that it lacks clips which crashed or timed out
     ROOT/features/KEY.zarr                published feature sets
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32
 _READ_AT_ONCE = 1 << 20  # bytes
+_BUILD_AGAIN = "build again, which makes it anew"
 _ASIDE = ".damaged"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp(\.\w+)?")
 
@@ -284,6 +286,19 @@ def checksum(path: Path) -> Checksum:
         while block := file.read(_READ_AT_ONCE):
             size, crc = size + len(block), zlib.crc32(block, crc)
     return size, crc
+
+
+def check_files(folder: Path, *, but: tuple[str, ...] = ()) -> None:
+    """Compare the files of an artifact with its `files.json`, all but those whose names begin so.
+
+    Raises DamagedArtifactError if one is not there, or is not what was written.
+    """
+    try:
+        for name, expected in read_checksums(folder).items():
+            if not name.startswith(but) and checksum(folder / name) != expected:
+                raise DamagedArtifactError(f"{folder / name}: damaged; {_BUILD_AGAIN}")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise DamagedArtifactError(f"{error.filename}: it is missing; {_BUILD_AGAIN}") from None
 
 
 def link(source: Path, target: Path) -> None:

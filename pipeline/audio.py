@@ -30,10 +30,11 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import astuple, dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.containers import WALKS, AudioError, Decoder, Path, Reason, identify
 from pipeline.decoders import FFmpeg, Reader, Samples, SoundFile, read_through
@@ -54,6 +55,11 @@ class Limits:
     max_seconds: float = 12 * 3600
     max_channels: int = 64
     max_bytes: int = 16 * 2**30  # of float32, all channels
+
+    def within(self, other: "Limits") -> "Limits":
+        """The lower of each limit."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Limits(*(min(pair) for pair in pairs))
 
 
 DEFAULT_LIMITS = Limits()
@@ -197,20 +203,22 @@ def decode_blocks(
             raise AudioError("truncated", message)
 
 
-def mix(y: Samples, channels: Literal["mean", "first"] | int) -> Samples:
-    """One channel, as `decode` makes it, of float32 (samples,) or (samples, channels): (samples,).
+def mix(y: NDArray[Any], channels: Literal["mean", "first"] | int) -> Samples:
+    """One channel, as `decode` makes it, of floats (samples,) or (samples, channels): (samples,).
 
-    The one channel of a signal is not copied. Raises ValueError for a channel that is not there, or
-    for an array of another shape.
+    The one channel of a signal is not copied. Raises ValueError for a channel that is not there, an
+    array of another shape, and for samples that `usable` refuses.
 
     >>> mix(np.array([[1, 3], [2, 4]], np.float32), "mean").tolist()
     [2.0, 3.0]
     """
-    if y.ndim not in (1, 2):
+    most = DEFAULT_LIMITS.max_channels
+    if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] > most):
         raise ValueError(
-            f"a signal of shape {y.shape} is neither (samples,) nor (samples, channels)"
+            f"a signal of shape {y.shape} is neither (samples,) nor (samples, channels) of at most "
+            f"{most} channels; of (channels, samples) pass y.T"
         )
-    block = np.asarray(y, np.float32).reshape(len(y), -1)
+    block = usable(y if y.ndim == 2 else y[:, None])
     index = 0 if channels in ("mean", "first") else int(channels)
     if not 0 <= index < block.shape[1]:
         raise ValueError(f"channel {index} is asked for; the signal has {block.shape[1]}")
@@ -219,6 +227,31 @@ def mix(y: Samples, channels: Literal["mean", "first"] | int) -> Samples:
     mono = np.empty(len(block), np.float32)
     _mix(block, "mean", out=mono)
     return mono
+
+
+def usable(y: NDArray[Any]) -> Samples:
+    """Samples as float32, if `decode` might have given them.
+
+    Raises ValueError for integers, whose full scale is not 1, and for NaN, Inf and |x| > 2^50.
+
+    >>> usable(np.array([0.5, np.nan]))
+    Traceback (most recent call last):
+    ...
+    ValueError: sample 1 is nan; samples must be numbers of at most 2^50, full scale is 1
+    """
+    if y.dtype.kind != "f":
+        raise ValueError(
+            f"samples are {y.dtype}; pass floats of full scale 1, such as (y / 32768) of int16"
+        )
+    block = np.asarray(y, np.float32)
+    # NaN passes through max and min and fails the comparison.
+    if block.size and not (block.max() <= _MAX_ABS and block.min() >= -_MAX_ABS):
+        first = int(np.argmin(np.abs(block.reshape(len(block), -1)).max(axis=1) <= _MAX_ABS))
+        value = float(block[first].flat[np.argmin(np.abs(block[first]) <= _MAX_ABS)])
+        raise ValueError(
+            f"sample {first} is {value}; samples must be numbers of at most 2^50, full scale is 1"
+        )
+    return block
 
 
 def _mix(block: Samples, channels: Literal["mean"] | int, *, out: Samples) -> None:

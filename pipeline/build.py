@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -62,8 +63,9 @@ class Build:
 
         Every build begins here, and is at work in the root until the process ends, or
         `locks.session` does; others see that it runs, and by which luigid they can help. What
-        killed builds left is removed if no other is at work. Raises CanaryError, before anything is
-        written.
+        killed builds left is removed if no other is at work; what earlier builds made without
+        clips that crashed or timed out, if the set is not published and none of its builds is at
+        work. Raises CanaryError, before anything is written.
         """
         canary.guard(self.plan.recipe, decoders=self._decoders)
         with contextlib.suppress(locks.BusyError), locks.alone(self.root):
@@ -98,9 +100,10 @@ class Build:
             pyarrow.default_memory_pool().release_unused()
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
-            from pipeline import store
+            from pipeline import store  # noqa: F401
 
-            store.versions()
+            if not any(record["build"] == text for record in running.records(self.root)):
+                self._forget_losses()
         running.begin(
             self.root,
             text,
@@ -135,13 +138,47 @@ class Build:
         """Where the features of a shard lie."""
         return self.artifact("representation", shard)
 
-    def work(self) -> Work:
-        """What of the plan is missing under the root."""
-        return outstanding(
-            self.plan,
-            published=storage.exists(self.store),
-            exists=lambda stage, shard: storage.exists(self.artifact(stage, shard)),
-        )
+    def work(self, *, begun: bool = True) -> Work:
+        """What of the plan is missing under the root, or will be when the build has begun."""
+        lost = set() if begun else {artifact for _, artifact, _ in self._losses()}
+
+        def exists(stage: str, shard: Shard) -> bool:
+            artifact = self.artifact(stage, shard)
+            return artifact not in lost and storage.exists(artifact)
+
+        return outstanding(self.plan, published=storage.exists(self.store), exists=exists)
+
+    def note_loss(self, artifact: Path) -> None:
+        """Note, before it is committed, that an artifact lacks clips that crashed or timed out."""
+        artifacts.write_json(self._loss(artifact), {"clip_timeout": self.clip_timeout})
+
+    def _loss(self, artifact: Path) -> Path:
+        return self.root / "artifacts" / "lost" / f"{artifact.parent.name}-{artifact.name}"
+
+    def _losses(self) -> Iterator[tuple[Shard, Path, Path]]:
+        """The artifacts of the plan that lack clips, each with its shard and its note."""
+        noted = set(storage.children(self.root / "artifacts" / "lost", "[!.]*"))
+        for shard in self.plan.shards if noted else ():
+            for artifact in (self.artifact(stage, shard) for stage in STAGES):
+                if (note := self._loss(artifact)) in noted:
+                    yield shard, artifact, note
+
+    def _forget_losses(self) -> None:
+        """Remove what earlier builds made without clips that crashed or timed out.
+
+        No key knows how long a clip may take, or how much memory there was: other sets, and this
+        one if it is built anew, are not to inherit it.
+        """
+        keys = set()
+        for shard, artifact, note in self._losses():
+            with locks.sole(self.root, str(artifact.relative_to(self.root))):
+                artifacts.remove(artifact)
+                artifacts.remove(note)
+            keys.add(shard.keys["representation"])
+        if keys:
+            from pipeline import statistics
+
+            statistics.forget(self.root / "artifacts", keys)
 
 
 _builds: dict[str, Build] = {}  # by their text

@@ -163,23 +163,30 @@ class Bundle:
     def transform(self, y: NDArray[np.float32], *, sample_rate: int) -> NDArray[Any]:
         """Features (frames, bins) of a signal at `sample_rate` Hz, normalized, float32.
 
-        `y` is float32 (samples,), or (samples, channels), of which the recipe's channel is taken.
+        `y` is floats (samples,), or (samples, channels), of which the recipe's channel is taken.
         Without normalization, values come in the stored dtype. Raises ValueError for less than a
-        frame.
+        frame, integers, NaN, Inf and |x| > 2^50.
         """
         return self._normalized(self._transform.apply(y, sample_rate=sample_rate))
 
     def transform_file(
-        self, path: str | PathLike[str], *, offset: float = 0.0, duration: float | None = None
+        self,
+        path: str | PathLike[str],
+        *,
+        offset: float = 0.0,
+        duration: float | None = None,
+        limits: audio.Limits | None = None,
     ) -> NDArray[Any]:
         """Features (frames, bins) of an audio file, or of an excerpt of it in seconds.
 
-        Raises AudioError if it cannot be decoded, OSError if it cannot be read, CanaryError if its
-        decoder gives other samples than it should.
+        Raises AudioError if it cannot be decoded, or exceeds `limits` or those of the recipe, which
+        are for training; OSError if it cannot be read; CanaryError if its decoder gives other
+        samples than it should.
         """
         decoder = audio.sniff(Path(path))
         canary.guard(self.recipe, decoders=[decoder] if decoder else [])
-        return self._normalized(self._transform.apply_file(path, offset=offset, duration=duration))
+        features = self._transform.apply_file(path, offset=offset, duration=duration, limits=limits)
+        return self._normalized(features)
 
     def stream(self, sample_rate: int) -> Stream:
         """Features of a signal that arrives in pieces, one channel at `sample_rate` Hz.

@@ -189,6 +189,8 @@ class FeatureSet:
         stands for no value. `select("duration > 1 and label != '3'")`: an expression of pandas.
         Statistics stay those of the whole set. Raises ValueError for a column there is not.
         """
+        from pandas.api.types import is_list_like
+
         columns = self._columns
         for name in values.keys() - set(columns):
             near = difflib.get_close_matches(name, columns, 1) or columns
@@ -198,8 +200,9 @@ class FeatureSet:
         table = self._table(*(columns if query else values))
         chosen = np.ones(len(self), bool)
         for name, value in values.items():
-            several = not isinstance(value, str) and isinstance(value, Sequence | set | np.ndarray)
-            chosen &= table[name].isin(list(value) if several else [value]).to_numpy()
+            wanted = list(value) if is_list_like(value) else [value]
+            found = table[name].isin(wanted) | (table[name].isna() & any(v is None for v in wanted))
+            chosen &= found.to_numpy()
         rows = np.flatnonzero(chosen)
         if query:
             rows = table.iloc[rows].query(query).index.to_numpy()

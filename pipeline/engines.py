@@ -108,11 +108,11 @@ def run(
     """
     started = time.perf_counter()
     new_attempt()
-    before = build.work()
     last = LogRun if log else Publish
     with locks.session(build.root):
         try:
             text = build.register(scheduler=scheduler)
+            before = build.work()
             with _interruptible(), status.shown(build) if show else contextlib.nullcontext():
                 ran = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
         finally:

@@ -25,8 +25,9 @@ _NAMES = {  # of what lies in artifacts/STAGE
     "decode": _HASH,
     "resample": _HASH,
     "representation": rf"{_HASH}\.[0-9a-f]{{8}}",
+    "lost": rf"(decode|resample|representation)-{_HASH}(\.[0-9a-f]{{8}})?",
     "statistics": rf"{_HASH}\.npz",
-    "histogram": rf"{_HASH}\.npy",
+    "histogram": rf"{_HASH}(-{_HASH}\.npz|\.npy)",
 }
 
 
@@ -68,7 +69,8 @@ def find(root: Path) -> Found:
     needed: set[Path] = set()
     for store in stores:
         record = recover.of_root(root, store.stem)
-        needed |= {root / "artifacts" / part for part in _needed(record)}
+        for part in _needed(record):
+            needed |= {root / "artifacts" / part, root / "artifacts/lost" / part.replace("/", "-")}
         if record.plan().key != record.key:
             found.notes.append(
                 f"{record.key[:12]} was made with other decoders or versions of operations: of its "

@@ -70,6 +70,11 @@ class Representation(Section):
         """Rows of the result for a clip of `n_samples` samples."""
         raise NotImplementedError
 
+    @property
+    def too_short(self) -> str:
+        """What is said of a clip that has no row."""
+        return "less than one frame"
+
     def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         """The representation of each signal, before it is cast to the stored dtype.
 
@@ -253,7 +258,7 @@ class Logarithmic(Representation):
     """Representations that end in a logarithm, by the conventions of `dsp.compress.Log`."""
 
     log: LogUnit = "db"
-    """Natural logarithm, log10, or db = 10 log10."""
+    """Natural logarithm, log10, or db = 10 log10: of magnitudes, half of what decibels are."""
     gain: Positive = 1.0
     """What the logarithm is taken of is multiplied by it: log(gain * x)."""
     floor: Floor = 1e-10
@@ -358,6 +363,11 @@ class MelBands(Framed):
     def width(self) -> int:
         return max(self.n_fft, self.n_mels)
 
+    def empty_bands(self, *, sample_rate: int) -> list[int]:
+        """The bands that no frequency of the FFT falls into, which are always zero."""
+        filters = self.bank.filters(sample_rate=sample_rate, n_fft=self.n_fft)
+        return [int(band) for band in np.flatnonzero(filters.sum(axis=1) == 0)]
+
 
 class Mel(MelBands):
     """Mel spectrogram."""
@@ -435,6 +445,12 @@ class Mfcc(MelBands, Logarithmic):
         frames = self.framing.n_frames(n_samples)
         too_few = self.n_deltas and self.delta_mode == "interp" and frames < self.delta_width
         return 0 if too_few else frames
+
+    @property
+    def too_short(self) -> str:
+        if self.n_deltas and self.delta_mode == "interp":
+            return f"fewer than delta_width = {self.delta_width} frames (delta_mode is interp)"
+        return super().too_short
 
     def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         log_energies = None
@@ -540,13 +556,20 @@ class Chroma(Framed):
     """Deviation from A4 = 440 Hz, in chroma bins."""
     ctroct: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 5.0
     """The octave in the middle of the filters' weight."""
-    octwidth: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = 2.0
-    """Octaves of that weight's width; left out: all octaves weigh the same."""
+    octwidth: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | Literal["none"] = 2.0
+    """Octaves of that weight's width; `none`: all octaves weigh the same."""
     base_c: bool = True
     """Bin 0 is C, or A."""
     norm: ChromaNorm = "max"
     """A frame is divided by its maximum, its length (`l2`), or not at all."""
     dtype: StoredFloat = "float32"
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """The filters' parameters as `dsp` takes them."""
+        names = ("n_chroma", "tuning", "ctroct", "base_c")
+        octwidth = None if self.octwidth == "none" else self.octwidth
+        return {"octwidth": octwidth, **{name: getattr(self, name) for name in names}}
 
     def columns(self) -> int:
         return self.n_chroma
@@ -561,18 +584,18 @@ class Chroma(Framed):
             sample_rate=sample_rate,
             framing=self.framing,
             power=self.power,
-            n_chroma=self.n_chroma,
-            tuning=self.tuning,
-            ctroct=self.ctroct,
-            octwidth=self.octwidth,
-            base_c=self.base_c,
             norm=self.norm,
             empty=empty,
+            **self.filters,
         )
 
 
 class Spectral(Framed):
-    """Statistics of each frame: RMS, zero-crossing rate, centroid in Hz, roll-off in Hz."""
+    """Statistics of each frame: RMS, zero-crossing rate, centroid in Hz, roll-off in Hz.
+
+    The first two are of the frame's samples as they are, without scale, DC removal, pre-emphasis
+    and window.
+    """
 
     kind: Literal["spectral"]
     roll_percent: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.85

@@ -24,16 +24,18 @@ Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 class Loader:
     """Batches of NumPy arrays, an epoch each time it is iterated over.
 
-    A batch is a dict: `features` (batch, frames, bins), float32 and normalized unless `normalize`
-    is off; `n_frames`, how many of the frames are the clip's own, `pad_value` follows; `mask`
-    (batch, frames), true for those; `clip`, the row in `fs`; `start`, the crop's first frame;
-    `label`, the code of the label in `fs.labels`, -1 for none.
+    A batch is a dict: `features` (batch, frames, bins), float32 and normalized, or as stored with
+    `normalize` off, or where the recipe normalizes nothing; `n_frames`, how many of the frames are
+    the clip's own, `pad_value` follows; `mask` (batch, frames), true for those; `clip`, the row in
+    `fs`; `start`, the crop's first frame; `label`, the code of the label in `fs.labels`, -1 for
+    none.
 
     With `n_frames`, each clip gives `crops_per_clip` crops of as many frames from random places;
     without, whole clips, padded to the longest of the batch. With `shuffle` the order is random:
     over the whole set, or, with a `window`, shard file by shard file in random order, the clips
     of `window` files mixed, which a disk or an object store serves faster. Without `shuffle`,
-    clips come in content order and crops from their middle: for evaluation.
+    clips come in content order, and crops from their middle, or evenly from all of them: for
+    evaluation.
 
     Of `world_size` ranks, each gets its own part of every epoch. All clips are given once an epoch;
     `drop_last` leaves out as many as it takes for all ranks to have equally many full batches.
@@ -41,7 +43,9 @@ class Loader:
     returns an array of the same shape.
 
     With PyTorch: `DataLoader(loader, sampler=loader.sampler(), batch_size=None, num_workers=4)`.
-    Raises ValueError for numbers out of range.
+    Its epochs are the loader's: `set_epoch`, `state_dict` and `load_state_dict` hold for them. With
+    worker processes, which are ahead, only torchdata's StatefulDataLoader knows what was trained
+    on. Raises ValueError for numbers out of range, and where there is no batch.
     """
 
     def __init__(
@@ -93,7 +97,14 @@ class Loader:
         self.rank = rank
         self.world_size = world_size
         self._planned: tuple[int, Plan] | None = None
-        self._sampler = self.sampler()
+        if not len(fs):
+            raise ValueError(f"{fs.path}: no clip is selected; look at the values of fs.clips")
+        if not len(self):
+            raise ValueError(
+                f"rank {rank} of {world_size} has no batch: {len(fs) * crops_per_clip} items, "
+                f"batch_size = {batch_size}, drop_last = {drop_last}; lower one of them"
+            )
+        self._sampler = Sampler(len(self))
 
     def __len__(self) -> int:
         """Batches of one epoch of this rank."""
@@ -107,9 +118,14 @@ class Loader:
         """
         return (self[place] for place in self._sampler)
 
-    def __getitem__(self, place: int | Place) -> Batch:
-        """Batch `number` of the epoch that is next, or of any epoch: `loader[epoch, number]`."""
-        epoch, number = place if isinstance(place, tuple) else (self._sampler.epoch, place)
+    def __getitem__(self, place: Place) -> Batch:
+        """A batch of any epoch: `loader[epoch, number]`."""
+        if not isinstance(place, tuple):
+            raise TypeError(
+                f"loader[{place}]: write loader[epoch, number]; PyTorch needs "
+                "DataLoader(loader, sampler=loader.sampler(), batch_size=None)"
+            )
+        epoch, number = place
         if not 0 <= number < len(self):
             raise IndexError(f"batch {number} of {len(self)}")
         items, starts = self._plan(epoch)
@@ -140,8 +156,11 @@ class Loader:
         }
 
     def sampler(self) -> "Sampler":
-        """What PyTorch's DataLoader asks for the places of batches, epoch after epoch."""
-        return Sampler(len(self))
+        """What PyTorch's DataLoader asks for the places of batches, epoch after epoch.
+
+        The loader's own: one that is iterated over beside it moves it, too.
+        """
+        return self._sampler
 
     def set_epoch(self, epoch: int) -> None:
         """Go on with the start of this epoch."""
@@ -200,8 +219,9 @@ class Loader:
         if self.n_frames is None:
             return items, np.zeros_like(items)
         room = np.maximum(self.fs.n_frames[items // self.crops_per_clip] - self.n_frames, 0)
-        if not self.shuffle:
-            return items, room // 2
+        if not self.shuffle:  # spread evenly; the only one in the middle
+            crop, parts = items % self.crops_per_clip, 2 * self.crops_per_clip
+            return items, room * (2 * crop + 1) // parts
         share = (crops[items] >> np.uint64(11)) * 2.0**-53  # of all starts there are, below 1
         return items, (share * (room + 1)).astype(np.int64)
 

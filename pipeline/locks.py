@@ -8,10 +8,11 @@ machines over NFS, and are neither inherited by a fork nor left behind by a kill
   and others wait and then find it made; or for the record of a build that runs.
 
 No result depends on them: what they save is work. Where there are none (a read-only root, a file
-system without), builds go on, and nothing is swept. A deadlock is impossible: a process holds the
-byte of one artifact at a time, who has byte 0 alone waits for nothing, and no wait for an artifact
-is longer than ten minutes. A process that closes a file drops all its locks on it, so each keeps
-one descriptor a root, however that is spelled, and nothing else opens the file.
+system without), builds go on, and nothing is swept. A deadlock is impossible: who holds the byte of
+one artifact takes those of what it is made from alone (to make a damaged one anew), who has byte 0
+alone waits for nothing, and no wait for an artifact is longer than ten minutes. A process that
+closes a file drops all its locks on it, so each keeps one descriptor a root, however that is
+spelled, and nothing else opens the file.
 """
 
 import contextlib

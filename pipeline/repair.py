@@ -8,7 +8,7 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import artifacts, engines, locks, recover, storage
+from pipeline import artifacts, engines, locks, recover, statistics, storage
 from pipeline.build import Build
 from pipeline.recover import Record
 from pipeline.verify import Verified
@@ -51,6 +51,8 @@ def repair(
             try:
                 build, computed = _prepare(root, scratch, record, verified, audio_root)
                 _build(build, record, workers)
+                keys = {shard.keys["representation"] for shard in build.plan.shards}
+                statistics.forget(root / "artifacts", keys)
                 for name in computed:
                     part = Path("artifacts", "representation", name)
                     _replace(scratch / part, root / part)

@@ -4,6 +4,7 @@ A stage is a task if its artifact is kept; else the next task computes it on the
 it is written. Keys, values and what counts as done are the same either way.
 """
 
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -191,8 +192,8 @@ class ShardTask(Task):
         build, sources = self.the_build, self.the_shard.sources
         decoded = self.found("decode") if stage == "resample" else None
         if decoded is not None:
-            return stages.resample(decoded, self.transform, spool=spool)
-        return stages.decode(
+            return self.noted(stages.resample(decoded, self.transform, spool=spool))
+        made = stages.decode(
             sources,
             self.transform,
             root=build.plan.manifest.root,
@@ -201,6 +202,13 @@ class ShardTask(Task):
             tell=self._tell(len(sources)),
             resampled=stage == "resample",
         )
+        return self.noted(made)
+
+    def noted(self, waveforms: Waveforms) -> Waveforms:
+        """What the output is made of: clips that it lacks through the machine are noted."""
+        if any(entry.reason in stages.LOST for entry in waveforms.quarantined):
+            self.the_build.note_loss(self.path())
+        return waveforms
 
     def _tell(self, n_clips: int) -> Callable[[int, int], None]:
         """What tells Luigi's scheduler, once a second, how far the decoding is."""
@@ -243,12 +251,28 @@ class Represent(ShardTask):
         statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
         storage.drop(self.path())
 
+    def made_already(self) -> bool:
+        """Whether the output is there and whole; what is damaged is removed."""
+        from pipeline import statistics
+
+        if not super().made_already():
+            return False
+        try:
+            statistics.read_shard(self.path())
+        except artifacts.DamagedArtifactError as error:
+            what = str(error).rpartition(";")[0]
+            logging.getLogger("basilar").warning("%s; its shard is made anew", what)
+            artifacts.remove(self.path())
+            return False
+        return True
+
     def _represent(self) -> None:
         from pipeline import store
 
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:
-            waveforms = self.found("resample") or self.computed("resample", spool)
+            found = self.found("resample")
+            waveforms = self.noted(found) if found else self.computed("resample", spool)
         lost = store.write_shard(
             self.path(),
             partial(stages.represent, waveforms, self.transform, folder=folder),

@@ -5,8 +5,8 @@ determines may do so. A file that is missing, unreadable or changed since the sc
 says nothing about the content, and nothing is cached.
 
 Files are hashed and decoded in a child process: a clip that kills it or takes too long, twice, is
-quarantined as `crashed` or `timeout`. What a disk or a network failed to read for a moment is read
-again.
+quarantined as `crashed` or `timeout`, for this feature set alone. What a disk or a network failed
+to read for a moment is read again.
 
 A clip or a shard may be longer than memory: samples and features lie in nameless files in `folder`
 (`pipeline.scratch`) wherever they are long.
@@ -38,6 +38,8 @@ from pipeline.retry import retrying
 from pipeline.scratch import Place, Spool, release, room
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms
+
+LOST = ("crashed", "timeout")  # reasons that the machine has a part in
 
 
 class ChangedAudioError(RuntimeError):
@@ -215,16 +217,14 @@ def _decode_blocks(
 def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
     """The entry of a clip that killed its decoder, unless the file, not its content, is at fault.
 
-    A file that shrinks or cannot be read kills the process that has mapped it. The entry is kept
-    like every other outcome, though another machine may come to another one.
+    A file that shrinks or cannot be read kills the process that has mapped it. Another machine may
+    come to another outcome: no other feature set takes over what was made without the clip.
     """
-    message = f"{lost.message}; to try again, delete the feature set, run basilar gc --delete and "
+    message = f"{lost.message}; to try again, delete the feature set and build again"
     if lost.reason == "timeout":
-        message += "build with a longer --clip-timeout"
+        message += " with a longer --clip-timeout"
     elif retrying(partial(hash_file, root / source.path)) != source.sha256:
         raise _changed(root / source.path)
-    else:
-        message += "build again"
     return Quarantined(source.content, "decode", lost.reason, message)
 
 
@@ -300,7 +300,7 @@ def represent(
         if kind.n_frames(y.size):
             usable.append(i)
         else:
-            message = f"{y.size} samples are less than one frame of the {kind.kind}"
+            message = f"{y.size} samples are {kind.too_short} of the {kind.kind}"
             quarantined.append(Quarantined(content, "representation", "empty", message))
     made = np.empty((len(usable), 4, kind.columns()))
     out = Represented([], made, [], [], [], quarantined, {})

@@ -5,8 +5,11 @@ workers. Histograms are integer counts; those of a shard are kept, so that a set
 shard with another reads none of its features again.
 """
 
+import io
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,14 @@ from numpy.typing import NDArray
 from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
-from pipeline.artifacts import Quarantined, read_table, replacing
+from pipeline.artifacts import (
+    DamagedArtifactError,
+    Quarantined,
+    check_files,
+    read_table,
+    remove,
+    replacing,
+)
 from pipeline.keys import hash_of
 from pipeline.layout import open_zarr
 from pipeline.manifest import ManifestError, taken
@@ -76,8 +86,18 @@ class ShardTables:
 
 
 def read_shard(folder: Path) -> ShardTables:
-    """The tables of a shard's artifact."""
-    storage.fetch(folder, but=storage.FEATURES)
+    """The tables of a shard's artifact.
+
+    Raises DamagedArtifactError if it is not there, or anything of it, but for its features, is not
+    what was written.
+    """
+    try:
+        storage.fetch(folder, but=storage.FEATURES)
+    except FileNotFoundError as error:
+        raise DamagedArtifactError(
+            f"{storage.name(folder)}: not all of it is there ({error}); build again"
+        ) from None
+    check_files(folder, but=storage.FEATURES)
     attributes: Any = zarr.open_group(folder, mode="r", zarr_format=3).attrs["basilar"]
     return ShardTables(
         folder, attributes["key"], attributes["seconds"], attributes.get("canary", [])
@@ -98,7 +118,7 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
     """The statistics of the clips that normalization is fitted on, folded in content order.
 
     `shards` are those of the plan; histograms of shards are kept in the folder `histograms`. Raises
-    ValueError if the split holds no usable clip.
+    ManifestError if the split holds no usable clip.
     """
     kind, normalization = plan.recipe.representation, plan.recipe.normalization
     histogram = np.zeros((kind.columns(), N_CELLS), np.int64)
@@ -115,16 +135,13 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
             histogram[...] += _histogram(shard, clips, weights, kind.grid, histograms)
             rows = np.repeat(np.arange(len(weights)), weights)
             yield shard.moments[rows], clips["n_frames"].to_numpy()[rows]
+        if n_clips == 0:
+            raise ManifestError(
+                f"normalization.split: {normalization.split!r} holds no usable clip, all of its "
+                f"{plan.is_fitted.sum()} are quarantined; mend them, or name another split"
+            )
 
-    try:
-        summary = moments.merge(fitted(), pivot=kind.pivot)
-    except ValueError:
-        if n_clips:
-            raise
-        raise ManifestError(
-            f"normalization.split: {normalization.split!r} holds no usable clip, all of its "
-            f"{plan.is_fitted.sum()} are quarantined; mend them, or name another split"
-        ) from None
+    summary = moments.merge(fitted(), pivot=kind.pivot)
     centre, scale = moments.centre_and_scale(
         summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid
     )
@@ -151,8 +168,8 @@ def _histogram(
     """The histogram of a shard's clips, each counted as often as its weight says."""
     kept = folder / histogram_name(shard.key, weights.tolist())
     if storage.exists(kept):
-        loaded: NDArray[np.int64] = np.load(storage.fetch(kept), allow_pickle=False)
-        return loaded
+        with suppress(DamagedArtifactError):  # it is counted again
+            return _read_arrays(kept)["histogram"]
     features = Rows(storage.fetch(shard.folder) / "features", access="read")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
@@ -167,34 +184,63 @@ def _histogram(
         for weight in np.unique(here[here > 0]):
             histogram += weight * moments.histogram(block[here == weight], grid=grid)
     storage.drop(shard.folder / "features" / "c")
-    with replacing(kept) as temporary, temporary.open("wb") as file:
-        np.save(file, histogram, allow_pickle=False)
+    _write_arrays(kept, histogram=histogram)
     return histogram
 
 
 def histogram_name(shard_key: str, weights: list[int]) -> str:
     """The file that keeps the histogram of a shard whose clips are counted so often."""
-    return f"{hash_of('histogram', shard=shard_key, weights=weights)}.npy"
+    return f"{shard_key}-{hash_of('histogram', weights=weights)}.npz"
+
+
+def forget(artifacts: Path, shard_keys: Collection[str]) -> None:
+    """Remove from the folder `artifacts` what was made of shards that have been found damaged.
+
+    Statistics do not say of which shards they are: all go, and are soon merged again.
+    """
+    for file in storage.children(artifacts / "histogram", "*.npz"):
+        if file.name.partition("-")[0] in shard_keys:
+            remove(file)
+    for file in storage.children(artifacts / "statistics", "*.npz"):
+        remove(file)
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
     """Commit statistics as one NumPy archive."""
     summary = statistics.summary
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            counts=np.array([statistics.n_clips, summary.count]),
-            summary=np.stack([summary.mean, summary.std, summary.min, summary.max]),
-            histogram=statistics.histogram,
-            edges=statistics.edges,
-            normalization=np.stack([statistics.centre, statistics.scale]),
-        )
+    _write_arrays(
+        path,
+        counts=np.array([statistics.n_clips, summary.count]),
+        summary=np.stack([summary.mean, summary.std, summary.min, summary.max]),
+        histogram=statistics.histogram,
+        edges=statistics.edges,
+        normalization=np.stack([statistics.centre, statistics.scale]),
+    )
 
 
 def read_statistics(path: Path) -> Statistics:
-    """Read statistics back."""
-    with np.load(storage.fetch(path), allow_pickle=False) as archive:
-        n_clips, n_frames = archive["counts"].tolist()
-        centre, scale = archive["normalization"]
-        summary = Summary(n_frames, *archive["summary"])
-        return Statistics(n_clips, summary, archive["histogram"], archive["edges"], centre, scale)
+    """Read statistics back. Raises DamagedArtifactError if they are not what was written."""
+    arrays = _read_arrays(path)
+    n_clips, n_frames = arrays["counts"].tolist()
+    centre, scale = arrays["normalization"]
+    summary = Summary(n_frames, *arrays["summary"])
+    return Statistics(n_clips, summary, arrays["histogram"], arrays["edges"], centre, scale)
+
+
+def _write_arrays(path: Path, **arrays: Any) -> None:
+    """Commit a NumPy archive and its CRC-32: that of a zip file does not cover all of it."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    data = buffer.getvalue()
+    with replacing(path) as temporary:
+        temporary.write_bytes(data + zlib.crc32(data).to_bytes(4, "little"))
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What `_write_arrays` wrote. Raises DamagedArtifactError if it is anything else."""
+    written = storage.fetch(path).read_bytes()
+    data, crc = written[:-4], written[-4:]
+    if not data or zlib.crc32(data) != int.from_bytes(crc, "little"):
+        raise DamagedArtifactError(f"{path}: damaged; delete it and build again")
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return dict(archive.items())

@@ -109,7 +109,7 @@ class Watch:
             folder = self._build.shard_folder(self._build.plan.shards[index])
             try:
                 table = artifacts.read_table(folder / "quarantine.parquet")
-            except FileNotFoundError:  # published, and its artifacts are gone
+            except (FileNotFoundError, ValueError):  # gone after it was published, or damaged
                 return 0
             self._bad[index] = table.num_rows
         return self._bad[index]

@@ -11,8 +11,6 @@ Stores have no rename and no locks. An artifact exists when its commit object do
 committed it meanwhile; names are known, so that nothing has to be listed to find it. Machines that
 upload one artifact at once write the same: all but the commit object, which says how long it took
 where, is equal on all of them, and that one is agreed on first (`_agreed`).
-
-Connections are of one process: a fork makes its own.
 """
 
 import atexit
@@ -29,41 +27,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from fnmatch import fnmatch
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.retry import retrying, transient
+from pipeline.objects import EXTRAS, StorageError, ask
 
 FEATURES = ("features/c/",)  # what is large of a feature set, and of a shard
 _MARK = ".objects"
 _FIRST = "files.json"  # of `pipeline.artifacts`
-_EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": ""}  # protocol: what installs it
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}}},
-    "gs": {"use_listings_cache": False},
-    "az": {"use_listings_cache": False},
-}
 _AT_ONCE = 8  # transfers
 _STANDSTILL = 60.0  # seconds without an object more, after which an upload is given up for dead
 _BATCH = 16  # files of audio that are fetched while as many are decoded
-_NUMBERS: dict[type[Exception], int] = {  # errors that will not pass, which have no number there
-    FileNotFoundError: errno.ENOENT,
-    PermissionError: errno.EACCES,
-    FileExistsError: errno.EEXIST,
-    IsADirectoryError: errno.EISDIR,
-    NotImplementedError: errno.ENOSYS,
-}
-_NO_ANSWER = {  # what libraries call it that are not imported here
-    *("HTTPClientError", "ClientPayloadError", "ClientConnectionError"),
-    *("ServiceRequestError", "ServiceResponseError"),
-}
-
 T = TypeVar("T")
-
-
-class StorageError(ValueError):
-    """A place that cannot be used as it is named: the message says what can, or what to install."""
 
 
 class Status(NamedTuple):
@@ -95,8 +70,8 @@ def _placed(where: str | os.PathLike[str], folder: Path | None) -> Path:
     if url is None:
         return Path(where)
     protocol, rest = url.groups()
-    if protocol not in _EXTRAS:
-        known = ", ".join(f"{name}://" for name in _EXTRAS)
+    if protocol not in EXTRAS:
+        known = ", ".join(f"{name}://" for name in EXTRAS)
         raise StorageError(f"{text}: {protocol}:// is not known; allowed are local paths, {known}")
     parts = [part for part in rest.split("/") if part]
     if not parts or ".." in parts:
@@ -449,59 +424,7 @@ def _object(path: Path) -> str:
 
 
 def _ask(path: Path, call: Callable[[Any, str], T]) -> T:
-    """What a store answers, asked again a few times if it failed for a moment.
-
-    Raises OSError that names the object, whatever the store's library raises.
-    """
-    url = name(path)
-    store = _store(url.partition(":")[0], os.getpid())
-    try:
-        return retrying(lambda: call(store, _object(path)), transient=_passing, attempts=3)
-    except Exception as error:  # libraries of stores raise what they like
-        for kind, number in _NUMBERS.items():
-            if isinstance(error, kind):
-                raise OSError(number, os.strerror(number), url) from error
-        number = getattr(error, "errno", None) or errno.EIO
-        if number == errno.ENOSPC:  # of this machine's disk
-            raise
-        if number == errno.EINVAL and "precondition" in str(error).lower().replace("-", ""):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url) from error
-        said = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise OSError(number, said, url) from error
-
-
-def _passing(error: Exception) -> bool:
-    """Whether an answer may be another a moment later: no answer, or a failure of the server's."""
-    if isinstance(error, tuple(_NUMBERS)):
-        return False
-    code = getattr(error, "code", None) or getattr(error, "status_code", None)
-    return (
-        transient(error)
-        or getattr(error, "errno", None) == errno.EREMOTEIO  # s3fs says so of a 500
-        or code in (429, 500, 502, 503, 504)
-        or not _NO_ANSWER.isdisjoint(kind.__name__ for kind in type(error).__mro__)
-    )
-
-
-@cache
-def _store(protocol: str, process: int) -> Any:
-    """The store of a protocol, as this process talks to it. Raises StorageError without library.
-
-    That of a parent stays known in its children, so that nothing closes its connections there.
-    """
-    import fsspec
-
-    try:
-        store = fsspec.filesystem(
-            protocol, **_OPTIONS.get(protocol, {}), skip_instance_cache=protocol != "memory"
-        )
-    except ImportError as error:
-        raise StorageError(
-            f"{protocol}://: it needs another library ({error}); install it with pip install "
-            f"'basilar[{_EXTRAS[protocol]}]'"
-        ) from None
-    store.retries = 2  # where it has its own: ours come on top
-    return store
+    return ask(name(path), call)
 
 
 _made: dict[int, Path] = {}  # the folder of working copies, by the process that removes it

@@ -45,7 +45,7 @@ from pipeline.manifest import taken
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard
 from pipeline.stages import Represented
-from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined, read_shard
+from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined
 from pipeline.writer import Features, Geometry, create_features
 
 SCHEMA = 1
@@ -115,10 +115,10 @@ def publish(
     plan: Plan,
     statistics: Statistics,
     *,
-    shard_folder: Callable[[Shard], Path],
+    shards: Sequence[ShardTables],
     catalogue: Path,
 ) -> None:
-    """Commit a feature set by linking the files of its shards.
+    """Commit a feature set by linking the files of its shards, which are those of the plan.
 
     What it is stays in the folder `catalogue` when the store is deleted: its attributes and its
     table of clips.
@@ -126,7 +126,6 @@ def publish(
     recipe = plan.recipe
     kind = recipe.representation
     geometry = Geometry.of_recipe(recipe)
-    shards = [read_shard(shard_folder(shard)) for shard in plan.shards]
     lost = [(clip_id, *entry) for clip_id, entry in quarantined(plan, shards)]
     total_seconds: dict[str, float] = {}
     for shard in shards:
@@ -311,15 +310,14 @@ def _provenance(recipe: Recipe) -> dict[str, Any]:
         "schema": SCHEMA,
         "recipe": recipe.resolved(),
         "portable": recipe.representation.portable,
-        "versions": versions(),
+        "versions": _versions(),
         "machine": platform.machine(),
         "cpu": _cpu(),
     }
 
 
 @cache
-def versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that make a store; slow to find out."""
+def _versions() -> dict[str, str]:
     libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
 

@@ -22,7 +22,7 @@ from pipeline.shard_tasks import Represent, Target, Task, attempt, name_of
 from pipeline.shards import Plan
 
 if TYPE_CHECKING:
-    from pipeline.statistics import ShardTables
+    from pipeline.statistics import ShardTables, Statistics
 
 
 class TooManyBadError(RuntimeError):
@@ -48,6 +48,20 @@ class _SetTask(Task):
     def address(plan: Plan) -> str:
         """The hash of what the task makes, whatever its layout."""
         return plan.key
+
+    def shards(self) -> "list[ShardTables]":
+        """What the shards say. One that is damaged, or gone meanwhile, is made anew right here."""
+        from pipeline import statistics
+
+        build, found = self.the_build, []
+        for shard in build.plan.shards:
+            try:
+                found.append(statistics.read_shard(build.shard_folder(shard)))
+            except artifacts.DamagedArtifactError:
+                statistics.forget(build.root / "artifacts", {shard.keys["representation"]})
+                Represent.of(self.build, shard).run()
+                found.append(statistics.read_shard(build.shard_folder(shard)))
+        return found
 
 
 class MapShards(_SetTask):
@@ -96,8 +110,7 @@ class FitNormalization(_SetTask):
         """Merge what the shards say of the fit split."""
         from pipeline import statistics
 
-        build = self.the_build
-        shards = [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
+        build, shards = self.the_build, self.shards()
         refuse_too_many_bad(build, shards)
         fitted = statistics.fit(build.plan, shards, histograms=build.histograms)
         statistics.write_statistics(self.path(), fitted)
@@ -116,22 +129,32 @@ class Publish(_SetTask):
 
     def make(self) -> None:
         """Link the shards into one store."""
-        from pipeline import statistics, store
+        from pipeline import store
 
-        build = self.the_build
-        shards = [statistics.read_shard(build.shard_folder(s)) for s in build.plan.shards]
+        build, shards = self.the_build, self.shards()
         n_bad = refuse_too_many_bad(build, shards)
-        fitted = statistics.read_statistics(build.statistics)
         store.publish(
             self.path(),
             build.plan,
-            fitted,
-            shard_folder=build.shard_folder,
+            self._fitted(),
+            shards=shards,
             catalogue=build.root / "catalogue" / "features",
         )
         for folder in (self.path(), *map(build.shard_folder, build.plan.shards)):
             storage.drop(folder)
         self.tell(f"{len(build.plan.manifest) - n_bad} clips, {n_bad} quarantined")
+
+    def _fitted(self) -> "Statistics":
+        """The statistics, which are made anew if they are damaged, or gone meanwhile."""
+        from pipeline import statistics
+
+        file = self.the_build.statistics
+        try:
+            return statistics.read_statistics(file)
+        except (FileNotFoundError, artifacts.DamagedArtifactError):
+            artifacts.remove(file)
+            FitNormalization.of(self.build).run()
+            return statistics.read_statistics(file)
 
 
 class LogRun(_SetTask):

@@ -13,9 +13,10 @@ class IterableBatches(IterableDataset[Batch]):
     """Use as `DataLoader(IterableBatches(loader), batch_size=None, num_workers=4)`.
 
     Worker processes take turns at the batches, so that their order does not depend on how many
-    there are. Call `set_epoch` before each epoch, as with PyTorch's DistributedSampler: worker
-    processes that live on are told through shared memory. `state_dict` and `load_state_dict` are
-    what torchdata's StatefulDataLoader asks each worker for.
+    there are. Call `set_epoch` before each epoch, also before one that goes on where a state was
+    taken, as with PyTorch's DistributedSampler: worker processes that live on are told through
+    shared memory. `state_dict` and `load_state_dict` are what torchdata's StatefulDataLoader asks
+    each worker for.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -23,7 +24,7 @@ class IterableBatches(IterableDataset[Batch]):
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
         self._given = 0  # batches that this worker has given of the epoch
-        self._skip = 0
+        self._resume: dict[str, Any] = {"epoch": 0, "batches": 0}
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -36,7 +37,13 @@ class IterableBatches(IterableDataset[Batch]):
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         epoch = int(self._epoch)
-        self._given, self._skip = self._skip, 0
+        if self._resume["epoch"] > epoch:
+            raise ValueError(
+                f"the state is of epoch {self._resume['epoch']}, and epoch {epoch} is asked for; "
+                f"call set_epoch({self._resume['epoch']}) to go on, or with a later one"
+            )
+        self._given = self._resume["batches"] if self._resume["epoch"] == epoch else 0
+        self._resume = {"epoch": 0, "batches": 0}
         for number in range(worker + self._given * workers, len(self.loader), workers):
             self._given += 1
             yield self.loader[epoch, number]
@@ -46,6 +53,5 @@ class IterableBatches(IterableDataset[Batch]):
         return {"epoch": int(self._epoch), "batches": self._given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a `state_dict` was taken, with as many workers."""
-        self.set_epoch(state["epoch"])
-        self._skip = state["batches"]
+        """Go on in the epoch in which a `state_dict` was taken, with as many workers."""
+        self._resume = dict(state)

@@ -50,23 +50,32 @@ class Transform:
     def apply(self, y: NDArray[np.float32], *, sample_rate: int) -> NDArray[Any]:
         """Features (frames, bins) of a signal at `sample_rate` Hz.
 
-        `y` is float32 (samples,), or (samples, channels), of which the recipe's channel is taken.
-        Raises ValueError if nothing is left of it, or less than one frame.
+        `y` is floats (samples,), or (samples, channels), of which the recipe's channel is taken.
+        Raises ValueError if nothing is left of it, or less than one frame, and for integers, NaN,
+        Inf and |x| > 2^50.
         """
         mono = audio.mix(y, self.recipe.decode.channels)
         signal = self.resample(mono, source_rate=sample_rate)
         if not self.recipe.representation.n_frames(signal.size):
-            raise ValueError(f"{len(y)} samples at {sample_rate} Hz are less than one frame")
+            raise ValueError(
+                f"{len(y)} samples at {sample_rate} Hz are {self.recipe.representation.too_short}"
+            )
         return self.represent([signal])[0]
 
     def apply_file(
-        self, path: str | PathLike[str], *, offset: float = 0.0, duration: float | None = None
+        self,
+        path: str | PathLike[str],
+        *,
+        offset: float = 0.0,
+        duration: float | None = None,
+        limits: audio.Limits | None = None,
     ) -> NDArray[Any]:
         """Features (frames, bins) of an audio file, or of an excerpt of it in seconds.
 
-        Raises AudioError if it cannot be decoded, OSError if it cannot be read.
+        Raises AudioError if it cannot be decoded, or exceeds `limits` or the recipe's; OSError if
+        it cannot be read.
         """
-        y, sample_rate = self.decode(Path(path), offset=offset, duration=duration)
+        y, sample_rate = self.decode(Path(path), offset=offset, duration=duration, limits=limits)
         return self.apply(y, sample_rate=sample_rate)
 
     def stream(self, sample_rate: int) -> "Stream":
@@ -77,10 +86,15 @@ class Transform:
         return Stream(self, sample_rate)
 
     def decode(
-        self, path: Path, *, offset: float | None = None, duration: float | None = None
+        self,
+        path: Path,
+        *,
+        offset: float | None = None,
+        duration: float | None = None,
+        limits: audio.Limits | None = None,
     ) -> tuple[NDArray[np.float32], int]:
         """The recipe's channel of a file, float32 (samples,), and its sample rate in Hz."""
-        return audio.decode(path, **self._decoding(offset, duration))
+        return audio.decode(path, **self._decoding(offset, duration, limits))
 
     def decode_blocks(
         self, path: Path, *, offset: float | None = None, duration: float | None = None
@@ -88,9 +102,15 @@ class Transform:
         """What `decode` returns, block by block."""
         return audio.decode_blocks(path, **self._decoding(offset, duration))
 
-    def _decoding(self, offset: float | None, duration: float | None) -> dict[str, Any]:
+    def _decoding(
+        self,
+        offset: float | None,
+        duration: float | None,
+        limits: audio.Limits | None = None,
+    ) -> dict[str, Any]:
         said = self.recipe.decode
-        limits = audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20)
+        own = audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20)
+        limits = own if limits is None else own.within(limits)
         excerpt = {"offset": offset or 0.0, "duration": duration}
         return {"channels": said.channels, "limits": limits, **excerpt}
 
@@ -145,7 +165,7 @@ class Transform:
 class Stream:
     """Features of a signal that arrives in pieces: the bits of the whole, however it is cut.
 
-    `push` takes float32 (samples,) and returns the frames that are complete, (frames, bins);
+    `push` takes floats (samples,) and returns the frames that are complete, (frames, bins);
     `finish` returns the rest.
     """
 
@@ -174,8 +194,8 @@ class Stream:
             self._transform = Transform(recipe)
 
     def push(self, y: NDArray[np.float32]) -> NDArray[Any]:
-        """Take the next samples."""
-        ready = self._resampler.push(np.ascontiguousarray(y, np.float32))
+        """Take the next samples. Raises ValueError for those that `Transform.apply` refuses."""
+        ready = self._resampler.push(np.ascontiguousarray(audio.usable(y)))
         return self._features(ready if self._frames is None else self._frames.push(ready))
 
     def finish(self) -> NDArray[Any]:

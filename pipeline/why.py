@@ -153,7 +153,7 @@ def nearest(root: Path, side: Side, *, but: str = "") -> tuple[Record, Why] | No
 
 def explain(build: "Build") -> tuple[str | None, dict[str, list[str]]]:
     """Why each stage of a planned build is not cached: the nearest key, and reasons by stage."""
-    plan, work = build.plan, build.work()
+    plan, work = build.plan, build.work(begun=False)
     pending = [*(stage for stage in STAGES if work.pending[stage])]
     pending += [] if work.published else ["normalization"]
     near = nearest(build.root, Side.of_plan(plan))
@@ -183,7 +183,7 @@ def _reasons(found: Why, stage: str, shard_seconds: tuple[float, float]) -> Iter
             any_reason = True
             yield f"clips {group}: {', '.join(_described(group, clips))}"
     if not any_reason:
-        yield "nothing differs: what was made was removed, or is not kept (--keep)"
+        yield "nothing differs: what was made was removed, lacks clips, or is not kept (--keep)"
 
 
 def _fields(a: Recipe | None, b: Recipe | None) -> dict[str, Pair]:

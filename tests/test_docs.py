@@ -27,6 +27,7 @@ import pytest
 from pipeline import FeatureSet, cli
 from pipeline.recipe import Recipe
 from tests.conftest import REPOSITORY
+from tests.pipeline.clusters import Server
 
 PAGES = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text("utf-8")
@@ -230,8 +231,19 @@ def _ask(port, question, body=None):
     raise AssertionError("the server did not answer in a minute")
 
 
+@pytest.fixture
+def bucket(reader):
+    """The demo's audio in `s3://bucket`, for who follows the pages."""
+    with Server() as server:
+        reader.environment |= server.environment
+        upload = "import s3fs; s = s3fs.S3FileSystem(); s.mkdir('bucket'); "
+        upload += "s.put('demo/audio', 'bucket', recursive=True)"
+        reader._shell(f'python -c "{upload}"')
+        yield
+
+
 @pytest.mark.torture
-def test_what_takes_long_or_needs_servers(reader):
+def test_what_takes_long_or_needs_servers(reader, bucket):
     reader.in_process = False  # MLflow finds its servers on the PATH
     for page, text in sorted(PAGES.items()):
         for language, code, shown in steps(text):

@@ -160,16 +160,16 @@ def test_a_shard_is_whole_or_not_there(built, top, monkeypatch):
 
 
 def test_a_published_store_and_its_entry_are_whole_or_not_there(built, top, monkeypatch):
-    parts = top / "artifacts"
+    plan, parts = built.plan, top / "artifacts"
     shutil.copytree(built.root / "artifacts" / "representation", parts)
     fitted = statistics.read_statistics(FitNormalization.of(built.register()).path())
     recorder = Recorder(top, monkeypatch)
     published, catalogue = top / "features" / "key.zarr", top / "catalogue"
     store.publish(
         published,
-        built.plan,
+        plan,
         fitted,
-        shard_folder=lambda shard: parts / built.shard_folder(shard).name,
+        shards=[statistics.read_shard(parts / built.shard_folder(s).name) for s in plan.shards],
         catalogue=catalogue,
     )
     hold(recorder, published, None)

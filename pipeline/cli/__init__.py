@@ -6,6 +6,7 @@ exactly one JSON object goes to standard output; everything else goes to standar
 
 import json
 import logging
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -13,9 +14,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pipeline import storage
 from pipeline.cli.options import StoppedError, UsageError, app
 from pipeline.console import Lines, begin, explained, on_screen, print_error, print_failure
+from pipeline.objects import StorageError
 
 _KEPT = "what was made is kept; the same command goes on from there"
 _STOPPED = {  # what is said of commands that the keyboard stopped
@@ -50,6 +51,7 @@ for _name in ("make", "run", "show", "prove", "deploy", "keep"):  # as help list
 
 def main() -> NoReturn:
     """Run the command; errors of use exit with 2, failures with 1."""
+    _name_files_in_utf8()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     logging.getLogger("basilar").handlers = [handler]
@@ -69,6 +71,15 @@ def main() -> NoReturn:
     sys.exit(code or 0)
 
 
+def _name_files_in_utf8() -> None:
+    """Begin anew in UTF-8 mode where Python takes names of files for something else.
+
+    So do C locales with PYTHONUTF8=0, and old ones: ids of clips would depend on them.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
+
+
 def _refuse(error: Any) -> NoReturn:  # typer has its type, but no public name for it
     """Exit for options and arguments that the command does not have, or that are missing."""
     if on_screen():
@@ -85,7 +96,7 @@ def _fail(error: Exception) -> NoReturn:
     from pipeline.recipe import RecipeError
 
     print_failure(error)
-    of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, storage.StorageError)
+    of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, StorageError)
     _exit(explained(error), 2 if isinstance(error, of_use) else 1)
 
 

@@ -123,6 +123,7 @@ def recipe(
     Example: basilar recipe log_mel
     """
     from pipeline.keys import recipe_hashes
+    from pipeline.kinds import MelBands
     from pipeline.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:
@@ -140,15 +141,21 @@ def recipe(
         return
     loaded = Recipe.load(file)
     hashes = recipe_hashes(loaded)
-    portable = loaded.representation.portable
+    kind, sample_rate = loaded.representation, loaded.resample.sample_rate
+    empty = kind.empty_bands(sample_rate=sample_rate) if isinstance(kind, MelBands) else []
+    portable = kind.portable
     result = {
         "recipe_hash": hashes["normalization"],
         "hashes": hashes,
         "portable": portable,
+        "empty_bands": empty,
         "recipe": loaded.resolved(),
     }
     promise = "the same bits everywhere" if portable else "bits are not promised for this n_fft"
     comments = [f"# {stage} {value}" for stage, value in hashes.items()]
+    if empty:
+        bands = ", ".join(map(str, empty))
+        comments.insert(0, f"# always empty, since n_fft is small for n_mels: bands {bands}")
     toml = loaded.to_toml().splitlines()
     print_result(result, as_json, *toml, "", f"# {promise}", *comments)
 
@@ -328,7 +335,7 @@ def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
     """Print what a build would do: shards by stage, the disk they need, and if asked for, why."""
     from pipeline.shards import disk_bytes
 
-    plan, work = planned.plan, planned.work()
+    plan, work = planned.plan, planned.work(begun=False)
     total = len(plan.shards)
     needed = disk_bytes(plan, work, planned.keep)
     stages = {

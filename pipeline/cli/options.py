@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import storage
+from pipeline.objects import StorageError
 
 app = typer.Typer(
     help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
@@ -22,7 +23,7 @@ def place(text: str) -> Path:
     """A path, or the working copy of a URL, as an option names it."""
     try:
         return storage.place(text)
-    except storage.StorageError as error:
+    except StorageError as error:
         raise typer.BadParameter(str(error)) from None
 
 
@@ -31,7 +32,7 @@ def place_of_audio(text: str) -> Path:
     path = place(text)
     try:
         there = storage.is_folder(path)
-    except storage.StorageError as error:
+    except StorageError as error:
         raise typer.BadParameter(str(error)) from None
     if not there:
         raise typer.BadParameter(f"{text}: no such folder; name the one that the audio is in now")

@@ -78,9 +78,8 @@ def _cqt_filters(ax: Axes, parameters: Cqt, sample_rate: int) -> None:
 
 
 def _chroma_filters(ax: Axes, kind: Chroma, recipe: Recipe) -> None:
-    names = ("n_fft", "n_chroma", "tuning", "ctroct", "octwidth", "base_c")
     sample_rate = recipe.resample.sample_rate
-    weights = stft_to_chroma(sample_rate=sample_rate, **{n: getattr(kind, n) for n in names})
+    weights = stft_to_chroma(sample_rate=sample_rate, n_fft=kind.n_fft, **kind.filters)
     bins, classes = of_stft(kind.n_fft, sample_rate), columns(recipe)
     mesh = ax.pcolormesh(bins.edges, classes.edges, weights.toarray(), rasterized=True)
     colour_bar(ax, mesh, "weight")

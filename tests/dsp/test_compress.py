@@ -52,6 +52,18 @@ def test_shape_is_kept_across_blocks_and_the_input_is_not_changed():
     assert (x == 100).all()
 
 
+@pytest.mark.parametrize("floor_mode", ["clip", "add"])
+def test_what_is_not_finite_stays_so_and_changes_nothing_beside_it(floor_mode):
+    x = np.random.default_rng(0).random(200_000).astype(np.float32)
+    clean = compress.log(x, unit="db", floor=1e-10, floor_mode=floor_mode)
+    x[70_000], x[70_001] = np.nan, np.inf
+    found = compress.log(x, unit="db", floor=1e-10, floor_mode=floor_mode)
+    assert np.isnan(found[70_000])
+    assert found[70_001] == np.inf
+    found[70_000:70_002] = clean[70_000:70_002]
+    assert found.tobytes() == clean.tobytes()
+
+
 @pytest.mark.parametrize("floor", [0.0, -1.0, 1e-39, np.nan, np.inf])
 def test_useless_floors_are_refused(floor):
     with pytest.raises(ValueError, match=r"floor: .* must be at least 1\.18e-38 and finite"):

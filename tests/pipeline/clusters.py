@@ -1,14 +1,18 @@
-"""Real schedulers and workers on loopback, in processes of their own, for tests of engines."""
+"""Real schedulers, workers and object stores on loopback, for tests."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
+
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.conftest import REPOSITORY
 
@@ -54,7 +58,49 @@ def kill(process):
     process.wait()
 
 
-def wait_for(condition, seconds=120):
+class Server:
+    """An S3 server on loopback; what `meddle` returns for a request is answered in its place."""
+
+    def __init__(self):
+        from moto.server import DomainDispatcherApplication, create_backend_app
+
+        self.app = DomainDispatcherApplication(create_backend_app)
+        self.requests = []
+        self.meddle = lambda method, path: None
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True, request_handler=Quiet)
+        self.url = f"http://127.0.0.1:{self.server.port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def answer(self, environ, start_response):
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.requests.append((method, path))
+        status = self.meddle(method, path)
+        if status is None:
+            return self.app(environ, start_response)
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start_response(status, [("Content-Type", "application/xml")])
+        return [b"<Error><Code>" + status.partition(" ")[2].encode() + b"</Code></Error>"]
+
+
+class Quiet(WSGIRequestHandler):
+    def log(self, *_, **__):
+        pass
+
+
+def wait_for(condition, seconds=300):
     """Wait until something holds: what it returned."""
     for _ in range(int(seconds * 20)):
         if found := condition():
@@ -82,6 +128,14 @@ def luigid(processes, folder, address="127.0.0.1"):
     )
     wait_for(lambda: answers(f"http://{address}:{port}/api/is_paused"))
     return f"http://{address}:{port}"
+
+
+def done_by(url):
+    """What a luigid knows to be done: the name of each task, and of the worker that ran it."""
+    question = f"{url}/api/task_list?data=%7B%22status%22%3A%22DONE%22%7D"
+    with urllib.request.urlopen(question) as page:
+        tasks = json.load(page)["response"].values()
+    return [(task["name"], task["worker_running"]) for task in tasks]
 
 
 def answers(url):

@@ -1,6 +1,8 @@
+import fsspec
 import pytest
 
 from pipeline import scan as scan_module
+from pipeline import storage
 
 
 @pytest.fixture
@@ -17,3 +19,20 @@ def looks(monkeypatch, tmp_path):
 
     monkeypatch.setattr(scan_module, "_look", look)
     return lambda: log.read_text().count("\n")
+
+
+@pytest.fixture
+def own_folder(monkeypatch):
+    """Each test fetches for itself."""
+    monkeypatch.setattr(storage, "_made", {})
+    yield
+    storage._forget()
+
+
+@pytest.fixture
+def memory(own_folder):
+    """The store of `memory://bucket`, empty."""
+    store = fsspec.filesystem("memory")
+    store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
+    store.mkdirs("/bucket")
+    return store

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import build, storage
+from pipeline import build, running, storage
 from pipeline.build import Build, build_of
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.scan import scan
@@ -97,3 +97,27 @@ def test_a_root_that_can_have_no_tracker_of_its_own_takes_another(planned, root)
 def test_names_that_no_model_can_have(planned, name):
     with pytest.raises(ValueError, match=r"register: .* write NAME or NAME@ALIAS"):
         replace(planned, register_as=name)
+
+
+def test_losses_are_forgotten_once_a_build_by_who_begins_it(planned):
+    """Hosts that join it, and workers, register it again."""
+    artifact = planned.artifact("resample", planned.plan.shards[0])
+
+    def is_left_by(build):
+        artifact.mkdir(parents=True, exist_ok=True)
+        planned.note_loss(artifact)
+        build.register()
+        return artifact.exists()
+
+    assert not is_left_by(planned)
+    assert is_left_by(planned)
+    assert not is_left_by(replace(planned, clip_timeout=1.0))
+    running.end(planned.root)
+    planned.store.mkdir(parents=True)
+    assert is_left_by(planned)
+    running.end(planned.root)
+    planned.store.rmdir()
+    assert planned.work().pending["resample"][0].index == 1
+    assert planned.work(begun=False).pending["resample"][0].index == 0
+    assert not is_left_by(planned)
+    assert not any((planned.root / "artifacts" / "lost").iterdir())

@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 
@@ -158,7 +159,15 @@ def test_selecting(make):
         row.id for row in fs.clips.itertuples() if row.label == "a" and row.duration > 0.5
     }
     assert 0 < len(long) < 4
-    assert len(fs.select(group=None)) == 12
+    assert len(fs.select(group=None)) == len(fs.select(offset=None)) == 12
+    assert len(fs.select(label=[None, "a"])) == len(a)
+    for some in (
+        a.clips["id"],
+        a.clips["id"].to_numpy(),
+        pd.Index(a.clips["id"]),
+        iter(a.clips["id"]),
+    ):
+        assert list(fs.select(id=some).clips["id"]) == list(a.clips["id"])
     assert len(fs.select(label=None)) == len(fs.select("n_frames < 0")) == 0
     with pytest.raises(ValueError, match=r"no column 'lable'; did you mean label\?"):
         fs.select(lable="a")

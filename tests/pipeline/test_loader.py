@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dsp.augment import spec_augment
@@ -81,6 +81,7 @@ def test_whole_clips_are_padded_to_the_longest_of_the_batch(fs):
 def test_every_item_comes_once_an_epoch_over_all_ranks(
     fs, batch_size, crops_per_clip, shuffle, window, world_size, drop_last, seed
 ):
+    assume(not drop_last or world_size * batch_size <= 40 * crops_per_clip)
     loaders = [
         Loader(
             fs,
@@ -140,6 +141,35 @@ def test_without_shuffling_crops_come_from_the_middle(fs):
     for batch in Loader(fs, n_frames=16, shuffle=False):
         room = np.maximum(fs.n_frames[batch["clip"]] - 16, 0)
         np.testing.assert_array_equal(batch["start"], room // 2)
+
+
+def test_without_shuffling_several_crops_are_spread_over_the_clip(fs):
+    (batch,) = Loader(fs, n_frames=16, crops_per_clip=4, shuffle=False, batch_size=160)
+    starts = batch["start"].reshape(40, 4)
+    room = np.maximum(fs.n_frames - 16, 0)
+    np.testing.assert_array_equal(batch["clip"].reshape(40, 4)[:, 0], np.arange(40))
+    np.testing.assert_array_equal(starts, room[:, None] * np.array([1, 3, 5, 7]) // 8)
+
+
+def test_nothing_to_train_on_is_refused(fs):
+    with pytest.raises(ValueError, match="no clip is selected"):
+        Loader(fs.select(label="label 9"))
+    with pytest.raises(ValueError, match=r"rank 0 of 1 has no batch: 40 items, batch_size = 41"):
+        Loader(fs, batch_size=41, drop_last=True)
+
+
+def test_a_batch_has_an_epoch(fs):
+    with pytest.raises(TypeError, match=r"DataLoader\(loader, sampler=loader\.sampler\(\)"):
+        Loader(fs)[0]
+
+
+def test_the_epochs_of_the_sampler_are_the_loaders(fs):
+    loader = Loader(fs, batch_size=8, n_frames=16)
+    loader.set_epoch(3)
+    assert next(iter(loader.sampler())) == (3, 0)
+    assert loader.state_dict()["epoch"] == loader.sampler().epoch == 3
+    assert len(list(loader.sampler())) == 5
+    assert loader.state_dict()["epoch"] == 4
 
 
 @pytest.mark.parametrize("window", [1, 3])
@@ -213,7 +243,7 @@ def test_augmentation_depends_on_seed_epoch_and_item_alone(fs):
 
 def test_augmentation_must_keep_the_shape(fs):
     with pytest.raises(ValueError, match=r"augment made \(7, 40\) of \(8, 40\)"):
-        Loader(fs, batch_size=2, n_frames=8, augment=lambda x, rng: x[1:])[0]
+        Loader(fs, batch_size=2, n_frames=8, augment=lambda x, rng: x[1:])[0, 0]
 
 
 def test_pickled_loaders_give_the_same(fs):
@@ -240,4 +270,4 @@ def test_numbers_out_of_range_are_refused(fs, options, message):
 
 def test_batches_there_are_not(fs):
     with pytest.raises(IndexError, match="batch 2 of 2"):
-        Loader(fs)[2]
+        Loader(fs)[0, 2]

@@ -39,9 +39,9 @@ def represented(monkeypatch):
     """How many clips each call of the representation stage got."""
     calls, original = [], stages.represent
 
-    def count(waveforms, transform, **options):
+    def count(waveforms, *arguments, **options):
         calls.append(len(waveforms.contents))
-        return original(waveforms, transform, **options)
+        return original(waveforms, *arguments, **options)
 
     monkeypatch.setattr(stages, "represent", count)
     return calls
@@ -65,6 +65,17 @@ def test_exactly_the_broken_shards_are_made_anew(root, represented):
     assert [a == b for a, b in zip(after[0], before[0], strict=True)] == [True, False, True, False]
     assert FeatureSet.open(store_of(root)).digest == digest
     assert not list(leftovers(root))
+
+
+def test_what_was_counted_of_a_damaged_set_is_counted_again(root):
+    counted = [*root.glob("artifacts/histogram/*"), *root.glob("artifacts/statistics/*")]
+    other = root / "artifacts" / "histogram" / f"{'0' * 32}-{'0' * 32}.npz"
+    other.touch()
+    flip(store_of(root) / "stats" / "histogram" / "c" / "0" / "0")
+    assert counted
+    repair(root, check(root))
+    assert not any(file.exists() for file in counted)
+    assert other.exists()
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "clips.parquet", "files.json", "start/c/0"])

@@ -301,8 +301,8 @@ def test_a_clip_that_kills_the_decoder_is_quarantined(audio_folder, monkeypatch)
     deadly(monkeypatch, "05.wav", lambda _: ctypes.string_at(0))
     decoded = stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder)
     message = (
-        "the decoder died of signal 11 (SIGSEGV), twice; to try again, delete the feature set, run "
-        "basilar gc --delete and build again"
+        "the decoder died of signal 11 (SIGSEGV), twice; to try again, delete the feature set and "
+        "build again"
     )
     assert decoded.quarantined == [
         Quarantined(content_of(audio_folder, "c/05.wav"), "decode", "crashed", message)
@@ -321,8 +321,8 @@ def test_a_clip_that_never_ends_is_quarantined(audio_folder, monkeypatch):
     (lost,) = decoded.quarantined
     assert lost.reason == "timeout"
     assert lost.message == (
-        "decoding took longer than 1 s, twice; to try again, delete the feature set, run basilar "
-        "gc --delete and build with a longer --clip-timeout"
+        "decoding took longer than 1 s, twice; to try again, delete the feature set and build "
+        "again with a longer --clip-timeout"
     )
     assert len(decoded.contents) == 10
 

@@ -5,12 +5,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import statistics
-from pipeline.artifacts import read_table
+from pipeline.artifacts import DamagedArtifactError, read_table
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from pipeline.statistics import read_statistics, write_statistics
 from pipeline.transform import Transform
+from tests.damage import flip
 from tests.pipeline.test_store import LOG_MEL, SMALL
 
 RECIPE = {
@@ -98,6 +99,32 @@ def test_a_histogram_that_is_kept_is_not_counted_again(shards_of, tmp_path, monk
     np.testing.assert_array_equal(first.histogram, again.histogram)
 
 
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_a_damaged_histogram_is_counted_again(shards_of, tmp_path, place):
+    plan, tables = shards_of(None)
+    first = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    files = list((tmp_path / "h").iterdir())
+    for file in files:
+        flip(file, place)
+    files[0].write_bytes(b"")
+    again = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    np.testing.assert_array_equal(first.histogram, again.histogram)
+
+
+@pytest.mark.parametrize(
+    "name", ["moments/sum/c/0/0", "clips.parquet", "zarr.json", "n_frames/c/0", "files.json"]
+)
+def test_a_shard_of_which_anything_is_damaged_is_not_read(shards_of, name):
+    _, tables = shards_of(None)
+    folder = tables[0].folder
+    flip(folder / name)
+    with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: damaged; .*anew"):
+        statistics.read_shard(folder)
+    (folder / name).unlink()
+    with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: it is missing; build again"):
+        statistics.read_shard(folder)
+
+
 def test_a_split_of_which_nothing_is_usable_is_refused(shards_of, tmp_path):
     plan, tables = shards_of(None)
     for table in tables:
@@ -105,6 +132,14 @@ def test_a_split_of_which_nothing_is_usable_is_refused(shards_of, tmp_path):
         pq.write_table(clips.slice(0, 0), table.folder / "clips.parquet")
     with pytest.raises(ValueError, match="holds no usable clip, all of its 12 are quarantined"):
         statistics.fit(plan, tables, histograms=tmp_path / "h")
+
+
+def test_damaged_statistics_are_not_read(shards_of, tmp_path):
+    plan, tables = shards_of(None)
+    write_statistics(tmp_path / "s.npz", statistics.fit(plan, tables, histograms=tmp_path / "h"))
+    flip(tmp_path / "s.npz")
+    with pytest.raises(DamagedArtifactError, match=r"s\.npz: damaged; delete it and build again"):
+        read_statistics(tmp_path / "s.npz")
 
 
 def test_statistics_come_back_as_they_were(shards_of, tmp_path):

@@ -1,8 +1,6 @@
 """Object stores: `memory://` for what is the same in all, an S3 server on loopback for the rest."""
 
 import contextlib
-import errno
-import importlib.util
 import itertools
 import json
 import os
@@ -16,75 +14,34 @@ import zlib
 from functools import partial
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
-from werkzeug.serving import WSGIRequestHandler, make_server
 
-from pipeline import artifacts, engines, storage
+from pipeline import artifacts, engines, objects, storage
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.dataset import FeatureSet
 from pipeline.loader import Loader
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
-from pipeline.retry import retrying
 from pipeline.scan import scan
 from pipeline.shards import Plan
 from tests.conftest import REPOSITORY, SMALL
+from tests.pipeline.clusters import Processes, Server, done_by, luigid
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(monkeypatch):
-    """Each test fetches for itself."""
-    monkeypatch.setattr(storage, "_made", {})
-    yield
-    storage._forget()
-
-
-@pytest.fixture
-def memory():
-    """The store of `memory://bucket`, empty."""
-    store = fsspec.filesystem("memory")
-    store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
-    store.mkdirs("/bucket")
-    return store
-
-
-class Server:
-    """An S3 server on loopback; what `meddle` returns for a request is answered in its place."""
-
-    def __init__(self):
-        from moto.server import DomainDispatcherApplication, create_backend_app
-
-        self.app = DomainDispatcherApplication(create_backend_app)
-        self.requests = []
-        self.meddle = lambda method, path: None
-        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True, request_handler=Quiet)
-        self.url = f"http://127.0.0.1:{self.server.port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def answer(self, environ, start_response):
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        self.requests.append((method, path))
-        status = self.meddle(method, path)
-        if status is None:
-            return self.app(environ, start_response)
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        start_response(status, [("Content-Type", "application/xml")])
-        return [b"<Error><Code>" + status.partition(" ")[2].encode() + b"</Code></Error>"]
-
-
-class Quiet(WSGIRequestHandler):
-    def log(self, *_, **__):
-        pass
+pytestmark = pytest.mark.usefixtures("own_folder")  # each test fetches for itself
 
 
 @pytest.fixture(scope="session")
 def server():
-    running = Server()
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def other():
+    """Another address of the same store: which machine asks is told by it."""
+    with Server() as running:
+        yield running
 
 
 @pytest.fixture
@@ -92,21 +49,16 @@ def s3(server, monkeypatch):
     """The store of an empty `s3://bucket`."""
     import s3fs
 
-    for name, value in {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    storage._store.cache_clear()
+    objects._store.cache_clear()
     store = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
     if store.exists("bucket"):
         store.rm("bucket", recursive=True)
     store.mkdir("bucket")
     yield store
     server.meddle = lambda method, path: None
-    storage._store.cache_clear()
+    objects._store.cache_clear()
 
 
 def uploaded(store, folder, where):
@@ -164,15 +116,6 @@ def test_urls_have_places_and_places_urls():
 def test_what_is_no_place_is_refused(url):
     with pytest.raises(ValueError, match=r"allowed are|write s3"):
         storage.place(url)
-
-
-def test_a_missing_library_is_named_with_what_installs_it(basilar):
-    if importlib.util.find_spec("gcsfs"):
-        pytest.skip("gcsfs is installed")
-    code, _, said = basilar("ls", "--root", "gs://bucket/features")
-    assert code == 2
-    assert "pip install 'basilar[gs]'" in said
-    assert said.count("\n") == 3
 
 
 def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
@@ -553,58 +496,6 @@ def test_gc_removes_what_nobody_needs_and_is_not_young(memory, audio_folder, as_
     assert not memory.find("/bucket/root/artifacts/representation")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        TimeoutError(),
-        ConnectionResetError(),
-        OSError(errno.EBUSY, "SlowDown"),
-        OSError(errno.EREMOTEIO, "InternalError"),
-        type("EndpointConnectionError", (type("HTTPClientError", (Exception,), {}),), {})(),
-    ],
-    ids=repr,
-)
-def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error):
-    memory.pipe_file("/bucket/file.json", b"{}")
-    path, calls, get_file = storage.place("memory://bucket/file.json"), [], type(memory).get_file
-    monkeypatch.setattr("pipeline.retry.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(storage, "retrying", partial(retrying, sleep=lambda seconds: None))
-
-    def fails(times):
-        def get(self, *arguments):
-            calls.append(arguments)
-            if len(calls) <= times:
-                raise error
-            return get_file(self, *arguments)
-
-        calls.clear()
-        monkeypatch.setattr(type(memory), "get_file", get)
-
-    fails(2)
-    assert storage.fetch(path).read_bytes() == b"{}"
-    storage.drop(path)
-    fails(100)
-    with pytest.raises(OSError, match=type(error).__name__) as failed:
-        storage.fetch(path)
-    assert (failed.value.filename, len(calls)) == ("memory://bucket/file.json", 3)
-    assert not list(path.parent.iterdir())
-
-
-@pytest.mark.parametrize("error", [PermissionError("AccessDenied"), FileNotFoundError("x")])
-def test_what_will_not_pass_is_said_at_once(memory, monkeypatch, error):
-    calls = []
-
-    def get_file(*arguments):
-        calls.append(arguments)
-        raise error
-
-    monkeypatch.setattr(type(memory), "get_file", get_file)
-    with pytest.raises(type(error), match="memory://bucket/file") as failed:
-        storage.fetch(storage.place("memory://bucket/file.json"))
-    assert failed.value.errno in (errno.EACCES, errno.ENOENT)
-    assert len(calls) == 1
-
-
 def test_s3_commits_once_copies_inside_and_lists_nothing(s3, server, tmp_path):
     first = storage.place("s3://bucket/root/artifacts/representation/a.1")
     second = storage.place("s3://bucket/root/features/b.zarr")
@@ -680,12 +571,12 @@ def test_a_store_that_fails_now_and_then_costs_time_only(s3, server, local):
     assert next(count) > 100
 
 
-def start_build(folder, audio, tracker, **environment):
+def start_build(folder, audio, tracker, *options, **environment):
     """A build below `s3://bucket/root` in a process of its own, as another machine does it."""
     write_manifest(scan(audio)[0], folder / "manifest.parquet")
     (folder / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
     what = ("small.toml", "manifest.parquet", "--root", "s3://bucket/root", "--json")
-    how = ("--shard-seconds", "4", "--workers", "1", "--tracking-uri", tracker)
+    how = ("--shard-seconds", "4", "--workers", "1", "--tracking-uri", tracker, *options)
     return subprocess.Popen(
         [sys.executable, "-c", "from pipeline.cli import main; main()", "build", *what, *how],
         cwd=folder,
@@ -699,10 +590,9 @@ def start_build(folder, audio, tracker, **environment):
 @pytest.mark.torture
 @pytest.mark.parametrize("killed", [None, 1, 2, 9, "zarr.json"])
 def test_two_machines_publish_one_set_at_once(
-    s3, server, local, tmp_path, tracker, as_json, killed
+    s3, server, other, local, tmp_path, tracker, as_json, killed
 ):
     audio, value = local
-    other = Server()  # another address of the same store, to tell the two apart
     both = threading.Barrier(2)
     counts = {"one": 0, "two": 0}
 
@@ -721,12 +611,10 @@ def test_two_machines_publish_one_set_at_once(
     server.meddle, other.meddle = partial(meddle, "one"), partial(meddle, "two")
     one = start_build(tmp_path, audio, tracker)
     two = start_build(tmp_path, audio, tracker, AWS_ENDPOINT_URL=other.url)
-    out, err = one.communicate(timeout=180)
+    out, err = one.communicate(timeout=600)
     assert one.returncode == 0, err
     assert json.loads(out)["digest"] == value
-    out, err = two.communicate(timeout=180)
-    other.server.shutdown()
-    other.server.server_close()
+    out, err = two.communicate(timeout=600)
     if killed is None:
         assert two.returncode == 0, err
         assert json.loads(out)["digest"] == value
@@ -736,6 +624,35 @@ def test_two_machines_publish_one_set_at_once(
     code, found = as_json("verify", key, "--root", "s3://bucket/root")
     assert (code, found["problems"]) == (0, [])
     assert found["artifacts"] == len(s3.ls("bucket/root/artifacts/representation"))
+
+
+@pytest.mark.torture
+def test_machines_share_a_build_in_an_object_store_by_a_luigid(
+    s3, server, other, local, tmp_path, tracker
+):
+    audio, value = local
+    both, seen = threading.Barrier(2), set()
+
+    def meet(who, method, path):
+        """Both are at a shard before one of them has made any."""
+        if method == "PUT" and path.startswith("/bucket/root/artifacts/") and who not in seen:
+            seen.add(who)
+            both.wait(120)
+
+    server.meddle, other.meddle = partial(meet, "one"), partial(meet, "two")
+    with Processes() as processes:
+        url = luigid(processes, tmp_path / "luigid")
+        how = ("--engine", "luigid", "--scheduler", url, "--shard-seconds", "1")
+        builds = [
+            start_build(tmp_path, audio, tracker, *how, AWS_ENDPOINT_URL=address)
+            for address in (server.url, other.url)
+        ]
+        for build in builds:
+            out, err = build.communicate(timeout=600)
+            assert build.returncode == 0, err
+            assert json.loads(out)["digest"] == value
+        who = [worker for name, worker in done_by(url) if name == "Represent"]
+    assert len(who) == len(planned(audio, "s3://bucket/root").plan.shards) > len(set(who)) == 2
 
 
 @pytest.mark.torture
@@ -755,7 +672,7 @@ def test_a_build_killed_while_it_publishes_goes_on(s3, server, local, tmp_path, 
         return None
 
     server.meddle = meddle
-    running.communicate(timeout=120)
+    running.communicate(timeout=600)
     assert running.returncode == -signal.SIGKILL
     server.meddle = lambda method, path: None
     build = planned(audio, "s3://bucket/root", shard_seconds=4.0)

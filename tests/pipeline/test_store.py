@@ -48,7 +48,7 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
     shards = [statistics.read_shard(folder_of(shard)) for shard in plan.shards]
     fitted = statistics.fit(plan, shards, histograms=folder / "histogram")
     path = folder / f"{plan.key}.zarr"
-    store.publish(path, plan, fitted, shard_folder=folder_of, catalogue=folder / "catalogue")
+    store.publish(path, plan, fitted, shards=shards, catalogue=folder / "catalogue")
     return plan, path
 
 

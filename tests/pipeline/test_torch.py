@@ -103,6 +103,28 @@ def test_a_resumed_epoch_equals_the_uninterrupted_one(fs, made, workers, context
     assert given == whole
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("made", [by_sampler, by_iterable])
+def test_after_a_whole_epoch_the_next_one_is_resumed(fs, made, workers):
+    plain = Loader(fs, batch_size=8, n_frames=16)
+    expected = [order(plain) for _ in range(2)]
+
+    def data():
+        return made(Loader(fs, batch_size=8, n_frames=16), StatefulDataLoader, num_workers=workers)
+
+    first = data()
+    assert order(first) == expected[0]
+    second = data()
+    second.load_state_dict(first.state_dict())
+    if made is by_iterable:
+        if not workers:
+            second.dataset.load_state_dict({"epoch": 2, "batches": 1})
+            with pytest.raises(ValueError, match=r"call set_epoch\(2\) to go on"):
+                next(iter(second.dataset))
+        second.dataset.set_epoch(1)
+    assert order(second) == expected[1]
+
+
 def test_ranks_with_workers_share_an_epoch_exactly(fs):
     seen = []
     for rank in range(3):

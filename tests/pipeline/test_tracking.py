@@ -1,6 +1,7 @@
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def store(tmp_path_factory):
 def logged(store, tmp_path):
     """Its own copy of that root for a test: (feature set, client, run)."""
     root = shutil.copytree(store.parent, tmp_path / "root")
-    with sqlite3.connect(root / "mlflow" / "mlflow.db") as database:
+    with closing(sqlite3.connect(root / "mlflow" / "mlflow.db")) as database, database:
         for place in ("experiments.artifact_location", "runs.artifact_uri"):
             table, column = place.split(".")
             new = f"replace({column}, '{store.parent}', '{root}')"

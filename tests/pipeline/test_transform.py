@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from dsp.resample import resample
 from pipeline import Transform
+from pipeline.audio import AudioError, Limits
 from pipeline.recipe import Recipe, RecipeError
 from tests.conftest import REPOSITORY
 
@@ -88,6 +89,34 @@ def test_wrong_signals_are_refused():
         transform.apply(noise(100), sample_rate=8000)
     with pytest.raises(ValueError, match=r"shape \(2, 2, 2\) is neither \(samples,\) nor"):
         transform.apply(np.zeros((2, 2, 2), np.float32), sample_rate=8000)
+    with pytest.raises(ValueError, match=r"shape \(2, 8000\) .*of \(channels, samples\) pass y\.T"):
+        transform.apply(np.zeros((2, 8000), np.float32), sample_rate=8000)
+    deltas = Transform.from_recipe(REPOSITORY / "params" / "mfcc.toml")
+    with pytest.raises(ValueError, match=r"4000 samples .* are fewer than delta_width = 9 frames"):
+        deltas.apply(noise(4000), sample_rate=22050)
+
+
+@pytest.mark.parametrize(
+    ("y", "problem"),
+    [
+        (np.zeros(8000, np.int16), "samples are int16; pass floats of full scale 1"),
+        (np.array([*[0.0] * 7999, np.nan]), "sample 7999 is nan"),
+        (np.array([[0.0, 0.0], [0.0, -np.inf]]), "sample 1 is -inf"),
+        (np.full(8000, 2.0**51), r"sample 0 is .*at most 2\^50"),
+    ],
+)
+def test_samples_that_no_file_gives_are_refused(y, problem):
+    transform = Transform.from_recipe(REPOSITORY / "params" / "kaldi_fbank.toml")
+    with pytest.raises(ValueError, match=problem):
+        transform.apply(y, sample_rate=16000)
+    with pytest.raises(ValueError, match=problem):
+        transform.stream(16000).push(y if y.ndim == 1 else y[:, 1])
+
+
+def test_a_signal_of_nothing_is_less_than_a_frame():
+    transform = Transform.from_recipe({"representation": {"kind": "mel", "center": False}})
+    with pytest.raises(ValueError, match="0 samples at 8000 Hz are less than one frame"):
+        transform.apply(np.zeros(0, np.float32), sample_rate=8000)
 
 
 def test_the_signal_is_not_changed():
@@ -127,3 +156,15 @@ def test_other_resamplers_are_for_whole_clips(method):
     assert transform.apply(y, sample_rate=8000)[:, 0].tobytes() == expected.tobytes()
     with pytest.raises(ValueError, match=f'"{method}" cannot be streamed; "soxr" can'):
         transform.stream(8000)
+
+
+def test_files_may_be_held_to_lower_limits_than_the_recipes_and_to_no_higher(tmp_path):
+    sf.write(tmp_path / "two.wav", np.zeros((8000, 2)), 8000)
+    for most, limits in ((1, Limits()), (2, Limits(max_channels=1))):
+        table = {"decode": {"max_channels": most}, "representation": {"kind": "mel"}}
+        transform = Transform.from_recipe(table)
+        with pytest.raises(AudioError, match="2 channels; the limit is 1"):
+            transform.apply_file(tmp_path / "two.wav", limits=limits)
+    long = {"decode": {"max_seconds": 100_000.0}, "representation": {"kind": "mel"}}
+    said = Transform.from_recipe(long)._decoding(None, None)["limits"]
+    assert said.max_seconds == 100_000.0

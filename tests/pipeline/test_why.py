@@ -197,7 +197,7 @@ def test_a_changed_representation_explains_only_what_is_below_it(built):
 def test_a_changed_rate_also_explains_why_what_is_not_kept_is_made_again(built):
     _, stages = explained(built, resample={"sample_rate": 4000})
     assert stages["decode"] == [
-        "nothing differs: what was made was removed, or is not kept (--keep)"
+        "nothing differs: what was made was removed, lacks clips, or is not kept (--keep)"
     ]
     assert stages["resample"] == ["resample.sample_rate: 8000 → 4000"]
     assert "resample.sample_rate: 8000 → 4000" in stages["representation"]

@@ -162,6 +162,6 @@ def test_the_command_exits_with_1_if_a_recipe_failed(audio_folder, params, tmp_p
         ],
         cwd=REPOSITORY,
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 1

@@ -53,7 +53,7 @@ def command(manifest, root, *options):
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 

@@ -1,5 +1,6 @@
 """The command as a whole: help, completion, wrong use, bugs."""
 
+import json
 import os
 import re
 import subprocess
@@ -155,7 +156,7 @@ def test_a_bug_is_said_to_be_one_and_traced_on_request(basilar, as_json, monkeyp
     def is_folder(_):
         raise TypeError("of this kind")
 
-    monkeypatch.setattr(cli.storage, "is_folder", is_folder)
+    monkeypatch.setattr("pipeline.storage.is_folder", is_folder)
     code, out, err = basilar("ls", "--root", "root")
     assert (code, out) == (1, "")
     to_do = "run it again with --debug, and report what it prints"
@@ -196,6 +197,19 @@ def test_what_the_keyboard_stops_says_what_is_kept(
     assert (code, out, err.count("\n")) == (130, "", 1)
     assert err.startswith(f"stopped: {kept}")
     assert as_json(*arguments) == (130, {"error": "stopped"})
+
+
+def test_names_of_files_are_utf8_in_any_locale(audio_folder, tmp_path):
+    (audio_folder / "a" / "00.wav").rename(audio_folder / "a" / "grüße – 音.wav")
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    done = subprocess.run(
+        [*command, "scan", str(audio_folder), "-o", "ü.csv", "--json"],
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    assert json.loads(done.stdout)["manifest"] == "ü.csv"
+    assert "a/grüße – 音.wav" in (tmp_path / "ü.csv").read_text("utf-8")
 
 
 def test_a_task_that_fails_is_traced_on_request(basilar, audio_folder):

@@ -83,6 +83,8 @@ def test_recipe_is_printed_resolved_with_its_hash(basilar, as_json, tmp_path):
     assert result["recipe"]["representation"]["win_length"] == 2048
     (tmp_path / "odd.toml").write_text('[representation]\nkind = "mel"\nn_fft = 2046\n')
     assert "# bits are not promised for this n_fft" in basilar("recipe", "odd.toml")[1]
+    assert "always empty" not in out
+    assert "small for n_mels: bands 0, 3, 6, 13\n" in basilar("recipe", "torchaudio_mel")[1]
 
 
 def test_recipe_upgrade(basilar, as_json, tmp_path):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from pipeline import FeatureSet
-from pipeline.report import of_set
+from pipeline.recipe import Recipe
+from pipeline.report import of_pair, of_set
 from pipeline.report.collect import collect
+from pipeline.why import Side, why
 from tests.conftest import HOSTILE
 
 CHROMIUM = shutil.which("chromium")
@@ -219,12 +221,32 @@ def test_audio_plays(page):
 @in_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_anyone_can_read_it(page, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.emulate_media(color_scheme=scheme)
+    assert problems_of(page) == []
+
+
+@in_browser
+def test_anyone_can_read_the_page_of_a_pair(browser, found, mixed, tmp_path):
+    changed = found.recipe.resolved()
+    changed["representation"]["floor"] = 1e-5
+    attributes = {**found.attributes, "digest": "0" * 32}
+    other = replace(found, recipe=Recipe.from_dict(changed), attributes=attributes)
+    manifest, versions = mixed.plan.manifest, found.attributes["op_versions"]
+    sides = [Side("", report.recipe, manifest, versions, []) for report in (found, other)]
+    file = tmp_path / "pair.html"
+    file.write_text(of_pair.render(found, other, why(*sides)), "utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    assert page.locator("tr.differs").count() > 0
+    assert problems_of(page) == []
+
+
+def problems_of(page):
+    """What axe finds that keeps people from reading a page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found = axe.run(page).response
     assert len(found["passes"]) > 20
-    problems = [(v["id"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]]
-    assert problems == []
+    return [(v["id"], [node["html"][:200] for node in v["nodes"]]) for v in found["violations"]]
 
 
 @in_browser
