@@ -84,11 +84,11 @@ def carry_out(said, root, manifest, options):
 def counted(original, file):
     """The same function, a little slower, with a line in a file for each call."""
 
-    def function(waveforms, transform, **where):
+    def function(waveforms, transform, put, **where):
         with file.open("a") as lines:
             lines.write(" ".join(waveforms.contents) + "\n")
         time.sleep(0.1)
-        return original(waveforms, transform, **where)
+        return original(waveforms, transform, put, **where)
 
     return function
 
@@ -188,7 +188,7 @@ def runs(uri):
     return client.search_runs([experiment.experiment_id])
 
 
-@pytest.mark.parametrize("builders", [2, 4])
+@pytest.mark.parametrize("builders", [2, pytest.param(4, marks=pytest.mark.torture)])
 def test_builds_of_one_recipe_share_the_work(tmp_path, manifest, clean, builders):
     options = {"workers": 1, "counted": tmp_path / "count"}
     running = [Running(tmp_path / "root", manifest, **options) for _ in range(builders)]

@@ -135,7 +135,17 @@ def test_scanning_onto_a_full_disk(place, mount, basilar):
     assert basilar("scan", place / "audio", "-o", output)[0] == 0
 
 
-@pytest.mark.parametrize("kib", [4, 32, 64, 128, 256, 400, 500, 600, 700])
+@pytest.mark.parametrize(
+    "kib",
+    [
+        4,
+        64,
+        128,
+        256,
+        500,
+        *(pytest.param(n, marks=pytest.mark.torture) for n in (32, 400, 600, 700)),
+    ],
+)
 def test_a_full_disk_at_any_point_of_a_build(mount, build, digest, kib):
     root = mount("small", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs")
     outcome = build(root)
@@ -156,7 +166,10 @@ def test_a_full_disk_says_how_much_is_needed(mount, build):
     assert says(build(root), needs, "which goes on where it stopped")
 
 
-@pytest.mark.parametrize("place_of_fault", range(0, 60, 7))
+@pytest.mark.parametrize(
+    "place_of_fault",
+    [0, 21, 42, *(pytest.param(n, marks=pytest.mark.torture) for n in range(0, 60, 7) if n % 21)],
+)
 def test_a_disk_that_is_full_only_when_it_is_flushed(
     place, build, monkeypatch, digest, place_of_fault
 ):

@@ -381,6 +381,7 @@ def test_two_builds_in_one_root_both_succeed(tmp_path, audio_folder, tracker, de
     assert list((tmp_path / "root" / "artifacts" / "decode").glob("[!.]*")) == []
 
 
+@pytest.mark.torture
 def test_the_same_build_twice_at_once_publishes_once(tmp_path, audio_folder, tracker):
     found = processes(commands(tmp_path, audio_folder, tracker, [small(), small()]), 0.0)
     assert [code for code, _, _ in found] == [0, 0], found
@@ -419,7 +420,7 @@ DEADLY = {
 }
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.torture), 2])
 def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     build, audio_folder, monkeypatch, workers
 ):

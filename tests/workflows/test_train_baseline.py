@@ -102,6 +102,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
     assert artifacts.read_json(task.result) == result
 
 
+@pytest.mark.torture
 def test_a_dead_tracker_loses_no_result(made_up, tmp_path, tracker):
     _, manifest = made_up
     root = tmp_path / "root"
