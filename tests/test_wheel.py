@@ -59,6 +59,7 @@ def test_a_wheel_holds_what_it_needs_and_nothing_else(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.torture
 def test_an_installed_wheel_builds_a_feature_set(wheel, audio, tmp_path, tracker):
     site = tmp_path / "site"
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]

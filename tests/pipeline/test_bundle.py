@@ -339,6 +339,7 @@ def bare(tmp_path_factory):
     return python
 
 
+@pytest.mark.torture
 def test_a_bare_environment_computes_the_same_bits(bare, made, clips, tmp_path):
     code = """
 import hashlib, importlib.util, json, sys
@@ -372,6 +373,7 @@ print(json.dumps(found))
     assert "canary at 48000 Hz             identical" in run("-m", "pipeline.bundle", folders[0])
 
 
+@pytest.mark.torture
 def test_importing_takes_at_most_twice_the_time_of_what_it_is_made_of():
     def seconds(modules):
         code = f"import {modules}, time; print(time.process_time())"

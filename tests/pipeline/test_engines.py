@@ -369,9 +369,8 @@ def at_rate(sample_rate):
     return Recipe.from_dict({"resample": {"sample_rate": sample_rate}, "representation": kind})
 
 
-@pytest.mark.parametrize(
-    "delay", [0.4, *(pytest.param(s, marks=pytest.mark.torture) for s in (0.0, 0.8))]
-)
+@pytest.mark.torture
+@pytest.mark.parametrize("delay", [0.0, 0.4, 0.8])
 def test_two_builds_in_one_root_both_succeed(tmp_path, audio_folder, tracker, delay):
     recipes = [at_rate(16000), at_rate(11025)]
     for code, out, err in processes(commands(tmp_path, audio_folder, tracker, recipes), delay):

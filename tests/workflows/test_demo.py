@@ -22,6 +22,7 @@ def demo(folder, **environment):
     return done.stdout
 
 
+@pytest.mark.torture
 def test_the_demo_learns_and_then_finds_everything_done(tmp_path):
     first = demo(tmp_path)
     assert first.startswith("built and trained")
