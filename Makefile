@@ -21,6 +21,7 @@ test: $(READY)  ## All tests
 
 torture: $(READY)  ## The tests that take long
 	$(BIN)/python -m pytest -m torture
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/dsp
 
 fuzz: $(READY)  ## Fresh random input: FUZZ_SECONDS of damaged audio, and recipes, tables, stores
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Shared machines stall: how long an example takes says nothing about it.
-settings.register_profile("basilar", deadline=None)
-settings.load_profile("basilar")
+settings.register_profile("basilar", deadline=None, max_examples=50)
+settings.register_profile("thorough", deadline=None, max_examples=300)  # make torture
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "basilar"))
 
 CORPORA = REPOSITORY.parent / "shared" / "corpora"
 
