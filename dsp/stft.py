@@ -66,15 +66,18 @@ def spectra(
             first += taken
             filled += taken
             if filled == rows:
-                yield _transformed(block_tn, bins_first)
+                yield _transformed(block_tn, framing, bins_first)
                 filled = 0
     if filled:
         block_tn[filled:] = 0
-        yield _transformed(block_tn[: _whole(filled)], bins_first)
+        yield _transformed(block_tn[: _whole(filled)], framing, bins_first)
 
 
-def _transformed(rows_tn: NDArray[np.float32], bins_first: bool) -> NDArray[np.complex64]:
-    """Spectra of windowed frames."""
+def _transformed(
+    rows_tn: NDArray[np.float32], framing: Framing, bins_first: bool
+) -> NDArray[np.complex64]:
+    """Spectra of frames, which it overwrites."""
+    framing.apply_window(rows_tn)
     # Transposed on the way in, the result comes out transposed at no cost.
     return scipy.fft.rfft(rows_tn.T, axis=0) if bins_first else scipy.fft.rfft(rows_tn, axis=1)
 

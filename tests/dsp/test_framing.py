@@ -141,8 +141,20 @@ def test_conditioning_by_its_definition(noise, remove_dc, preemphasis, hop_lengt
 
 def test_a_frame_out_of_range_does_not_spoil_the_next_one_in_its_place():
     framing = Framing(8, 4, 6, align="left", center=False, remove_dc=True)
-    out = np.empty((1, 8), np.float32)
-    with np.errstate(all="ignore"):
-        framing.cut(np.full(6, 3e38, np.float32), 0, out=out)
-    framing.cut(np.arange(6, dtype=np.float32), 0, out=out)
+    out = np.zeros((16, 8), np.float32)
+    for y in np.full(6, 3e38, np.float32), np.arange(6, dtype=np.float32):
+        with np.errstate(all="ignore"):
+            framing.cut(y, 0, out=out[:1])
+            framing.apply_window(out)
     assert out[0, 6:].tolist() == [0, 0]
+
+
+def test_a_window_is_applied_to_all_frames_or_none(noise):
+    framing = Framing(8, 4)
+    frames_tn = noise(32 * 8).reshape(32, 8)
+    expected = frames_tn * framing.table
+    framing.apply_window(frames_tn)
+    assert frames_tn.tobytes() == expected.tobytes()
+    for wrong in (np.ones((15, 8), np.float32), np.ones((16, 16), np.float32)[:, ::2]):
+        with pytest.raises(ValueError, match="cop|reshape"):
+            framing.apply_window(wrong)
