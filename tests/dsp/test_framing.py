@@ -155,6 +155,6 @@ def test_a_window_is_applied_to_all_frames_or_none(noise):
     expected = frames_tn * framing.table
     framing.apply_window(frames_tn)
     assert frames_tn.tobytes() == expected.tobytes()
-    for wrong in (np.ones((15, 8), np.float32), np.ones((16, 16), np.float32)[:, ::2]):
-        with pytest.raises(ValueError, match="cop|reshape"):
+    for wrong in (np.ones((15, 8), np.float32), np.ones((16, 16), np.float32)[:, :8]):
+        with pytest.raises(ValueError, match="reshape|copy"):
             framing.apply_window(wrong)
