@@ -215,12 +215,13 @@ class Framing:
         if self.length < self.n_fft:
             out[:, self.length :] = 0
         if self.preemphasis:
-            kept = np.float32(1 - self.preemphasis)
+            kept = span * np.float32(1 - self.preemphasis)
             # As y[n] - p y[n-1], but small differences of large samples keep their digits.
-            emphasised = span * kept
-            emphasised[1:] = span[1:] - span[:-1] + emphasised[:-1]
+            emphasised = np.empty_like(span)
+            np.subtract(span[1:], span[:-1], out=emphasised[1:])
+            emphasised[1:] += kept[:-1]
             inside[:] = self._view(emphasised, count)
-            out[:, 0] = span[: (count - 1) * hop_length + 1 : hop_length] * kept
+            out[:, 0] = kept[: (count - 1) * hop_length + 1 : hop_length]
         else:
             inside[:] = self._view(span, count)
         if self.remove_dc:
