@@ -12,7 +12,7 @@ from typing import Any
 from pipeline import artifacts, audio, canary, locks, running, storage
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
-from pipeline.manifest import Manifest, ManifestError, read_manifest, write_manifest
+from pipeline.manifest import Manifest, ManifestError, give_back, read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
 
@@ -95,9 +95,7 @@ class Build:
         _remember(text, self)
         if not storage.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
-            import pyarrow
-
-            pyarrow.default_memory_pool().release_unused()
+            give_back()
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
             from pipeline import store  # noqa: F401

@@ -165,6 +165,14 @@ def taken(table: pa.Table, names: list[str], rows: NDArray[np.int64]) -> pa.Tabl
     return table.select(names).take(pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer]))
 
 
+def give_back() -> None:
+    """Give memory that is free back to the system: Arrow's, which is malloc's, and so Python's.
+
+    Where tables are made one after the other, malloc would keep several times what one takes.
+    """
+    pa.default_memory_pool().release_unused()
+
+
 def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Where entries equal the ones before them: (first, end) of each run of equal ones."""
     edges = np.diff(np.concatenate([[0], same.astype(np.int8), [0]]))

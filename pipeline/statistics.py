@@ -32,7 +32,7 @@ from pipeline.artifacts import (
 )
 from pipeline.keys import hash_of
 from pipeline.layout import open_zarr
-from pipeline.manifest import ManifestError, taken
+from pipeline.manifest import ManifestError, give_back, taken
 from pipeline.reader import Rows
 from pipeline.shards import Plan, Shard
 
@@ -135,6 +135,7 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
             histogram[...] += _histogram(shard, clips, weights, kind.grid, histograms)
             rows = np.repeat(np.arange(len(weights)), weights)
             yield shard.moments[rows], clips["n_frames"].to_numpy()[rows]
+            give_back()
         if n_clips == 0:
             raise ManifestError(
                 f"normalization.split: {normalization.split!r} holds no usable clip, all of its "

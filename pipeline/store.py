@@ -41,7 +41,7 @@ from pipeline.artifacts import (
     write_json,
 )
 from pipeline.keys import digest, op_versions
-from pipeline.manifest import taken
+from pipeline.manifest import give_back, taken
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard
 from pipeline.stages import Represented
@@ -56,8 +56,8 @@ _CLIPS: dict[str, pa.DataType] = {
     **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
     **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
 }
-_GROUP_ROWS = 8192  # of clips.parquet that are written at once, or more
-_CHUNK_BYTES = 8 << 20  # of arrays with a row a clip and a column a bin
+_GROUP_ROWS = 4096  # of clips.parquet that are written at once, or more
+_CHUNK_BYTES = 2 << 20  # of arrays with a row a clip and a column a bin
 _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
 
 
@@ -151,9 +151,8 @@ def publish(
             for shard, of_shard in zip(shards, rows, strict=True):
                 yield shard.moment(name)[of_shard]
 
-        pa.default_memory_pool().release_unused()  # malloc's, too: each step needs others
         _write_moments(temporary, moment, sum(map(len, rows)), kind.columns())
-        pa.default_memory_pool().release_unused()
+        give_back()
         _write_statistics(temporary / "stats", statistics)
         attributes = {
             "kind": "feature set",
@@ -230,6 +229,7 @@ def _write_clips(
             if sum(map(len, pending)) >= _GROUP_ROWS or planned is plan.shards[-1]:
                 writer.write_table(pa.concat_tables(pending).combine_chunks())
                 pending = []
+                give_back()
             rows.append(here)
             starts.append(columns["start"])
             n_frames.append(frames[here])
@@ -243,8 +243,11 @@ def _digested(clips: Path) -> Iterator[tuple[str, str, int]]:
     """What the digest is made of, from clips.parquet."""
     with pq.ParquetFile(clips) as file:
         names = ["content", "values_sha256", "n_frames"]
-        for batch in file.iter_batches(_GROUP_ROWS, columns=names, use_threads=False):
-            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        for i in range(file.num_row_groups):
+            group = file.read_row_group(i, names, use_threads=False)
+            yield from zip(*(column.to_pylist() for column in group.columns), strict=True)
+            del group
+            give_back()
 
 
 def _write_quarantine(folder: Path, entries: Sequence[tuple[str, ...]]) -> None:

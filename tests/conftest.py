@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Scans of one test run remember nothing of another, nor of the user."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Shells have what they start in the background ignore Ctrl-C, and so its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def make_noise(n_samples: int, seed: int = 0) -> NDArray[np.float32]:

@@ -156,5 +156,5 @@ def test_a_window_is_applied_to_all_frames_or_none(noise):
     framing.apply_window(frames_tn)
     assert frames_tn.tobytes() == expected.tobytes()
     for wrong in (np.ones((15, 8), np.float32), np.ones((16, 16), np.float32)[:, :8]):
-        with pytest.raises(ValueError, match="reshape|copy"):
+        with pytest.raises(ValueError, match=r"reshape|copy"):
             framing.apply_window(wrong)

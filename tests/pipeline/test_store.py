@@ -5,6 +5,7 @@ import sys
 from functools import partial
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import xarray
 import zarr
@@ -179,6 +180,20 @@ def test_moments_and_statistics_are_stored(audio_folder, tmp_path):
             group["moments/sum"][i], (x + 100.0).astype(np.float64).sum(axis=0), rtol=1e-6
         )
     assert group["moments/sum_squares"].shape == (12, 40)
+
+
+def test_many_clips_are_written_some_at_a_time(audio_folder, tmp_path, monkeypatch):
+    _, at_once = publish(tmp_path / "once", audio_folder, recipe_of(LOG_MEL))
+    monkeypatch.setattr(store, "_GROUP_ROWS", 5)
+    monkeypatch.setattr(store, "_CHUNK_BYTES", 5 * 8 * 40)  # five rows of 40 bins
+    _, path = publish(tmp_path / "some", audio_folder, recipe_of(LOG_MEL))
+    assert FeatureSet.open(path).digest == FeatureSet.open(at_once).digest
+    assert pq.ParquetFile(path / "clips.parquet").num_row_groups > 1
+    assert pq.read_table(path / "clips.parquet").equals(pq.read_table(at_once / "clips.parquet"))
+    for name in statistics.MOMENTS:
+        array, whole = (zarr.open_array(p / "moments" / name) for p in (path, at_once))
+        assert array.nchunks == 3
+        np.testing.assert_array_equal(array[:], whole[:])
 
 
 def test_attributes_say_what_it_is(audio_folder, tmp_path):
