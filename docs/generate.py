@@ -3,6 +3,7 @@
 A test compares them with the types.
 """
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def tables() -> str:
     names = [name for name in Recipe.model_fields if name not in {*SECTIONS, "representation"}]
     parts = ["### Above all sections", "", *_rows(Recipe, names)]
     for name, section in SECTIONS.items():
-        parts += [f"### `[{name}]`", "", section.__doc__ or "", "", *_rows(section, _own(section))]
+        parts += [f"### `[{name}]`", "", inspect.getdoc(section) or "", "", *_rows(section, _own(section))]
     parts += ["### `[representation]`", "", f"`kind` is one of {', '.join(map(_code, KINDS))}.", ""]
     for title, group in GROUPS.items():
         kinds = [_code(name) for name, kind in KINDS.items() if issubclass(kind, group)]
@@ -33,7 +34,7 @@ def tables() -> str:
     for name, kind in KINDS.items():
         groups = [title for title, group in GROUPS.items() if issubclass(kind, group)]
         dtype = _values(kind.model_json_schema()["properties"]["dtype"])
-        text = f"{kind.__doc__} Fields: {', '.join([*groups, f'`dtype` ({dtype})'])}"
+        text = f"{inspect.getdoc(kind)} Fields: {', '.join([*groups, f'`dtype` ({dtype})'])}"
         own = [field for field in _own(kind) if field not in ("kind", "dtype")]
         parts += [f"#### `{name}`", "", f"{text}{', and' if own else '.'}", ""]
         parts += _rows(kind, own) if own else []
