@@ -26,7 +26,8 @@ def tables() -> str:
     names = [name for name in Recipe.model_fields if name not in {*SECTIONS, "representation"}]
     parts = ["### Above all sections", "", *_rows(Recipe, names)]
     for name, section in SECTIONS.items():
-        parts += [f"### `[{name}]`", "", inspect.getdoc(section) or "", "", *_rows(section, _own(section))]
+        text = inspect.getdoc(section) or ""
+        parts += [f"### `[{name}]`", "", text, "", *_rows(section, _own(section))]
     parts += ["### `[representation]`", "", f"`kind` is one of {', '.join(map(_code, KINDS))}.", ""]
     for title, group in GROUPS.items():
         kinds = [_code(name) for name, kind in KINDS.items() if issubclass(kind, group)]
