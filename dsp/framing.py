@@ -232,6 +232,8 @@ class Framing:
     def apply_window(self, frames_tn: NDArray[np.float32]) -> None:
         """Multiply frames (16 n, n_fft), contiguous, by the window and `scale`, in place.
 
+        Raises ValueError for another number of frames, or if they are not contiguous.
+
         >>> frames_tn = np.ones((16, 4), np.float32)
         >>> Framing(n_fft=4, hop_length=2, scale=2.0).apply_window(frames_tn)
         >>> frames_tn[0].tolist()
