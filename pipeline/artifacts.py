@@ -40,6 +40,7 @@ from pipeline import storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32
@@ -247,11 +248,16 @@ _ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def read_table(path: Path) -> "pa.Table":
-    """Read a Parquet file (`pyarrow.parquet.read_table` would import pandas to do it)."""
+def open_table(path: Path) -> "pq.ParquetFile":
+    """Open a Parquet file, whose pages are checked when they are read."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(storage.fetch(path), page_checksum_verification=True) as file:
+    return pq.ParquetFile(storage.fetch(path), page_checksum_verification=True)
+
+
+def read_table(path: Path) -> "pa.Table":
+    """Read a Parquet file (`pyarrow.parquet.read_table` would import pandas to do it)."""
+    with open_table(path) as file:
         return file.read(use_threads=False)
 
 

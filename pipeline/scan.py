@@ -178,7 +178,7 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], set[str], Path | Non
     recorded = None
     if source.suffix == ".parquet":
         table = read_parquet(source)
-        recorded = recorded_root(source, table)
+        recorded = recorded_root(source, table.schema)
         rows = table.to_pylist()
     elif source.suffix in (".csv", ".jsonl"):
         try:

@@ -63,7 +63,7 @@ def _mapped(x: Any) -> mmap.mmap | None:
 
 
 def _in_file(folder: Path | None, shape: tuple[int, ...], dtype: Any, size: int) -> NDArray[Any]:
-    with _named(folder), _nameless(folder) as file:
+    with _named(folder), nameless(folder) as file:
         if hasattr(os, "posix_fallocate"):
             # Else a full disk would kill whoever writes to the array.
             os.posix_fallocate(file.fileno(), 0, size)
@@ -72,7 +72,8 @@ def _in_file(folder: Path | None, shape: tuple[int, ...], dtype: Any, size: int)
         return np.frombuffer(mmap.mmap(file.fileno(), size), dtype).reshape(shape)
 
 
-def _nameless(folder: Path | None) -> IO[bytes]:
+def nameless(folder: Path | None) -> IO[bytes]:
+    """An empty file for reading and writing, gone when the last who has it is."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryFile(dir=folder, buffering=0)
@@ -108,7 +109,7 @@ class Spool:
     def __init__(self, folder: Path | None, *, stays: IO[bytes] | None = None) -> None:
         self._folder, self._stays, self._settled = folder, stays is not None, 0
         with _named(folder):
-            self._file = stays or _nameless(folder)
+            self._file = stays or nameless(folder)
 
     @classmethod
     def at(cls, path: Path) -> Self:

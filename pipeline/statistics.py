@@ -38,6 +38,7 @@ from pipeline.shards import Plan, Shard
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
 _ROWS = 8192  # of features that are counted at once
+_CLIPS = 1024  # whose moments are merged at once
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class ShardTables:
         return [Quarantined(**{name: row[name] for name in Quarantined._fields}) for row in rows]
 
     @property
-    def moments(self) -> NDArray[np.float64]:
-        """The moments of each clip, (clips, 4, bins)."""
-        return np.stack([self.moment(name) for name in MOMENTS], axis=1)
+    def moments(self) -> list[NDArray[np.float64]]:
+        """The moments of each clip, (clips, bins) each."""
+        return [self.moment(name) for name in MOMENTS]
 
     def moment(self, name: str) -> NDArray[np.float64]:
         """One of the moments of each clip, (clips, bins)."""
@@ -134,7 +135,10 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
             n_clips += int(weights.sum())
             histogram[...] += _histogram(shard, clips, weights, kind.grid, histograms)
             rows = np.repeat(np.arange(len(weights)), weights)
-            yield shard.moments[rows], clips["n_frames"].to_numpy()[rows]
+            n_frames, moments_of = clips["n_frames"].to_numpy(), shard.moments
+            for start in range(0, len(rows), _CLIPS):
+                some = rows[start : start + _CLIPS]
+                yield np.stack([each[some] for each in moments_of], axis=1), n_frames[some]
             give_back()
         if n_clips == 0:
             raise ManifestError(
