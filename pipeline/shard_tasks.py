@@ -18,6 +18,7 @@ from luigi.parameter import ParameterVisibility
 from pipeline import artifacts, locks, stages, storage
 from pipeline.build import Build, build_of
 from pipeline.keys import STAGES, hash_of
+from pipeline.manifest import give_back
 from pipeline.scratch import Spool
 from pipeline.shards import Plan, Shard
 from pipeline.transform import Transform
@@ -246,6 +247,7 @@ class Represent(ShardTask):
         from pipeline import statistics
 
         self._represent()
+        give_back()
         # Here, where shards are made at once, and not one after the other in FitNormalization.
         build, made = self.the_build, statistics.read_shard(self.path())
         statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
@@ -273,6 +275,7 @@ class Represent(ShardTask):
         with Spool(folder) as spool:
             found = self.found("resample")
             waveforms = self.noted(found) if found else self.computed("resample", spool)
+        give_back()
         lost = store.write_shard(
             self.path(),
             partial(stages.represent, waveforms, self.transform, folder=folder),

@@ -57,7 +57,7 @@ _CLIPS: dict[str, pa.DataType] = {
     **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
 }
 _GROUP_ROWS = 4096  # of clips.parquet that are written at once, or more
-_CHUNK_BYTES = 2 << 20  # of arrays with a row a clip and a column a bin
+_CHUNK_BYTES = 1 << 20  # of arrays with a row a clip and a column a bin
 _QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
 
 
@@ -215,6 +215,7 @@ def _write_clips(
             usable = np.array([content in place_of for content in contents], bool)
             here = np.array([place_of[c] for c in contents if c in place_of], np.int64)
             given = taken(plan.manifest.table, of_manifest, planned.rows[usable])
+            give_back()
             made_here = taken(made, made.column_names, here)
             start, frames = (made[name].to_numpy() for name in ("start", "n_frames"))
             n_samples, sample_rate = (made_here[n].to_numpy() for n in ("n_samples", "sample_rate"))

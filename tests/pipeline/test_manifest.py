@@ -1,8 +1,17 @@
+import errno
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.manifest import SCHEMA, Manifest, ManifestError, read_manifest, write_manifest
+from pipeline.manifest import (
+    SCHEMA,
+    Manifest,
+    ManifestError,
+    give_back,
+    read_manifest,
+    write_manifest,
+)
 from pipeline.scan import scan
 
 
@@ -58,3 +67,27 @@ def test_hash_is_of_contents_ids_labels_splits_and_groups(audio_folder):
     ]
     hashes = {hash_with(**change) for change in changes}
     assert len(hashes | {manifest.hash}) == 7
+
+
+def test_a_table_that_was_read_is_mapped_and_not_held(audio_folder, tmp_path):
+    manifest, _ = scan(audio_folder)
+    write_manifest(manifest, tmp_path / "m.parquet")
+    held = pa.total_allocated_bytes()
+    again = read_manifest(tmp_path / "m.parquet")
+    assert pa.total_allocated_bytes() == held
+    give_back()
+    assert again.table.equals(manifest.table)
+
+
+def test_without_room_for_a_file_the_table_is_held(audio_folder, tmp_path, monkeypatch):
+    manifest, _ = scan(audio_folder)
+    write_manifest(manifest, tmp_path / "m.parquet")
+
+    def fail(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.manifest.nameless", fail)
+    held = pa.total_allocated_bytes()
+    again = read_manifest(tmp_path / "m.parquet")
+    assert pa.total_allocated_bytes() > held
+    assert again.table.equals(manifest.table)
