@@ -17,7 +17,7 @@ from pipeline.manifest import read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from tests.conftest import SMALL
+from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill, luigid, wait_for
 
 
@@ -40,6 +40,10 @@ def work(tmp_path_factory):
 
 def digest_in(root):
     (store,) = (root / "features").glob("*.zarr")
+    return digest_of(store)
+
+
+def digest_of(store):
     return artifacts.read_json(store / "zarr.json")["attributes"]["basilar"]["digest"]
 
 
@@ -49,9 +53,9 @@ def start_build(processes, work, root, tracker, *engine):
     return processes.start(*basilar("build", *what, *how), folder=root.parent / "builder")
 
 
-def start_worker(processes, root, url, name, *, idle=20, inside=()):
+def start_worker(processes, root, url, name, *, idle=20, inside=(), **environment):
     command = basilar("worker", "--root", root, "--scheduler", url, "--idle", idle)
-    return processes.start(*inside, *command, folder=root.parent / name)
+    return processes.start(*inside, *command, folder=root.parent / name, **environment)
 
 
 def said(process_folder):
@@ -105,6 +109,49 @@ def test_what_a_killed_worker_was_at_is_taken_over(work, tmp_path, tracker):
         print(f"{before} shards were made; with {lost} lost, {time.monotonic() - began:.1f} s more")
         assert digest_in(root) == clean
         assert helper.wait(60) == 0
+
+
+_DEADLY = """
+import os
+from pipeline import audio
+whole = audio.decode_blocks
+def decode_blocks(path, **options):
+    if path.name == "07.wav":
+        os._exit(9)
+    return whole(path, **options)
+audio.decode_blocks = decode_blocks
+"""
+
+
+@pytest.mark.torture
+def test_a_clip_that_two_hosts_lost_is_had_by_the_next_set_of_two_others(work, tmp_path):
+    """That a shard lacks it, hosts know from the root alone."""
+    folder, clean = work
+    (tmp_path / "sitecustomize.py").write_text(_DEADLY)
+    deadly = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    manifest = read_manifest(folder / "m.parquet")
+
+    def built(names, changes, **environment):
+        plan = Plan(Recipe.from_dict({**SMALL, **changes}), manifest, 3.0)
+        build = Build(tmp_path / "root", plan, "", max_bad=0.1)
+        with locks.session(build.root):
+            build.register(scheduler=url)
+            workers = [
+                start_worker(processes, build.root, url, name, idle=0, **environment)
+                for name in names
+            ]
+            for worker, name in zip(workers, names, strict=True):
+                assert worker.wait(120) == 0, said(tmp_path / name)
+                assert said(tmp_path / name) == f"done {plan.key}\n"
+        return build.store
+
+    with Processes() as processes:
+        url = luigid(processes, tmp_path / "luigid")
+        hurt = built("ab", {}, **deadly)
+        (lost,) = artifacts.read_table(hurt / "quarantine.parquet").to_pylist()
+        assert (lost["id"], lost["reason"]) == ("07.wav", "crashed")
+        assert digest_of(hurt) != clean
+        assert digest_of(built("cd", {"normalization": {"kind": "none"}})) == clean
 
 
 @pytest.fixture
