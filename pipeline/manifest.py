@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +192,10 @@ def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def read_manifest(path: Path) -> Manifest:
     """Read a Parquet manifest. Raises ManifestError if it is not one, OSError without a file."""
-    with _opened(path) as file:
+    with open_parquet(path) as file:
         root = recorded_root(path, file.schema_arrow)
         try:
-            table = None if root is None else _mapped(file)
+            table = None if root is None else mapped(partial(_column, file))
         except KeyError:
             table = None
     if root is None or table is None:
@@ -207,47 +207,45 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _mapped(file: pq.ParquetFile) -> pa.Table:
-    """The table of a manifest, which lies in a nameless file if the system has room for one.
+def _column(file: pq.ParquetFile, field: pa.Field) -> pa.ChunkedArray:
+    """A column of a manifest. Raises KeyError if it is not there, or is another."""
+    found = file.read([field.name], use_threads=False)[field.name]
+    try:
+        return found.cast(field.type)
+    except pa.ArrowException as error:
+        raise KeyError(field.name) from error
 
-    Raises KeyError for a column that is not there, or is another.
+
+def mapped(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
+    """A table of clips of which there is one column at a time, and then all in a nameless file.
+
+    They are in memory if the system has no room for a file. `column` is asked for all of `SCHEMA`.
     """
-
-    def column(field: pa.Field) -> pa.Table:
-        found = file.read([field.name], use_threads=False).select([field.name])
-        try:
-            return found.cast(pa.schema([field])).combine_chunks()
-        except pa.ArrowException as error:
-            raise KeyError(field.name) from error
-
     try:
         with nameless(None) as raw, io.BufferedWriter(raw) as stored:
             starts = []
             for field in SCHEMA:
-                one = column(field)
+                one = pa.table([column(field).combine_chunks()], pa.schema([field]))
                 starts.append(stored.tell())
                 with pa.ipc.new_stream(stored, one.schema) as stream:
                     stream.write_table(one)
             stored.flush()
             mapping = mmap.mmap(stored.fileno(), 0, prot=mmap.PROT_READ)
     except OSError as error:
-        if error.errno is None:  # Parquet's own
+        if error.errno is None:  # of a damaged Parquet file
             raise
-        return pa.table([column(field).column(0) for field in SCHEMA], SCHEMA)
+        return pa.table([column(field) for field in SCHEMA], SCHEMA)
     _maps.add(mapping)
     stored_at = pa.py_buffer(mapping).slice
     return pa.table([pa.ipc.open_stream(stored_at(i)).read_all().column(0) for i in starts], SCHEMA)
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """A Parquet table from anywhere. Raises ManifestError if it is none, OSError without a file."""
-    with _opened(path) as file:
-        return file.read(use_threads=False)
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file from anywhere, whose damage is a ManifestError."""
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file from anywhere.
+
+    Raises ManifestError if it is none, or what is read of it is damaged, OSError without a file.
+    """
     try:
         with open_table(path) as file:
             yield file

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import audio, storage
 from pipeline.file_cache import FileCache, hash_file
@@ -31,7 +33,8 @@ from pipeline.manifest import (
     Manifest,
     ManifestError,
     is_text,
-    read_parquet,
+    mapped,
+    open_parquet,
     recorded_root,
     refuse_escape,
 )
@@ -45,6 +48,7 @@ AUDIO_SUFFIXES = frozenset(
         *("mka", "amr", "ac3", "ape", "wv", "tta"),
     )
 )
+_ROWS = 4096  # that are Python's objects at once
 _LONGEST = 4096  # characters of an id, label, split or group
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -79,41 +83,60 @@ def scan(
     if is_folder:
         root = source
         found, others = _walk(source)
-        rows: list[dict[str, Any]] = [{"path": path} for path in found]
+        rows: Iterable[dict[str, Any]] = ({"path": path} for path in found)
+        n_rows = len(found)
     else:
-        rows, columns, recorded = _read_rows(source)
+        rows, n_rows, columns, recorded = _read_rows(source)
         others = sorted(columns - set(SCHEMA.names))
         root = storage.place(root or recorded or source.parent).absolute()
     # In a folder, links were looked at on the way.
     real = None if is_folder else Path(os.path.realpath(root))
     believed = source.suffix == ".parquet" and not is_folder and not rehash
-    stated = [_stated(source, row) if believed else None for row in rows]
-    everything = [refuse_escape(root, row.get("path"), source, follow=real) for row in rows]
-    paths = sorted({path for path, said in zip(everything, stated, strict=True) if said is None})
-    facts: dict[str, Any] = dict(zip(paths, _inspect(root, paths, rehash, progress), strict=True))
-    skipped = [path for path in paths if facts[path] is None] if is_folder else []
-    skipped = sorted(skipped + others)
-    if is_folder:
-        rows = [row for row in rows if facts[row["path"]] is not None]
-        stated = [None] * len(rows)
-    clips = [
-        _clip(source, row, said or facts[row["path"]], label=label, group=group)
-        for row, said in zip(rows, stated, strict=True)
-    ]
-    if not clips:
+
+    def inside() -> Iterator[tuple[dict[str, Any], Any]]:
+        for row in rows:
+            refuse_escape(root, row.get("path"), source, follow=real)
+            yield row, _stated(source, row) if believed else None
+
+    split_of = _splits(split)
+    clips: list[dict[str, Any]] = []
+    done: list[pa.RecordBatch] = []
+    for row, facts in progress(_inspected(root, inside(), rehash), n_rows):
+        if facts is None and is_folder:
+            others.append(row["path"])
+            continue
+        clip = _clip(source, row, facts, label=label, group=group)
+        clip["split"] = clip["split"] or split_of(clip)
+        clips.append(clip)
+        if len(clips) == _ROWS:
+            done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
+            clips.clear()
+    done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
+    table = pa.Table.from_batches(done, SCHEMA)
+    if not len(table):
         raise ManifestError(
-            f"{storage.name(source)}: no audio found in {len(paths)} files; name another folder"
+            f"{storage.name(source)}: no audio found in {n_rows} files; name another folder"
         )
-    if split is not None:
-        _assign_splits(clips, split)
-    clips.sort(key=lambda clip: str(clip["id"]))
-    for clip, following in itertools.pairwise(clips):
-        if clip["id"] == following["id"]:
-            raise ManifestError(
-                f"{source}: the id {clip['id']!r} is given to {clip['path']!r} and "
-                f"{following['path']!r}; ids must be unique"
-            )
-    return Manifest(root, pa.Table.from_pylist(clips, SCHEMA)), skipped
+    if split is not None and (missing := table.filter(pc.is_null(table["split"]))):
+        raise ManifestError(
+            f"{split}: no split for {len(missing)} clips, first {missing['id'][0].as_py()!r}; "
+            "add them"
+        )
+    return Manifest(root, _sorted(source, table)), sorted(others)
+
+
+def _sorted(source: Path, table: pa.Table) -> pa.Table:
+    """A table of clips by id. Raises ManifestError if one is given twice."""
+    order = pc.sort_indices(table["id"])
+    ids = table["id"].take(order)
+    if pc.any(same := pc.equal(ids[1:], ids[:-1])).as_py():
+        first = same.index(True).as_py()
+        one, other = table.take(order[first : first + 2]).to_pylist()
+        raise ManifestError(
+            f"{source}: the id {one['id']!r} is given to {one['path']!r} and {other['path']!r}; "
+            "ids must be unique"
+        )
+    return mapped(lambda field: table[field.name].take(order))
 
 
 def contents(
@@ -125,8 +148,9 @@ def contents(
 ) -> dict[str, str]:
     """The SHA-256 of audio files by path below `root`: of `paths`, or of all there are."""
     looked = _walk(root)[0] if paths is None else sorted(paths)
-    facts = zip(looked, _inspect(root, looked, rehash, progress), strict=True)
-    return {path: seen["sha256"] for path, seen in facts if seen is not None}
+    rows = (({"path": path}, None) for path in looked)
+    seen = progress(_inspected(root, rows, rehash), len(looked))
+    return {row["path"]: facts["sha256"] for row, facts in seen if facts is not None}
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
@@ -173,18 +197,17 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(others)
 
 
-def _read_rows(source: Path) -> tuple[list[dict[str, Any]], set[str], Path | None]:
-    """The rows of a table of clips, empty cells left out, its columns, and the root it records."""
-    recorded = None
+def _read_rows(source: Path) -> tuple[Iterable[dict[str, Any]], int, set[str], Path | None]:
+    """The rows of a table of clips, empty cells left out, how many, its columns, and its root."""
     if source.suffix == ".parquet":
-        table = read_parquet(source)
-        recorded = recorded_root(source, table.schema)
-        rows = table.to_pylist()
-    elif source.suffix in (".csv", ".jsonl"):
+        with open_parquet(source) as file:
+            schema, n_rows = file.schema_arrow, file.metadata.num_rows
+        return _parquet_rows(source), n_rows, set(schema.names), recorded_root(source, schema)
+    if source.suffix in (".csv", ".jsonl"):
         try:
             text = source.read_bytes().decode("utf-8-sig")  # a CR may be part of an id
             if source.suffix == ".csv":
-                rows = list(csv.DictReader(io.StringIO(text, newline="")))
+                rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
             else:  # not splitlines(): JSON strings may hold what it takes for the end of a line
                 rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         except (ValueError, RecursionError, csv.Error) as error:
@@ -198,43 +221,63 @@ def _read_rows(source: Path) -> tuple[list[dict[str, Any]], set[str], Path | Non
                     f"{source}, row {number}: the header has no column for {row[None]!r}; quote "
                     "cells that hold commas, or name the column"
                 )
-    elif source.exists():
+        return map(_filled, rows), len(rows), set[str]().union(*rows), None
+    if source.exists():
         raise ManifestError(
             f"{source}: neither a folder nor a .parquet, .csv or .jsonl table; name one"
         )
-    else:
-        raise ManifestError(f"{source}: no such folder or table; check its path")
-    columns = set[str]().union(*rows)
-    return (
-        [{k: v for k, v in row.items() if v not in (None, "")} for row in rows],
-        columns,
-        recorded,
-    )
+    raise ManifestError(f"{source}: no such folder or table; check its path")
 
 
-def _inspect(
-    root: Path, paths: list[str], rehash: bool, progress: Progress
-) -> list[dict[str, Any] | None]:
-    """What is in each file, in order: the manifest's facts, or None if it is not audio."""
+def _parquet_rows(source: Path) -> Iterator[dict[str, Any]]:
+    with open_parquet(source) as file:
+        names = [name for name in file.schema_arrow.names if name in SCHEMA.names]
+        for some in file.iter_batches(_ROWS, columns=names, use_threads=False):
+            yield from map(_filled, some.to_pylist())
+
+
+def _filled(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without its empty cells."""
+    return {name: cell for name, cell in row.items() if cell not in (None, "")}
+
+
+def _inspected(
+    root: Path, rows: Iterable[tuple[dict[str, Any], Any]], rehash: bool
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Each row and what is in its file, unless that is known: facts, or None if it is not audio.
+
+    Rows come with their facts, or with None.
+    """
+    there = storage.files(root) if storage.is_remote(root) else None
+    again: set[str] = set()  # has been looked at, though the cache knew it
+    following = iter(rows)
     with FileCache() as cache:
-        # The status is taken before looking: a file that changes meanwhile is looked at again.
-        files = _statuses(root, paths)
-        seen: list[Any] = [None if rehash else cache.get_of(*file) for file in files]
-        new = [i for i, facts in enumerate(seen) if facts is None]
-        for i, facts in progress(_look_ahead(root, paths, new), len(new)):
-            if "lost" not in facts:  # else not remembered: another machine may read it
-                file, status = files[i]
-                cache.put(file, status, facts)
-            seen[i] = {name: fact for name, fact in facts.items() if name != "lost"}
-    return [None if facts["sha256"] is None else facts for facts in seen]
+        while some := deque(itertools.islice(following, _ROWS)):
+            paths = list(dict.fromkeys(row["path"] for row, facts in some if facts is None))
+            # The status is taken before looking: a file that changes meanwhile is looked at again.
+            status = {path: _status(root, path, there) for path in paths}
+            seen: dict[str, Any] = {
+                path: None if rehash and path not in again else cache.get_of(root / path, of_path)
+                for path, of_path in status.items()
+            }
+            new = [path for path in paths if seen[path] is None]
+            looked: Iterator[tuple[str, Any]] = _look_ahead(root, new)
+            while some:
+                row, facts = some.popleft()
+                while (facts := facts or seen[row["path"]]) is None:
+                    path, found = next(looked)
+                    if not found.pop("lost", False):  # else another machine may read it
+                        cache.put(root / path, status[path], found)
+                    seen[path] = found
+                yield row, None if facts["sha256"] is None else facts
+            if rehash:
+                again.update(new)
 
 
-def _look_ahead(
-    root: Path, paths: list[str], rows: list[int]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The row of each file and what is in it, as they come."""
-    for here, some in storage.read_ahead(root, rows, lambda row: paths[row]):
-        files = [here / paths[row] for row in some]
+def _look_ahead(root: Path, paths: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The path of each file and what is in it, as they come."""
+    for here, some in storage.read_ahead(root, paths, lambda path: path):
+        files = [here / path for path in some]
         for n, facts in isolated(_look_at, files, children=os.cpu_count() or 1):
             if isinstance(facts, Lost):
                 sha256 = retrying(partial(hash_file, files[n]))
@@ -247,17 +290,15 @@ def _look_at(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
         yield retrying(partial(_look, file))
 
 
-def _statuses(root: Path, paths: list[str]) -> list[tuple[Path, os.stat_result | storage.Status]]:
-    """Each file and what tells this version of it from others."""
-    if not storage.is_remote(root):
-        return [(root / path, _status(root / path)) for path in paths]
-    there = storage.files(root)
-    if missing := [path for path in paths if path not in there]:
-        raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(root / missing[0]))
-    return [(root / path, there[path]) for path in paths]
-
-
-def _status(file: Path) -> os.stat_result:
+def _status(
+    root: Path, path: str, there: dict[str, storage.Status] | None
+) -> os.stat_result | storage.Status:
+    """What tells this version of a file from others; `there` is what an object store holds."""
+    file = root / path
+    if there is not None:
+        if path not in there:
+            raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(file))
+        return there[path]
     try:
         status = file.stat()
     except FileNotFoundError:
@@ -389,40 +430,32 @@ def _from_path(name: str, rule: str | None, path: str) -> str | None:
     return match[name if name in pattern.groupindex else 1]
 
 
-def _assign_splits(clips: list[dict[str, Any]], split: dict[str, float] | Path) -> None:
-    """Give each clip without a split one, by shares or from a CSV."""
+def _splits(split: dict[str, float] | Path | None) -> Callable[[dict[str, Any]], str | None]:
+    """What gives a clip its split, by shares or from a CSV; None if it says nothing of it."""
+    if split is None:
+        return lambda clip: None
     if isinstance(split, Path):
         if not split.is_file():
             raise ManifestError(
                 f"--split {split}: no such table; name a CSV, or shares like train=0.8,test=0.2"
             )
-        rows, _, _ = _read_rows(split)
+        rows = list(_read_rows(split)[0])
         if not all({"id", "split"} <= row.keys() for row in rows):
             raise ManifestError(
                 f"{split}: a row lacks id or split; every row must have the columns id and split"
             )
         given = {str(row["id"]): str(row["split"]) for row in rows}
-        missing = [clip["id"] for clip in clips if not clip["split"] and clip["id"] not in given]
-        if missing:
-            raise ManifestError(
-                f"{split}: no split for {len(missing)} clips, first {missing[0]!r}; add them"
-            )
-        for clip in clips:
-            clip["split"] = clip["split"] or given[clip["id"]]
-        return
+        return lambda clip: given.get(clip["id"])
     total = sum(split.values())
     if not abs(total - 1) <= 1e-6 or min(split.values()) < 0:
         raise ManifestError(
             f"--split: the shares sum to {total:g}; they must not be negative, and sum to 1"
         )
-    for clip in clips:
+    ends = list(zip(split, itertools.accumulate(split.values()), strict=True))
+
+    def by_share(clip: dict[str, Any]) -> str:
         token = hashlib.sha256(f"split:{clip['group'] or clip['sha256']}".encode()).digest()
         place = int.from_bytes(token[:8]) / 2**64
-        upto = 0.0
-        chosen = list(split)[-1]
-        for name, share in split.items():
-            upto += share
-            if place < upto:
-                chosen = name
-                break
-        clip["split"] = clip["split"] or chosen
+        return next((name for name, end in ends if place < end), ends[-1][0])
+
+    return by_share
