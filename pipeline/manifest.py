@@ -204,6 +204,7 @@ def read_manifest(path: Path) -> Manifest:
     for (clip,) in manifest.rows("path"):
         refuse_escape(root, clip, path)
     _refuse_rows(manifest, path)
+    give_back()
     return manifest
 
 
@@ -351,5 +352,6 @@ def _refuse_rows(manifest: Manifest, path: Path) -> None:
                 raise ManifestError(
                     f"{path}: row {row}: {name} = {value!r} is not possible; scan again"
                 )
+        give_back()
     if len(manifest.table.column("id").unique()) < len(manifest):
         raise ManifestError(f"{path}: an id is given twice; ids must be unique")

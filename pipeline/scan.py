@@ -32,6 +32,7 @@ from pipeline.manifest import (
     SCHEMA,
     Manifest,
     ManifestError,
+    give_back,
     is_text,
     mapped,
     open_parquet,
@@ -48,7 +49,8 @@ AUDIO_SUFFIXES = frozenset(
         *("mka", "amr", "ac3", "ape", "wv", "tta"),
     )
 )
-_ROWS = 4096  # that are Python's objects at once
+_ROWS = 1024  # that are Python's objects at once, for each processor
+_CHILDREN = os.cpu_count() or 1
 _LONGEST = 4096  # characters of an id, label, split or group
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -111,6 +113,7 @@ def scan(
         if len(clips) == _ROWS:
             done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
             clips.clear()
+            give_back()
     done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
     table = pa.Table.from_batches(done, SCHEMA)
     if not len(table):
@@ -129,13 +132,13 @@ def _sorted(source: Path, table: pa.Table) -> pa.Table:
     """A table of clips by id. Raises ManifestError if one is given twice."""
     order = pc.sort_indices(table["id"])
     ids = table["id"].take(order)
-    if pc.any(same := pc.equal(ids[1:], ids[:-1])).as_py():
-        first = same.index(True).as_py()
+    if (first := pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py()) >= 0:
         one, other = table.take(order[first : first + 2]).to_pylist()
         raise ManifestError(
             f"{source}: the id {one['id']!r} is given to {one['path']!r} and {other['path']!r}; "
             "ids must be unique"
         )
+    del ids
     return mapped(lambda field: table[field.name].take(order))
 
 
@@ -252,7 +255,7 @@ def _inspected(
     again: set[str] = set()  # has been looked at, though the cache knew it
     following = iter(rows)
     with FileCache() as cache:
-        while some := deque(itertools.islice(following, _ROWS)):
+        while some := deque(itertools.islice(following, _ROWS * _CHILDREN)):
             paths = list(dict.fromkeys(row["path"] for row, facts in some if facts is None))
             # The status is taken before looking: a file that changes meanwhile is looked at again.
             status = {path: _status(root, path, there) for path in paths}
@@ -278,7 +281,7 @@ def _look_ahead(root: Path, paths: list[str]) -> Iterator[tuple[str, dict[str, A
     """The path of each file and what is in it, as they come."""
     for here, some in storage.read_ahead(root, paths, lambda path: path):
         files = [here / path for path in some]
-        for n, facts in isolated(_look_at, files, children=os.cpu_count() or 1):
+        for n, facts in isolated(_look_at, files, children=_CHILDREN):
             if isinstance(facts, Lost):
                 sha256 = retrying(partial(hash_file, files[n]))
                 facts = {**_unusable(sha256, f"{facts.reason}: {facts.message}"), "lost": True}
