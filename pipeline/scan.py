@@ -1,9 +1,7 @@
 """From a folder of audio, or a table of clips, to a manifest.
 
-Files are found by content, not by name alone, hashed and probed in parallel, in child processes: a
-file that kills one, or takes too long, is listed with that as its problem. What was once looked at
-is remembered while the file does not change (`pipeline.file_cache`), so a second scan opens no
-file; `rehash` looks again.
+Files are found by content, not by name alone (`pipeline.facts`). Rows are Python's objects for some
+clips at a time: a million clips take what their columns do.
 """
 
 import csv
@@ -14,10 +12,8 @@ import itertools
 import json
 import os
 import re
-import stat
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import audio, storage
-from pipeline.file_cache import FileCache, hash_file
-from pipeline.isolation import Lost, isolated
+from pipeline import storage
+from pipeline.facts import inspected
 from pipeline.manifest import (
     SCHEMA,
     Manifest,
@@ -39,18 +34,8 @@ from pipeline.manifest import (
     recorded_root,
     refuse_escape,
 )
-from pipeline.retry import retrying
 
-AUDIO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("wav", "wave", "rf64", "w64", "aif", "aiff", "aifc", "au", "snd", "caf", "flac", "mp3"),
-        *("mp2", "mp1", "ogg", "oga", "opus", "spx", "m4a", "m4b", "mp4", "aac", "wma", "webm"),
-        *("mka", "amr", "ac3", "ape", "wv", "tta"),
-    )
-)
-_ROWS = 1024  # that are Python's objects at once, for each processor
-_CHILDREN = os.cpu_count() or 1
+_ROWS = 1024  # that are Python's objects at once
 _LONGEST = 4096  # characters of an id, label, split or group
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -103,17 +88,18 @@ def scan(
     split_of = _splits(split)
     clips: list[dict[str, Any]] = []
     done: list[pa.RecordBatch] = []
-    for row, facts in progress(_inspected(root, inside(), rehash), n_rows):
-        if facts is None and is_folder:
-            others.append(row["path"])
-            continue
-        clip = _clip(source, row, facts, label=label, group=group)
-        clip["split"] = clip["split"] or split_of(clip)
-        clips.append(clip)
-        if len(clips) == _ROWS:
-            done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
-            clips.clear()
-            give_back()
+    with closing(inspected(root, inside(), rehash=rehash)) as looked_at:
+        for row, facts in progress(looked_at, n_rows):
+            if facts is None and is_folder:
+                others.append(row["path"])
+                continue
+            clip = _clip(source, row, facts, label=label, group=group)
+            clip["split"] = clip["split"] or split_of(clip)
+            clips.append(clip)
+            if len(clips) == _ROWS:
+                done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
+                clips.clear()
+                give_back()
     done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
     table = pa.Table.from_batches(done, SCHEMA)
     if not len(table):
@@ -152,8 +138,9 @@ def contents(
     """The SHA-256 of audio files by path below `root`: of `paths`, or of all there are."""
     looked = _walk(root)[0] if paths is None else sorted(paths)
     rows = (({"path": path}, None) for path in looked)
-    seen = progress(_inspected(root, rows, rehash), len(looked))
-    return {row["path"]: facts["sha256"] for row, facts in seen if facts is not None}
+    with closing(inspected(root, rows, rehash=rehash)) as looked_at:
+        seen = progress(looked_at, len(looked))
+        return {row["path"]: facts["sha256"] for row, facts in seen if facts is not None}
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
@@ -242,91 +229,6 @@ def _parquet_rows(source: Path) -> Iterator[dict[str, Any]]:
 def _filled(row: dict[str, Any]) -> dict[str, Any]:
     """A row without its empty cells."""
     return {name: cell for name, cell in row.items() if cell not in (None, "")}
-
-
-def _inspected(
-    root: Path, rows: Iterable[tuple[dict[str, Any], Any]], rehash: bool
-) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Each row and what is in its file, unless that is known: facts, or None if it is not audio.
-
-    Rows come with their facts, or with None.
-    """
-    there = storage.files(root) if storage.is_remote(root) else None
-    again: set[str] = set()  # has been looked at, though the cache knew it
-    following = iter(rows)
-    with FileCache() as cache:
-        while some := deque(itertools.islice(following, _ROWS * _CHILDREN)):
-            paths = list(dict.fromkeys(row["path"] for row, facts in some if facts is None))
-            # The status is taken before looking: a file that changes meanwhile is looked at again.
-            status = {path: _status(root, path, there) for path in paths}
-            seen: dict[str, Any] = {
-                path: None if rehash and path not in again else cache.get_of(root / path, of_path)
-                for path, of_path in status.items()
-            }
-            new = [path for path in paths if seen[path] is None]
-            looked: Iterator[tuple[str, Any]] = _look_ahead(root, new)
-            while some:
-                row, facts = some.popleft()
-                while (facts := facts or seen[row["path"]]) is None:
-                    path, found = next(looked)
-                    if not found.pop("lost", False):  # else another machine may read it
-                        cache.put(root / path, status[path], found)
-                    seen[path] = found
-                yield row, None if facts["sha256"] is None else facts
-            if rehash:
-                again.update(new)
-
-
-def _look_ahead(root: Path, paths: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The path of each file and what is in it, as they come."""
-    for here, some in storage.read_ahead(root, paths, lambda path: path):
-        files = [here / path for path in some]
-        for n, facts in isolated(_look_at, files, children=_CHILDREN):
-            if isinstance(facts, Lost):
-                sha256 = retrying(partial(hash_file, files[n]))
-                facts = {**_unusable(sha256, f"{facts.reason}: {facts.message}"), "lost": True}
-            yield some[n], facts
-
-
-def _look_at(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    for file in files:
-        yield retrying(partial(_look, file))
-
-
-def _status(
-    root: Path, path: str, there: dict[str, storage.Status] | None
-) -> os.stat_result | storage.Status:
-    """What tells this version of a file from others; `there` is what an object store holds."""
-    file = root / path
-    if there is not None:
-        if path not in there:
-            raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(file))
-        return there[path]
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        raise ManifestError(f"{file}: it is not there; remove its row, or scan again") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise ManifestError(f"{file}: it is not a file; remove its row, or scan again")
-    return status
-
-
-def _look(file: Path) -> dict[str, Any]:
-    """Hash and probe one file; without a SHA-256 if neither content nor name says audio."""
-    if audio.sniff(file) is None and file.suffix.lower() not in AUDIO_SUFFIXES:
-        return {"sha256": None}
-    sha256 = hash_file(file)
-    try:
-        return {"sha256": sha256, **asdict(audio.probe(file)), "problem": None}
-    except audio.AudioError as error:
-        return _unusable(sha256, error.message)
-
-
-def _unusable(sha256: str, problem: str) -> dict[str, Any]:
-    """The facts of a file that cannot be decoded."""
-    nothing = {"sample_rate": 0, "channels": 0, "n_samples": 0, "lossy": False}
-    texts = {"format": "", "codec": "", "decoder": "", "problem": problem}
-    return {"sha256": sha256, **nothing, **texts}
 
 
 _STATED: dict[str, Callable[[Any], bool]] = {

@@ -1,9 +1,7 @@
 import csv
-import errno
 import json
 import os
 import shutil
-import signal
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
-from pipeline import audio
-from pipeline import scan as scan_module
 from pipeline.manifest import SCHEMA, ManifestError, read_manifest, write_manifest
 from pipeline.scan import contents, scan
 from tests.conftest import make_noise
@@ -309,49 +305,6 @@ def test_contents_of_some_files_or_of_all(audio_folder):
     every = dict(zip(manifest.column("path"), manifest.column("sha256"), strict=True))
     assert contents(audio_folder) == every
     assert contents(audio_folder, ["b/01.wav", "notes.txt"]) == {"b/01.wav": every["b/01.wav"]}
-
-
-def test_contents_are_looked_at_again_only_if_asked_to(audio_folder, looks):
-    settle(audio_folder)
-    scan(audio_folder)
-    contents(audio_folder)
-    assert looks() == 12
-    contents(audio_folder, rehash=True)
-    assert looks() == 24
-
-
-def test_a_file_that_kills_the_prober_costs_itself_only(audio_folder, monkeypatch):
-    settle(audio_folder)
-    original = audio.probe
-
-    def probe(path, **options):
-        if path.name == "05.wav":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(path, **options)
-
-    monkeypatch.setattr(audio, "probe", probe)
-    hurt, _ = scan(audio_folder)
-    (row,) = (row for row in rows(hurt) if row["problem"])
-    assert row["path"] == "c/05.wav"
-    assert row["problem"] == "crashed: the decoder died of signal 9 (SIGKILL), twice"
-    monkeypatch.undo()
-    whole, _ = scan(audio_folder)  # what happened is not remembered
-    assert whole.column("problem") == [None] * 12
-    assert hurt.contents == whole.contents
-
-
-def test_a_disk_that_fails_for_a_moment_is_read_again(audio_folder, monkeypatch, tmp_path):
-    original = scan_module.hash_file
-
-    def hash_file(file):
-        if file.name == "05.wav" and not (tmp_path / "failed").exists():
-            (tmp_path / "failed").touch()
-            raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(file))
-        return original(file)
-
-    monkeypatch.setattr(scan_module, "hash_file", hash_file)
-    assert scan(audio_folder)[0].column("problem") == [None] * 12
-    assert (tmp_path / "failed").exists()
 
 
 def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_folder, tmp_path):

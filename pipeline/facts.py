@@ -1,0 +1,122 @@
+"""What is in files: SHA-256, format, sample rate, channels, length, or why they cannot be read.
+
+Files are hashed and probed in parallel, in child processes: one that kills its child, or takes too
+long, has that as its problem. What was once looked at is remembered while the file does not change
+(`pipeline.file_cache`), so a second look opens no file.
+"""
+
+import errno
+import itertools
+import os
+import stat
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline import audio, storage
+from pipeline.file_cache import FileCache, hash_file
+from pipeline.isolation import Lost, isolated
+from pipeline.manifest import ManifestError
+from pipeline.retry import retrying
+
+AUDIO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("wav", "wave", "rf64", "w64", "aif", "aiff", "aifc", "au", "snd", "caf", "flac", "mp3"),
+        *("mp2", "mp1", "ogg", "oga", "opus", "spx", "m4a", "m4b", "mp4", "aac", "wma", "webm"),
+        *("mka", "amr", "ac3", "ape", "wv", "tta"),
+    )
+)
+_CHILDREN = os.cpu_count() or 1
+_AT_ONCE = 1024 * _CHILDREN  # rows: few enough to be held, and many for what it takes to fork
+
+
+def inspected(
+    root: Path, rows: Iterable[tuple[dict[str, Any], dict[str, Any] | None]], *, rehash: bool
+) -> Generator[tuple[dict[str, Any], dict[str, Any] | None], None, None]:
+    """Each row, in order, and what is in the file below `root` that its `path` names.
+
+    Rows come with what they state of their files, or with None for files to be looked at. What
+    there is are the manifest's facts, or None if it is not audio. A file is looked at once, and
+    with `rehash` also if it is known. Raises ManifestError for a file that is not there.
+    """
+    there = storage.files(root) if storage.is_remote(root) else None
+    again: set[str] = set()  # what was looked at since, though it was known
+    following = iter(rows)
+    with FileCache() as cache:
+        while some := deque(itertools.islice(following, _AT_ONCE)):
+            paths = list(dict.fromkeys(row["path"] for row, stated in some if stated is None))
+            # The status is taken before looking: a file that changes meanwhile is looked at again.
+            status = {path: _status(root, path, there) for path in paths}
+            seen: dict[str, Any] = {
+                path: None if rehash and path not in again else cache.get_of(root / path, of_path)
+                for path, of_path in status.items()
+            }
+            new = [path for path in paths if seen[path] is None]
+            with closing(_look_ahead(root, new)) as coming:
+                while some:
+                    row, facts = some.popleft()
+                    while (facts := facts or seen[row["path"]]) is None:
+                        path, found = next(coming)
+                        if not found.pop("lost", False):  # else another machine may read it
+                            cache.put(root / path, status[path], found)
+                        seen[path] = found
+                    yield row, None if facts["sha256"] is None else facts
+            if rehash:
+                again.update(new)
+
+
+def _look_ahead(root: Path, paths: list[str]) -> Generator[tuple[str, dict[str, Any]], None, None]:
+    """The path of each file and what is in it, as they come."""
+    for here, some in storage.read_ahead(root, paths, lambda path: path):
+        files = [here / path for path in some]
+        for n, facts in isolated(_look_at, files, children=_CHILDREN):
+            if isinstance(facts, Lost):
+                sha256 = retrying(partial(hash_file, files[n]))
+                facts = {**_unusable(sha256, f"{facts.reason}: {facts.message}"), "lost": True}
+            yield some[n], facts
+
+
+def _look_at(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        yield retrying(partial(_look, file))
+
+
+def _status(
+    root: Path, path: str, there: dict[str, storage.Status] | None
+) -> os.stat_result | storage.Status:
+    """What tells this version of a file from others; `there` is what an object store holds."""
+    file = root / path
+    if there is not None:
+        if path not in there:
+            raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(file))
+        return there[path]
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        raise ManifestError(f"{file}: it is not there; remove its row, or scan again") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ManifestError(f"{file}: it is not a file; remove its row, or scan again")
+    return status
+
+
+def _look(file: Path) -> dict[str, Any]:
+    """Hash and probe one file; without a SHA-256 if neither content nor name says audio."""
+    if audio.sniff(file) is None and file.suffix.lower() not in AUDIO_SUFFIXES:
+        return {"sha256": None}
+    sha256 = hash_file(file)
+    try:
+        return {"sha256": sha256, **asdict(audio.probe(file)), "problem": None}
+    except audio.AudioError as error:
+        return _unusable(sha256, error.message)
+
+
+def _unusable(sha256: str, problem: str) -> dict[str, Any]:
+    """The facts of a file that cannot be decoded."""
+    nothing = {"sample_rate": 0, "channels": 0, "n_samples": 0, "lossy": False}
+    texts = {"format": "", "codec": "", "decoder": "", "problem": problem}
+    return {"sha256": sha256, **nothing, **texts}

@@ -1,0 +1,85 @@
+import errno
+import os
+import signal
+from contextlib import closing
+
+import pytest
+
+from pipeline import audio
+from pipeline import facts as facts_module
+from pipeline.facts import inspected
+from pipeline.file_cache import hash_file
+from pipeline.scan import contents, scan
+from tests.pipeline.test_scan import settle
+
+
+def test_rows_come_in_order_and_a_file_of_many_is_looked_at_once(audio_folder, looks, monkeypatch):
+    settle(audio_folder)
+    paths = sorted(str(path.relative_to(audio_folder)) for path in audio_folder.rglob("*.wav"))
+    hashes = [hash_file(audio_folder / path) for path in paths]
+    rows = [({"path": path, "offset": i}, None) for i in range(3) for path in paths]
+    monkeypatch.setattr(facts_module, "_AT_ONCE", 5)
+    for looked, rehash in ((12, True), (12, False), (24, True)):
+        with closing(inspected(audio_folder, iter(rows), rehash=rehash)) as seen:
+            found = list(seen)
+        assert looks() == looked
+        assert [row for row, _ in found] == [row for row, _ in rows]
+        assert [facts["sha256"] for _, facts in found] == 3 * hashes
+
+
+def test_what_rows_state_is_not_looked_at(audio_folder, looks):
+    rows = [({"path": "missing.wav"}, {"sha256": "0" * 64}), ({"path": "a/00.wav"}, None)]
+    with closing(inspected(audio_folder, rows, rehash=True)) as seen:
+        stated, looked = seen
+    assert (stated, looks()) == (rows[0], 1)
+    assert looked[1]["n_samples"] > 0
+
+
+def test_who_stops_reading_leaves_no_child(audio_folder):
+    with closing(inspected(audio_folder, [({"path": "a/00.wav"}, None)] * 5, rehash=True)) as seen:
+        next(seen)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_contents_are_looked_at_again_only_if_asked_to(audio_folder, looks):
+    settle(audio_folder)
+    scan(audio_folder)
+    contents(audio_folder)
+    assert looks() == 12
+    contents(audio_folder, rehash=True)
+    assert looks() == 24
+
+
+def test_a_file_that_kills_the_prober_costs_itself_only(audio_folder, monkeypatch):
+    settle(audio_folder)
+    original = audio.probe
+
+    def probe(path, **options):
+        if path.name == "05.wav":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(path, **options)
+
+    monkeypatch.setattr(audio, "probe", probe)
+    hurt, _ = scan(audio_folder)
+    (row,) = (row for row in hurt.table.to_pylist() if row["problem"])
+    assert row["path"] == "c/05.wav"
+    assert row["problem"] == "crashed: the decoder died of signal 9 (SIGKILL), twice"
+    monkeypatch.undo()
+    whole, _ = scan(audio_folder)  # what happened is not remembered
+    assert whole.column("problem") == [None] * 12
+    assert hurt.contents == whole.contents
+
+
+def test_a_disk_that_fails_for_a_moment_is_read_again(audio_folder, monkeypatch, tmp_path):
+    original = facts_module.hash_file
+
+    def hash_file(file):
+        if file.name == "05.wav" and not (tmp_path / "failed").exists():
+            (tmp_path / "failed").touch()
+            raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(file))
+        return original(file)
+
+    monkeypatch.setattr(facts_module, "hash_file", hash_file)
+    assert scan(audio_folder)[0].column("problem") == [None] * 12
+    assert (tmp_path / "failed").exists()
