@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", choices=INSTALLED, default=[*INSTALLED])
     parser.add_argument("--clips", type=int, nargs="*", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--plans", type=int, nargs="*", default=[100_000, 1_000_000])
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -64,6 +65,7 @@ def main() -> None:
             files = recordings(folder, options.hours, options.format)
             throughput(files, scratch, options.hours, options.rounds, options.only)
         scaling.report(folder, scratch, options.clips)
+        scaling.report_plans(scratch, options.plans)
 
 
 def throughput(

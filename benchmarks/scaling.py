@@ -1,5 +1,9 @@
-"""Builds of ever more short clips: seconds, memory, reruns. Part of `make bench-build`."""
+"""Builds of ever more short clips: seconds, memory, reruns; plans of ever longer indices.
 
+Part of `make bench-build`.
+"""
+
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +17,14 @@ from benchmarks.recordings import wav, wavs
 from benchmarks.usage import Usage, measured
 
 RECIPE = Path(__file__).resolve().parents[1] / "params" / "log_mel_speech.toml"
+STATED = {
+    "sample_rate": 16_000,
+    "channels": 1,
+    "format": "FLAC",
+    "codec": "PCM_16",
+    "decoder": "soundfile",
+    "lossy": False,
+}
 BASILAR = [sys.executable, "-c", "from pipeline.cli import main; main()"]
 
 
@@ -93,3 +105,53 @@ def report(folder: Path, scratch: Path, sizes: list[int]) -> None:
             f"against {sorted(sizes)[-2]:,}: {most.main / middle.main:.2f}, "
             f"{most.worker / middle.worker:.2f}"
         )
+
+
+def indexed(table: Path, count: int) -> None:
+    """An index of clips that are nowhere, which states all that a scan would find."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = range(count)
+    hashes = [hashlib.sha256(f"{count}:{i}".encode()).hexdigest() for i in numbers]
+    columns = {
+        "path": [f"speaker{i % 1000:04}/utterance{i:09}.flac" for i in numbers],
+        "sha256": hashes,
+        "label": [f"word{i % 10}" for i in numbers],
+        "n_samples": [80_000 + i % 1000 for i in numbers],
+        **{name: [value] * count for name, value in STATED.items()},
+    }
+    pq.write_table(pa.table(columns), table)
+
+
+def planned(manifest: Path) -> int:
+    """The shards of a plan, with its key."""
+    from pipeline.manifest import read_manifest
+    from pipeline.recipe import Recipe
+    from pipeline.shards import Plan
+
+    plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
+    assert plan.key
+    return len(plan.shards)
+
+
+def report_plans(scratch: Path, sizes: list[int]) -> None:
+    """Scan indices of ever more clips, whose files are not opened, and plan a build of each."""
+    found: dict[str, dict[int, Usage]] = {"scan": {}, "plan": {}}
+    for count in sizes:
+        table, manifest = scratch / "index.parquet", scratch / "clips.parquet"
+        measured(indexed, table, count)
+        found["scan"][count] = measured(scanned, table, manifest)
+        found["plan"][count] = measured(planned, manifest)
+        print(f"\n{count:,} clips from an index that states their hashes")
+        for name, usages in found.items():
+            usage = usages[count]
+            print(f"  {name:6}{usage.seconds:8.1f} s  {usage.main / 2**20:6.0f} MB")
+    if len(sizes) > 1:
+        least, most = min(sizes), max(sizes)
+        for name, usages in found.items():
+            seconds, memory = (
+                (getattr(usages[most], what) - getattr(usages[least], what)) / (most - least)
+                for what in ("seconds", "main")
+            )
+            print(f"  {name}: {1e6 * seconds:.0f} us and {memory:.0f} bytes a clip")

@@ -41,24 +41,25 @@ from pipeline.artifacts import open_table, replacing
 from pipeline.keys import content_hash, manifest_hash
 from pipeline.scratch import nameless
 
+_TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips
 SCHEMA = pa.schema(
     [
-        ("id", pa.string()),
-        ("path", pa.string()),  # relative to the root, with forward slashes
-        ("sha256", pa.string()),  # of the whole file
+        ("id", _TEXT),
+        ("path", _TEXT),  # relative to the root, with forward slashes
+        ("sha256", _TEXT),  # of the whole file
         ("offset", pa.float64()),  # seconds; null: from the start
         ("duration", pa.float64()),  # seconds; null: to the end
-        ("label", pa.string()),
-        ("split", pa.string()),
-        ("group", pa.string()),  # what must not cross splits: a speaker, an album
+        ("label", _TEXT),
+        ("split", _TEXT),
+        ("group", _TEXT),  # what must not cross splits: a speaker, an album
         ("sample_rate", pa.int64()),  # of the file, Hz
         ("channels", pa.int64()),
         ("n_samples", pa.int64()),  # of the file
-        ("format", pa.string()),
-        ("codec", pa.string()),
-        ("decoder", pa.string()),
+        ("format", _TEXT),
+        ("codec", _TEXT),
+        ("decoder", _TEXT),
         ("lossy", pa.bool_()),
-        ("problem", pa.string()),  # why the file could not be read; null: it could
+        ("problem", _TEXT),  # why the file could not be read; null: it could
     ]
 )
 _METADATA_KEY = b"basilar"

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.artifacts import DamagedArtifactError, checked_attributes, read_table
 from pipeline.keys import feature_key, recipe_hashes
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import Progress, contents
 from pipeline.shards import Plan
@@ -245,8 +245,9 @@ def locate(
             raise MissingAudioError(root, missing, changed)
         for i in lost:
             paths[i] = path_of[hashes[i]]
-    index = manifest.table.schema.get_field_index("path")
-    table = manifest.table.set_column(index, "path", pa.array(paths, pa.string()))
+    field = SCHEMA.field("path")
+    index = SCHEMA.get_field_index(field.name)
+    table = manifest.table.set_column(index, field, pa.array(paths, field.type))
     return replace(manifest, root=root, table=table)
 
 

@@ -204,8 +204,10 @@ def _write_clips(
     """
     n_files: list[int] = []
     rows, starts, n_frames = [], [], []
-    of_manifest = ["id", "sha256", "offset", "label", "split", "group"]
     schema = pa.schema(list(_CLIPS.items()))
+    of_manifest = pa.schema(
+        [schema.field(n) for n in ("id", "sha256", "offset", "label", "split", "group")]
+    )
     with pq.ParquetWriter(folder / "clips.parquet", schema, write_page_checksum=True) as writer:
         pending: list[pa.Table] = []
         for planned, shard in zip(plan.shards, shards, strict=True):
@@ -214,13 +216,14 @@ def _write_clips(
             contents = plan.manifest.contents_of(planned.rows)
             usable = np.array([content in place_of for content in contents], bool)
             here = np.array([place_of[c] for c in contents if c in place_of], np.int64)
-            given = taken(plan.manifest.table, of_manifest, planned.rows[usable])
+            usable_rows = planned.rows[usable]
+            given = taken(plan.manifest.table, of_manifest.names, usable_rows).cast(of_manifest)
             give_back()
             made_here = taken(made, made.column_names, here)
             start, frames = (made[name].to_numpy() for name in ("start", "n_frames"))
             n_samples, sample_rate = (made_here[n].to_numpy() for n in ("n_samples", "sample_rate"))
             columns = {
-                **{name: given[name] for name in of_manifest},
+                **{name: given[name] for name in of_manifest.names},
                 "split": pa.array([split or "train" for split in given["split"].to_pylist()]),
                 **{name: made_here[name] for name in made.column_names},
                 "duration": n_samples / sample_rate,

@@ -1,5 +1,6 @@
 import errno
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +10,9 @@ from pipeline.manifest import (
     Manifest,
     ManifestError,
     give_back,
+    mapped,
     read_manifest,
+    taken,
     write_manifest,
 )
 from pipeline.scan import scan
@@ -91,3 +94,13 @@ def test_without_room_for_a_file_the_table_is_held(audio_folder, tmp_path, monke
     again = read_manifest(tmp_path / "m.parquet")
     assert pa.total_allocated_bytes() > held
     assert again.table.equals(manifest.table)
+
+
+@pytest.mark.torture
+def test_a_column_may_have_more_than_two_gib(tmp_path):
+    """Hashes of a hundred million clips have; here it is a few long texts."""
+    texts = pa.array([letter * (100 << 20) for letter in "abcdefgh"], pa.large_string())
+    parts = {field.name: [pa.nulls(24, field.type)] for field in SCHEMA} | {"label": [texts] * 3}
+    table = mapped(lambda field: pa.chunked_array(parts[field.name]))
+    (found,) = taken(table, ["label"], np.array([23, 1, 8])).columns
+    assert [text[:1] for text in found.to_pylist()] == ["h", "b", "a"]
