@@ -64,6 +64,7 @@ SCHEMA = pa.schema(
 )
 _METADATA_KEY = b"basilar"
 _ROWS = 4096  # that are Python's objects at once
+_GROUP_ROWS = 1 << 16  # that are written at once
 _maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # of tables that were read
 
 
@@ -284,7 +285,10 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
             stored = root.relative_to(folder).as_posix() if beside else storage.name(root)
             metadata = json.dumps({"schema": 1, "root": stored}).encode()
             table = manifest.table.replace_schema_metadata({_METADATA_KEY: metadata})
-            pq.write_table(table, temporary, write_page_checksum=True)
+            with pq.ParquetWriter(temporary, table.schema, write_page_checksum=True) as writer:
+                for start in range(0, max(1, len(table)), _GROUP_ROWS):
+                    writer.write_table(table.slice(start, _GROUP_ROWS))
+                    give_back()
         elif path.suffix == ".csv":
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, SCHEMA.names)
