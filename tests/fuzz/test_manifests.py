@@ -110,8 +110,9 @@ def test_a_table_is_refused_or_keeps_its_hash(folder, tmp_path, suffix):
             assert back.table == manifest.table
         back = read_manifest(tmp_path / "exported.parquet")
         assert back.hash == manifest.hash
-        places = pa.array([f"moved/{i}.wav" for i in range(len(back))])
-        moved = back.table.set_column(SCHEMA.get_field_index("path"), SCHEMA.field("path"), places)
+        field = SCHEMA.field("path")
+        places = pa.array([f"moved/{i}.wav" for i in range(len(back))], field.type)
+        moved = back.table.set_column(SCHEMA.get_field_index("path"), field, places)
         assert Manifest(folder, moved).hash == manifest.hash
 
     check()
