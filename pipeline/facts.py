@@ -10,7 +10,7 @@ import itertools
 import os
 import stat
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -32,38 +32,65 @@ AUDIO_SUFFIXES = frozenset(
     )
 )
 _CHILDREN = os.cpu_count() or 1
-_AT_ONCE = 1024 * _CHILDREN  # rows: few enough to be held, and many for what it takes to fork
+_AT_ONCE = max(8192, 1024 * _CHILDREN)  # rows: few enough to be held, and many for their children
+
+Status = os.stat_result | storage.Status
+
+
+def statuses(root: Path) -> Callable[[str], Status]:
+    """What tells the version that there is of a file below `root`, by its path, from others.
+
+    It raises ManifestError for a file that is not there, or is none.
+    """
+    if not storage.is_remote(root):
+        return lambda path: _status(root / path)
+    there = storage.files(root)
+
+    def status(path: str) -> Status:
+        if path not in there:
+            raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(root / path))
+        return there[path]
+
+    return status
 
 
 def inspected(
-    root: Path, rows: Iterable[tuple[dict[str, Any], dict[str, Any] | None]], *, rehash: bool
+    root: Path,
+    rows: Iterable[tuple[dict[str, Any], dict[str, Any] | None]],
+    status_of: Callable[[str], Status],
+    *,
+    rehash: bool,
 ) -> Generator[tuple[dict[str, Any], dict[str, Any] | None], None, None]:
     """Each row, in order, and what is in the file below `root` that its `path` names.
 
     Rows come with what they state of their files, or with None for files to be looked at. What
     there is are the manifest's facts, or None if it is not audio. A file is looked at once, and
-    with `rehash` also if it is known. Raises ManifestError for a file that is not there.
+    with `rehash` also if it is known. `status_of` is what `statuses` returns.
     """
-    there = storage.files(root) if storage.is_remote(root) else None
     again: set[str] = set()  # what was looked at since, though it was known
+    kept: dict[str, dict[str, Any]] = {}  # what the cache does not remember
     following = iter(rows)
     with FileCache() as cache:
         while some := deque(itertools.islice(following, _AT_ONCE)):
-            paths = list(dict.fromkeys(row["path"] for row, stated in some if stated is None))
+            asked = (row["path"] for row, stated in some if stated is None)
+            paths = [path for path in dict.fromkeys(asked) if path not in kept]
             # The status is taken before looking: a file that changes meanwhile is looked at again.
-            status = {path: _status(root, path, there) for path in paths}
+            status = {path: status_of(path) for path in paths}
             seen: dict[str, Any] = {
                 path: None if rehash and path not in again else cache.get_of(root / path, of_path)
                 for path, of_path in status.items()
             }
             new = [path for path in paths if seen[path] is None]
+            seen |= kept
             with closing(_look_ahead(root, new)) as coming:
                 while some:
                     row, facts = some.popleft()
                     while (facts := facts or seen[row["path"]]) is None:
                         path, found = next(coming)
-                        if not found.pop("lost", False):  # else another machine may read it
-                            cache.put(root / path, status[path], found)
+                        # Another machine may read what was lost here.
+                        lost = found.pop("lost", False)
+                        if lost or not cache.put(root / path, status[path], found):
+                            kept[path] = found
                         seen[path] = found
                     yield row, None if facts["sha256"] is None else facts
             if rehash:
@@ -86,15 +113,7 @@ def _look_at(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
         yield retrying(partial(_look, file))
 
 
-def _status(
-    root: Path, path: str, there: dict[str, storage.Status] | None
-) -> os.stat_result | storage.Status:
-    """What tells this version of a file from others; `there` is what an object store holds."""
-    file = root / path
-    if there is not None:
-        if path not in there:
-            raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(file))
-        return there[path]
+def _status(file: Path) -> os.stat_result:
     try:
         status = file.stat()
     except FileNotFoundError:

@@ -1,6 +1,5 @@
 """What was once seen in a file, remembered for as long as the file has not changed."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -61,13 +60,19 @@ class FileCache:
             return None
         return None if row is None else json.loads(row[0])
 
-    def put(self, file: Path, status: os.stat_result | storage.Status, seen: Any) -> None:
-        """Remember what was seen in a file whose status, taken before looking, is `status`."""
+    def put(self, file: Path, status: os.stat_result | storage.Status, seen: Any) -> bool:
+        """Remember what was seen in a file whose status, taken before looking, is `status`.
+
+        Returns whether it is remembered.
+        """
         if time.time() - status.st_mtime < 2:
-            return
+            return False
         row = (*_identity(file, status), json.dumps(seen))
-        with contextlib.suppress(sqlite3.Error):
+        try:
             self._database.execute("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?)", row)
+        except sqlite3.Error:
+            return False
+        return True
 
     def sha256(self, file: Path) -> str:
         """The SHA-256 of a file's content now. Raises OSError if it cannot be read."""

@@ -5,9 +5,10 @@ its metadata. CSV and JSON Lines are exported by suffix, and imported by `pipeli
 that looks like audio but cannot be read stays in the manifest with its `problem`: the build
 quarantines it, so that nothing is lost without a word.
 
-A million clips are 220 MB as a table. One that was read lies in a nameless file, mapped: processes
-that are forked share it, and `give_back` lets go of it. What plans need of each clip is kept as
-numbers, and Python's own objects are made for some rows at a time.
+A million clips are 250 MB as a table. It lies in a nameless file in the system's folder for
+temporary files, which may be memory, and is mapped: processes that are forked share it, and
+`give_back` lets go of it. What plans need of each clip is kept as numbers, and Python's own objects
+are made for some rows at a time.
 """
 
 import os
@@ -62,10 +63,11 @@ SCHEMA = pa.schema(
         ("problem", _TEXT),  # why the file could not be read; null: it could
     ]
 )
+_NOT_UTF_8 = "a text is not UTF-8 ({}); write the table again"
 _METADATA_KEY = b"basilar"
 _ROWS = 4096  # that are Python's objects at once
 _GROUP_ROWS = 1 << 16  # that are written at once
-_maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # of tables that were read
+_maps: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # of tables
 
 
 class ManifestError(ValueError):
@@ -181,8 +183,9 @@ def give_back() -> None:
     of manifests are mapped again when they are needed.
     """
     pa.default_memory_pool().release_unused()
-    for mapping in list(_maps):
-        mapping.madvise(mmap.MADV_DONTNEED)
+    for reference in _maps.valuerefs():  # which other threads may add to
+        if (mapping := reference()) is not None:
+            mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -200,12 +203,16 @@ def read_manifest(path: Path) -> Manifest:
             table = None if root is None else mapped(partial(_column, file))
         except KeyError:
             table = None
-    if root is None or table is None:
-        raise ManifestError(f"{path}: not a manifest; make one with basilar scan DIR -o {path}")
-    manifest = Manifest(root, table)
-    for (clip,) in manifest.rows("path"):
-        refuse_escape(root, clip, path)
-    _refuse_rows(manifest, path)
+        if root is None or table is None:
+            raise ManifestError(f"{path}: not a manifest; make one with basilar scan DIR -o {path}")
+        try:
+            table.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise ManifestError(f"{path}: {_NOT_UTF_8.format(error)}") from None
+        manifest = Manifest(root, table)
+        for (clip,) in manifest.rows("path"):
+            refuse_escape(root, clip, path)
+        _refuse_rows(manifest, path)
     give_back()
     return manifest
 
@@ -222,7 +229,8 @@ def _column(file: pq.ParquetFile, field: pa.Field) -> pa.ChunkedArray:
 def mapped(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
     """A table of clips of which there is one column at a time, and then all in a nameless file.
 
-    They are in memory if the system has no room for a file. `column` is asked for all of `SCHEMA`.
+    `column` is asked for all of `SCHEMA`, and once more if the system has no room for a file: they
+    are in memory then.
     """
     try:
         with nameless(None) as raw, io.BufferedWriter(raw) as stored:
@@ -234,11 +242,9 @@ def mapped(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
                     stream.write_table(one)
             stored.flush()
             mapping = mmap.mmap(stored.fileno(), 0, prot=mmap.PROT_READ)
-    except OSError as error:
-        if error.errno is None:  # of a damaged Parquet file
-            raise
+    except OSError:
         return pa.table([column(field) for field in SCHEMA], SCHEMA)
-    _maps.add(mapping)
+    _maps[id(mapping)] = mapping
     stored_at = pa.py_buffer(mapping).slice
     return pa.table([pa.ipc.open_stream(stored_at(i)).read_all().column(0) for i in starts], SCHEMA)
 
@@ -252,7 +258,9 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with open_table(path) as file:
             yield file
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: {_NOT_UTF_8.format(error)}") from None
+    except pa.ArrowException as error:
         raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
     except OSError as error:  # Parquet's own, of damaged pages, have no number
         if error.errno is not None:  # the library's text does not say whose it is

@@ -1,7 +1,7 @@
 """From a folder of audio, or a table of clips, to a manifest.
 
-Files are found by content, not by name alone (`pipeline.facts`). Rows are Python's objects for some
-clips at a time: a million clips take what their columns do.
+Files are found by content, not by name alone (`pipeline.facts`). Of a folder or a Parquet table,
+some rows at a time are Python's objects: a million clips take little more than their columns do.
 """
 
 import csv
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
-from pipeline.facts import inspected
+from pipeline.facts import inspected, statuses
 from pipeline.manifest import (
     SCHEMA,
     Manifest,
@@ -38,6 +38,7 @@ from pipeline.manifest import (
 _ROWS = 1024  # that are Python's objects at once
 _LONGEST = 4096  # characters of an id, label, split or group
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+Rows = Callable[[], Iterable[dict[str, Any]]]  # empty cells left out
 
 
 def scan(
@@ -70,8 +71,10 @@ def scan(
     if is_folder:
         root = source
         found, others = _walk(source)
-        rows: Iterable[dict[str, Any]] = ({"path": path} for path in found)
         n_rows = len(found)
+
+        def rows() -> Iterable[dict[str, Any]]:
+            return ({"path": path} for path in found)
     else:
         rows, n_rows, columns, recorded = _read_rows(source)
         others = sorted(columns - set(SCHEMA.names))
@@ -80,16 +83,21 @@ def scan(
     real = None if is_folder else Path(os.path.realpath(root))
     believed = source.suffix == ".parquet" and not is_folder and not rehash
 
-    def inside() -> Iterator[tuple[dict[str, Any], Any]]:
-        for row in rows:
-            refuse_escape(root, row.get("path"), source, follow=real)
+    def stated() -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+        for row in rows():
             yield row, _stated(source, row) if believed else None
 
-    split_of = _splits(split)
+    split_of, status_of = _splits(split), statuses(root)
+    for row, facts in () if is_folder else stated():  # all of them before any file is opened
+        path = refuse_escape(root, row.get("path"), source, follow=real)
+        if facts is None:
+            status_of(path)
+    n_seen = 0
     clips: list[dict[str, Any]] = []
     done: list[pa.RecordBatch] = []
-    with closing(inspected(root, inside(), rehash=rehash)) as looked_at:
+    with closing(inspected(root, stated(), status_of, rehash=rehash)) as looked_at:
         for row, facts in progress(looked_at, n_rows):
+            n_seen += 1
             if facts is None and is_folder:
                 others.append(row["path"])
                 continue
@@ -101,6 +109,8 @@ def scan(
                 clips.clear()
                 give_back()
     done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
+    if n_seen != n_rows:
+        raise ManifestError(f"{source}: it has changed while it was scanned; scan again")
     table = pa.Table.from_batches(done, SCHEMA)
     if not len(table):
         raise ManifestError(
@@ -138,7 +148,7 @@ def contents(
     """The SHA-256 of audio files by path below `root`: of `paths`, or of all there are."""
     looked = _walk(root)[0] if paths is None else sorted(paths)
     rows = (({"path": path}, None) for path in looked)
-    with closing(inspected(root, rows, rehash=rehash)) as looked_at:
+    with closing(inspected(root, rows, statuses(root), rehash=rehash)) as looked_at:
         seen = progress(looked_at, len(looked))
         return {row["path"]: facts["sha256"] for row, facts in seen if facts is not None}
 
@@ -187,12 +197,13 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(others)
 
 
-def _read_rows(source: Path) -> tuple[Iterable[dict[str, Any]], int, set[str], Path | None]:
-    """The rows of a table of clips, empty cells left out, how many, its columns, and its root."""
+def _read_rows(source: Path) -> tuple[Rows, int, set[str], Path | None]:
+    """What gives the rows of a table of clips, how many, its columns, and the root it records."""
     if source.suffix == ".parquet":
         with open_parquet(source) as file:
             schema, n_rows = file.schema_arrow, file.metadata.num_rows
-        return _parquet_rows(source), n_rows, set(schema.names), recorded_root(source, schema)
+        rows_of = partial(_parquet_rows, source)
+        return rows_of, n_rows, set(schema.names), recorded_root(source, schema)
     if source.suffix in (".csv", ".jsonl"):
         try:
             text = source.read_bytes().decode("utf-8-sig")  # a CR may be part of an id
@@ -211,7 +222,7 @@ def _read_rows(source: Path) -> tuple[Iterable[dict[str, Any]], int, set[str], P
                     f"{source}, row {number}: the header has no column for {row[None]!r}; quote "
                     "cells that hold commas, or name the column"
                 )
-        return map(_filled, rows), len(rows), set[str]().union(*rows), None
+        return partial(map, _filled, rows), len(rows), set[str]().union(*rows), None
     if source.exists():
         raise ManifestError(
             f"{source}: neither a folder nor a .parquet, .csv or .jsonl table; name one"
@@ -344,7 +355,7 @@ def _splits(split: dict[str, float] | Path | None) -> Callable[[dict[str, Any]],
             raise ManifestError(
                 f"--split {split}: no such table; name a CSV, or shares like train=0.8,test=0.2"
             )
-        rows = list(_read_rows(split)[0])
+        rows = list(_read_rows(split)[0]())
         if not all({"id", "split"} <= row.keys() for row in rows):
             raise ManifestError(
                 f"{split}: a row lacks id or split; every row must have the columns id and split"

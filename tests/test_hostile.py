@@ -89,7 +89,7 @@ def test_a_manifest_that_no_scan_made(audio, tmp_path, column, value):
     good = read_manifest(tmp_path / "good.parquet")
     values = [value, *good.column(column)[1:]]
     index = good.table.schema.get_field_index(column)
-    forged = good.table.set_column(index, good.table.schema.field(index), pa.array(values))
+    forged = good.table.set_column(index, column, pa.array(values))
     forged = forged.cast(good.table.schema)
     pq.write_table(forged.replace_schema_metadata({"basilar": '{"root": "."}'}), "x.parquet")
     with pytest.raises(ManifestError, match=f"row 0: {column} = |given twice"):

@@ -1,4 +1,6 @@
 import errno
+import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -72,13 +74,29 @@ def test_hash_is_of_contents_ids_labels_splits_and_groups(audio_folder):
     assert len(hashes | {manifest.hash}) == 7
 
 
+def resident(table):
+    """KiB in memory of the mapping that a table's hashes lie in."""
+    address = table["sha256"].chunk(0).buffers()[2].address
+    mine = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if match := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
+            begin, end = (int(number, 16) for number in match.groups())
+            mine = begin <= address < end
+        elif mine and line.startswith("Rss:"):
+            return int(line.split()[1])
+    raise AssertionError("the table is not in a mapping")
+
+
 def test_a_table_that_was_read_is_mapped_and_not_held(audio_folder, tmp_path):
     manifest, _ = scan(audio_folder)
     write_manifest(manifest, tmp_path / "m.parquet")
     held = pa.total_allocated_bytes()
     again = read_manifest(tmp_path / "m.parquet")
     assert pa.total_allocated_bytes() == held
+    assert again.table.equals(manifest.table)
+    assert resident(again.table) > 0
     give_back()
+    assert resident(again.table) == 0
     assert again.table.equals(manifest.table)
 
 

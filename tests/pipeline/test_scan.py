@@ -1,14 +1,18 @@
 import csv
+import itertools
 import json
 import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
+from pipeline import facts as facts_module
+from pipeline import scan as scan_module
 from pipeline.manifest import SCHEMA, ManifestError, read_manifest, write_manifest
 from pipeline.scan import contents, scan
 from tests.conftest import make_noise
@@ -334,3 +338,67 @@ def test_what_a_table_states_must_be_possible(audio_folder, tmp_path, name, valu
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), tmp_path / "m.parquet")
     with pytest.raises(ManifestError, match=f"{name} = .* is not possible; correct it"):
         scan(tmp_path / "m.parquet", root=audio_folder)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_rows_that_are_taken_some_at_a_time_make_the_same_manifest(
+    audio_folder, tmp_path, monkeypatch, suffix
+):
+    clips = [
+        {"path": path, "id": f"{path}-{i}", "offset": 0.01 * i}
+        for i in range(9)
+        for path in ("c/02.wav", "a/00.wav", "b/01.wav")
+    ]
+    source = tmp_path / f"clips{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(clips), source, row_group_size=10)
+    else:
+        pd.DataFrame(clips).to_csv(source, index=False)
+    shares = {"train": 0.5, "test": 0.5}
+    whole, _ = scan(source, root=audio_folder, label="parent", split=shares)
+    assert len(whole) == 27
+    monkeypatch.setattr(scan_module, "_ROWS", 4)
+    monkeypatch.setattr(facts_module, "_AT_ONCE", 7)
+    again, _ = scan(source, root=audio_folder, label="parent", split=shares)
+    assert again.table.equals(whole.table)
+    assert again.hash == whole.hash
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ({"path": "../x.wav"}, "leads out of the root"),
+        ({"path": None}, "a row has no path"),
+        ({"path": "missing.wav"}, "it is not there"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_rows_are_refused_before_any_file_is_opened(
+    audio_folder, tmp_path, monkeypatch, looks, suffix, last, message
+):
+    monkeypatch.setattr(facts_module, "_AT_ONCE", 1)
+    clips, source = [{"path": "a/00.wav"}, {"path": "b/01.wav"}, last], tmp_path / f"clips{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(clips), source)
+    else:
+        source.write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    with pytest.raises(ManifestError, match=message):
+        scan(source, root=audio_folder)
+    assert looks() == 0
+
+
+def test_no_row_is_lost_if_they_end_too_early(audio_folder):
+    with pytest.raises(ManifestError, match="has changed while it was scanned"):
+        scan(audio_folder, progress=lambda rows, total: itertools.islice(rows, total - 1))
+
+
+def test_a_text_that_is_not_utf_8_is_refused(audio_folder, tmp_path):
+    write_manifest(scan(audio_folder, label="parent")[0], tmp_path / "m.parquet")
+    file = tmp_path / "m.parquet"
+    table = pq.read_table(file)
+    bad = pa.array([b"\xff"] * 12, pa.binary()).view(pa.string())
+    index = SCHEMA.get_field_index("label")
+    pq.write_table(table.set_column(index, "label", bad), file)
+    for read in (scan, read_manifest):
+        with pytest.raises(ManifestError, match="a text is not UTF-8"):
+            read(file)

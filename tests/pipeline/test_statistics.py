@@ -154,3 +154,15 @@ def test_statistics_come_back_as_they_were(shards_of, tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(fitted, name))
     for name in ("mean", "std", "min", "max"):
         np.testing.assert_array_equal(getattr(again.summary, name), getattr(fitted.summary, name))
+
+
+def test_statistics_do_not_depend_on_how_many_clips_are_merged_at_once(
+    shards_of, tmp_path, monkeypatch
+):
+    plan, tables = shards_of({"train": 0.6, "test": 0.4})
+    whole = statistics.fit(plan, tables, histograms=tmp_path / "h").summary
+    monkeypatch.setattr(statistics, "_CLIPS", 2)
+    again = statistics.fit(plan, tables, histograms=tmp_path / "h").summary
+    assert again.count == whole.count
+    for name in ("mean", "std", "min", "max"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
