@@ -11,6 +11,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.keys import STAGES
+from pipeline.manifest import write_manifest
+from pipeline.scan import scan
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Processes, dask, done_by, luigid
 from workflows.build_feature_set import BuildFeatureSet
@@ -59,8 +61,7 @@ def digests(root):
 
 @pytest.fixture
 def manifest(audio_folder, tmp_path):
-    done = basilar("scan", audio_folder, "-o", tmp_path / "m.parquet")
-    assert done.returncode == 0
+    write_manifest(scan(audio_folder)[0], tmp_path / "m.parquet")
     return tmp_path / "m.parquet"
 
 
