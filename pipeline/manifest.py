@@ -63,7 +63,6 @@ SCHEMA = pa.schema(
         ("problem", _TEXT),  # why the file could not be read; null: it could
     ]
 )
-_NOT_UTF_8 = "a text is not UTF-8 ({}); write the table again"
 _METADATA_KEY = b"basilar"
 _ROWS = 4096  # that are Python's objects at once
 _GROUP_ROWS = 1 << 16  # that are written at once
@@ -208,7 +207,7 @@ def read_manifest(path: Path) -> Manifest:
         try:
             table.validate(full=True)
         except pa.ArrowInvalid as error:
-            raise ManifestError(f"{path}: {_NOT_UTF_8.format(error)}") from None
+            raise ManifestError(f"{path}: a text is not UTF-8 ({error}); write it again") from None
         manifest = Manifest(root, table)
         for (clip,) in manifest.rows("path"):
             refuse_escape(root, clip, path)
@@ -259,7 +258,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         with open_table(path) as file:
             yield file
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: {_NOT_UTF_8.format(error)}") from None
+        raise ManifestError(f"{path}: a text is not UTF-8 ({error}); write it again") from None
     except pa.ArrowException as error:
         raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
     except OSError as error:  # Parquet's own, of damaged pages, have no number
