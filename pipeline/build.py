@@ -95,7 +95,6 @@ class Build:
         _remember(text, self)
         if not storage.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
-            give_back()
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
             from pipeline import store  # noqa: F401
@@ -110,6 +109,7 @@ class Build:
             scheduler=scheduler,
             pending={s: [shard.index for shard in p] for s, p in self.work().pending.items()},
         )
+        give_back()  # before processes are forked
         return text
 
     @cached_property

@@ -156,5 +156,5 @@ class Spool:
         """The signals at these places, read-only; they outlive the context."""
         if not places:
             return []
-        mapped = mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ)
-        return [np.frombuffer(mapped, np.float32, p.samples, p.begin) for p in places]
+        mapped = np.frombuffer(mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+        return [mapped[p.begin : p.begin + 4 * p.samples].view(np.float32) for p in places]

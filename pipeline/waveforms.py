@@ -116,6 +116,6 @@ def _mapped(file: Path, index: dict[str, Any]) -> list[NDArray[np.float32]]:
             raise ValueError(f"{SAMPLES} has {size} bytes, not {index['bytes']}")
         if not index["contents"]:
             return []
-        data = mmap.mmap(samples.fileno(), 0, prot=mmap.PROT_READ)
+        data = np.frombuffer(mmap.mmap(samples.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
         places = zip(index["n_samples"], index["begins"], strict=True)
-        return [np.frombuffer(data, "<f4", n, begin) for n, begin in places]
+        return [data[begin : begin + 4 * n].view("<f4") for n, begin in places]
