@@ -135,7 +135,7 @@ class Manifest:
         """The content hash of each clip."""
         return self.contents_of(np.arange(len(self)))
 
-    @cached_property
+    @property
     def splits(self) -> list[str]:
         """The split of each clip; clips without one are `train`."""
         return [sys.intern(split or "train") for (split,) in self.rows("split")]
