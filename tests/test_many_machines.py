@@ -20,6 +20,28 @@ from pipeline.shards import Plan
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill, luigid, wait_for
 
+_DEADLY = """
+import os
+from pipeline import audio
+whole = audio.decode_blocks
+def decode_blocks(path, **options):
+    if path.name == "07.wav":
+        os._exit(9)
+    return whole(path, **options)
+audio.decode_blocks = decode_blocks
+"""
+
+# Else a builder is done before any worker has seen it.
+_SLOW = """
+import time
+from pipeline import audio
+whole = audio.decode_blocks
+def decode_blocks(path, **options):
+    time.sleep(0.3)
+    return whole(path, **options)
+audio.decode_blocks = decode_blocks
+"""
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
@@ -50,7 +72,17 @@ def digest_of(store):
 def start_build(processes, work, root, tracker, *engine):
     what = (work / "small.toml", work / "m.parquet", "--root", root, "--shard-seconds", "1.5")
     how = ("--workers", "1", "--tracking-uri", tracker, *engine)
-    return processes.start(*basilar("build", *what, *how), folder=root.parent / "builder")
+    return processes.start(
+        *basilar("build", *what, *how),
+        folder=root.parent / "builder",
+        PYTHONPATH=with_(_SLOW, work),
+    )
+
+
+def with_(change, folder):
+    """The PYTHONPATH of processes that make a change to themselves when they start."""
+    (folder / "sitecustomize.py").write_text(change)
+    return os.pathsep.join([str(folder), str(REPOSITORY)])
 
 
 def start_worker(processes, root, url, name, *, idle=20, inside=(), **environment):
@@ -111,24 +143,10 @@ def test_what_a_killed_worker_was_at_is_taken_over(work, tmp_path, tracker):
         assert helper.wait(60) == 0
 
 
-_DEADLY = """
-import os
-from pipeline import audio
-whole = audio.decode_blocks
-def decode_blocks(path, **options):
-    if path.name == "07.wav":
-        os._exit(9)
-    return whole(path, **options)
-audio.decode_blocks = decode_blocks
-"""
-
-
 @pytest.mark.torture
 def test_a_clip_that_two_hosts_lost_is_had_by_the_next_set_of_two_others(work, tmp_path):
     """That a shard lacks it, hosts know from the root alone."""
     folder, clean = work
-    (tmp_path / "sitecustomize.py").write_text(_DEADLY)
-    deadly = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
     manifest = read_manifest(folder / "m.parquet")
 
     def built(names, changes, **environment):
@@ -147,7 +165,7 @@ def test_a_clip_that_two_hosts_lost_is_had_by_the_next_set_of_two_others(work, t
 
     with Processes() as processes:
         url = luigid(processes, tmp_path / "luigid")
-        hurt = built("ab", {}, **deadly)
+        hurt = built("ab", {}, PYTHONPATH=with_(_DEADLY, tmp_path))
         (lost,) = artifacts.read_table(hurt / "quarantine.parquet").to_pylist()
         assert (lost["id"], lost["reason"]) == ("07.wav", "crashed")
         assert digest_of(hurt) != clean
