@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import storage
+from pipeline.errors import DamagedArtifactError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,14 +58,6 @@ class Quarantined(NamedTuple):
     stage: str
     reason: str
     message: str
-
-
-class DamagedArtifactError(RuntimeError):
-    """An artifact whose bytes are not those that were written."""
-
-
-class ForeignStoreError(ValueError):
-    """A Zarr store that is not a feature set."""
 
 
 @contextmanager

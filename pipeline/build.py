@@ -9,10 +9,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, audio, canary, locks, running, storage
+from pipeline import artifacts, audio, canary, errors, locks, running, storage
+from pipeline.errors import ManifestError
 from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
-from pipeline.manifest import Manifest, ManifestError, give_back, read_manifest, write_manifest
+from pipeline.manifest import Manifest, give_back, read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
 
@@ -68,7 +69,7 @@ class Build:
         work. Raises CanaryError, before anything is written.
         """
         canary.guard(self.plan.recipe, decoders=self._decoders)
-        with contextlib.suppress(locks.BusyError), locks.alone(self.root):
+        with contextlib.suppress(errors.BusyError), locks.alone(self.root):
             artifacts.sweep(self.root)
         locks.enter(self.root)
         self.guard()

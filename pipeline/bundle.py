@@ -23,20 +23,17 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from dsp.moments import normalize
-from pipeline import audio, canary
+from pipeline import audio, canary, errors
+from pipeline.errors import BundleError, RecipeError
 from pipeline.keys import op_versions
 from pipeline.kinds import Section
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.recipe import Recipe
 from pipeline.transform import Stream, Transform
 
 INDEX = "bundle.json"
 _MAX_INDEX = 1 << 24  # bytes
 
 Name = Annotated[str, Field(pattern=r"^(golden/)?\w[\w.-]*$", max_length=100)]
-
-
-class BundleError(ValueError):
-    """A bundle that cannot be used; the message names the file and what is wrong."""
 
 
 class File(Section):
@@ -289,7 +286,7 @@ def main(arguments: list[str]) -> int:
     try:
         bundle = Bundle.load(arguments[0])
         found = bundle.check()
-    except (BundleError, canary.CanaryError, OSError) as error:
+    except (BundleError, errors.CanaryError, OSError) as error:
         lines = str(error).split("\n")
         lines = [line if line.isprintable() else ascii(line) for line in lines]
         print("error: " + "\n".join(lines), file=sys.stderr)

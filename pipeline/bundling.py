@@ -10,8 +10,9 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from pipeline import artifacts, canary, stages
-from pipeline.bundle import INDEX, Bundle, BundleError, Index, encoded
+from pipeline.bundle import INDEX, Bundle, Index, encoded
 from pipeline.dataset import FeatureSet
+from pipeline.errors import BundleError
 from pipeline.manifest import Manifest
 from pipeline.stages import Source
 from pipeline.transform import Transform

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from dsp import representations, resample
 from pipeline import artifacts, audio, storage
+from pipeline.errors import CanaryError
 from pipeline.keys import recipe_hashes
 from pipeline.kinds import Framed
 from pipeline.recipe import Recipe
@@ -57,10 +58,6 @@ _TOLERANCES = {
     **dict.fromkeys((f"decode {codec}" for codec in ("mp3", "ogg", "m4a", "opus")), 1e-3),
     "representation spectral": 2e-3,  # its roll-off moves by whole bins
 }
-
-
-class CanaryError(RuntimeError):
-    """A stage that does not compute what it should; the message names it and the difference."""
 
 
 @dataclass(frozen=True)

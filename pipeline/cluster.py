@@ -15,16 +15,13 @@ from typing import Any
 
 from pipeline import locks
 from pipeline.build import build_of
+from pipeline.errors import ClusterError
 from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.shards import Shard
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
 
 _one = threading.Lock()  # locks belong to processes: threads take turns
-
-
-class ClusterError(RuntimeError):
-    """A cluster that cannot be used; the message says why, and what to do."""
 
 
 def map_shards(

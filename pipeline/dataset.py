@@ -19,12 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsp import moments
 from pipeline import storage
-from pipeline.artifacts import (
-    DamagedArtifactError,
-    ForeignStoreError,
-    checked_attributes,
-    read_json,
-)
+from pipeline.artifacts import checked_attributes, read_json
+from pipeline.errors import DamagedArtifactError, ForeignStoreError
 from pipeline.layout import open_zarr
 from pipeline.reader import Access, Rows
 

@@ -9,13 +9,10 @@ from numpy.typing import NDArray
 
 from dsp.moments import ordered_sum
 from pipeline.dataset import FeatureSet
+from pipeline.errors import IncomparableError
 from pipeline.scan import Progress
 
 _ROWS = 8192  # of a clip that are compared at once
-
-
-class IncomparableError(ValueError):
-    """Two things that have nothing in common to be compared."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline import artifacts, audio, canary, locks, storage
+from pipeline import artifacts, audio, canary, errors, locks, storage
 from pipeline.transform import Transform
 
 State = Literal["ok", "warning", "failed"]
@@ -130,7 +130,7 @@ def _canaries() -> Iterator[Check]:
     for name, _ in canary.names():
         try:
             warning = canary.check(name)
-        except canary.CanaryError as error:
+        except errors.CanaryError as error:
             yield Check(f"canary {name}", "failed", str(error))
             continue
         if warning:
@@ -165,7 +165,7 @@ def _root(root: Path) -> Iterator[Check]:
     try:
         with locks.alone(root):
             pass
-    except locks.BusyError as error:
+    except errors.BusyError as error:
         yield Check("at work", "warning", str(error))
     else:
         yield Check("at work", "ok", "no build is at work there")

@@ -32,6 +32,7 @@ from luigi.worker import TaskProcess
 from pipeline import locks, running, status, storage
 from pipeline.build import Build, build_of, logged_run
 from pipeline.console import Lines, explained, laid_out, print_error
+from pipeline.errors import LostWorkerError, SchedulerError
 from pipeline.keys import STAGES
 from pipeline.shard_tasks import new_attempt
 from pipeline.shards import disk_bytes
@@ -88,14 +89,6 @@ class Ran(NamedTuple):
 
     succeeded: bool
     failures: list[str]
-
-
-class SchedulerError(RuntimeError):
-    """A luigid that does not answer."""
-
-
-class LostWorkerError(RuntimeError):
-    """A process that ended before its task did."""
 
 
 def run(

@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import BusyError
+
 FILE = ".lock"
 _ROOT_BYTE = 0
 _PATIENCE = 600.0  # seconds until a stuck process is no longer waited for
@@ -37,10 +39,6 @@ _POLL = 0.05  # seconds
 
 _descriptors: dict[Path, int] = {}
 _entered: dict[Path, int] = {}  # the process that is at work: a forked one is not yet
-
-
-class BusyError(OSError):
-    """A root that one cannot have alone; the message says why, and what to do."""
 
 
 def enter(root: Path) -> None:

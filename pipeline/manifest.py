@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.artifacts import open_table, replacing
+from pipeline.errors import ManifestError
 from pipeline.keys import content_hash, manifest_hash
 from pipeline.scratch import nameless
 
@@ -67,10 +68,6 @@ _METADATA_KEY = b"basilar"
 _ROWS = 4096  # that are Python's objects at once
 _GROUP_ROWS = 1 << 16  # that are written at once
 _maps: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # of tables
-
-
-class ManifestError(ValueError):
-    """A data set that cannot be used; the message names the file, the row and what to do."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+from pipeline.errors import StorageError
 from pipeline.retry import retrying, transient
 
 EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": ""}  # protocol: what installs it
@@ -29,10 +30,6 @@ _NO_ANSWER = {  # what libraries call it that are not imported here
     *("ServiceRequestError", "ServiceResponseError"),
 }
 T = TypeVar("T")
-
-
-class StorageError(ValueError):
-    """A place that cannot be used as it is named: the message says what can, or what to install."""
 
 
 def ask(url: str, call: Callable[[Any, str], T]) -> T:

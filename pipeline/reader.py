@@ -23,7 +23,8 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.artifacts import DamagedArtifactError, read_json
+from pipeline.artifacts import read_json
+from pipeline.errors import DamagedArtifactError
 from pipeline.layout import ForeignLayoutError, Layout, open_zarr
 
 Access = Literal["auto", "map", "read"]

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from dsp.resample import Method, Quality
+from pipeline.errors import RecipeError
 from pipeline.kinds import KINDS, AnyRepresentation, Section
 
 SCHEMA = 1
@@ -30,10 +31,6 @@ MAX_BYTES = 2**20  # of a recipe
 MOST_CHUNKS = 2**16  # of a shard file
 _SHOWN = 20  # mistakes that are named at once
 _SEARCHED = 10_000  # characters of the longest recipe in which a mistake's line is found
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the file, the key and what is allowed."""
 
 
 class Decode(Section):
@@ -147,7 +144,7 @@ class Recipe(Section):
         128
         >>> Recipe.from_dict({"representation": {"kind": "mel", "n_mel": 40}})
         Traceback (most recent call last):
-        pipeline.recipe.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
+        pipeline.errors.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
         """
         if isinstance(table, dict):  # what a store says may be anything
             table = upgraded(table, source=source)

@@ -14,16 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.artifacts import DamagedArtifactError, checked_attributes, read_table
+from pipeline.artifacts import checked_attributes, read_table
+from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.keys import feature_key, recipe_hashes
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import Progress, contents
 from pipeline.shards import Plan
-
-
-class NoRecordError(ValueError):
-    """No key, or no single one, is recorded where it was looked for."""
 
 
 class MissingAudioError(OSError):

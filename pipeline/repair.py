@@ -8,15 +8,12 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import artifacts, engines, locks, recover, statistics, storage
+from pipeline import artifacts, engines, errors, locks, recover, statistics, storage
 from pipeline.build import Build
+from pipeline.errors import RepairError
 from pipeline.recover import Record
 from pipeline.verify import Verified
 from pipeline.waveforms import read_waveforms
-
-
-class RepairError(artifacts.DamagedArtifactError):
-    """A feature set that cannot be repaired; nothing was touched."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def _prepare(
             resampled = build.artifact("resample", shard)
             read_waveforms(root / resampled.relative_to(scratch))
             _link(root, resampled, scratch)
-        except (FileNotFoundError, artifacts.DamagedArtifactError):
+        except (FileNotFoundError, errors.DamagedArtifactError):
             needed |= {source.content for source in shard.sources}
     if needed:
         located = recover.locate(record.manifest, audio_root, needed=needed)

@@ -10,20 +10,17 @@ from typing import Any, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from pipeline import engines
-from pipeline.artifacts import DamagedArtifactError, read_table
+from pipeline.artifacts import read_table
 from pipeline.build import Build
 from pipeline.dataset import FeatureSet
 from pipeline.differences import absolute_differences, first_stage, span
+from pipeline.errors import DamagedArtifactError, RebuildError
 from pipeline.keys import values_hash
 from pipeline.recover import Record, locate, read_attributes
 from pipeline.scan import Progress
 
 Verdict = Literal["identical", "within_tolerance", "different"]
 TOLERANCE = 1e-4  # of the range of values
-
-
-class RebuildError(RuntimeError):
-    """The build came to no end; the message says what failed."""
 
 
 class ClipDifference(NamedTuple):

@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, locks, storage
+from pipeline import artifacts, errors, locks, storage
 
 _own: dict[Path, int] = {}  # records, and the process that wrote them: a forked one did not
 
@@ -78,7 +78,7 @@ def recorded(root: Path, key: str) -> dict[str, Any] | None:
 def _read(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for file in (locks.real(root) / "running").glob("[!.]*.json"):
-        with contextlib.suppress(OSError, artifacts.DamagedArtifactError):  # it may just be going
+        with contextlib.suppress(OSError, errors.DamagedArtifactError):  # it may just be going
             found.append((file, artifacts.read_json(file)))
     return found
 

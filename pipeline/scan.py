@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import storage
+from pipeline.errors import ManifestError
 from pipeline.facts import inspected, statuses
 from pipeline.manifest import (
     SCHEMA,
     Manifest,
-    ManifestError,
     give_back,
     is_text,
     mapped,

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, locks, stages, storage
+from pipeline import artifacts, errors, locks, stages, storage
 from pipeline.build import Build, build_of
 from pipeline.keys import STAGES, hash_of
 from pipeline.manifest import give_back
@@ -184,7 +184,7 @@ class ShardTask(Task):
             return read_waveforms(file)
         except FileNotFoundError:
             return None
-        except artifacts.DamagedArtifactError:
+        except errors.DamagedArtifactError:
             artifacts.remove(file, durable=False)
             return None
 
@@ -261,7 +261,7 @@ class Represent(ShardTask):
             return False
         try:
             statistics.read_shard(self.path())
-        except artifacts.DamagedArtifactError as error:
+        except errors.DamagedArtifactError as error:
             what = str(error).rpartition(";")[0]
             logging.getLogger("basilar").warning("%s; its shard is made anew", what)
             artifacts.remove(self.path())

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import audio
+from pipeline.errors import ManifestError
 from pipeline.keys import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
-from pipeline.manifest import Manifest, ManifestError, taken
+from pipeline.manifest import Manifest, taken
 from pipeline.recipe import Recipe
 from pipeline.stages import Source
 

@@ -30,20 +30,17 @@ from dsp.resample import in_blocks
 from dsp.room import batches
 from pipeline import audio, storage
 from pipeline.artifacts import Quarantined
+from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.file_cache import FileCache, hash_file
 from pipeline.isolation import CLIP_TIMEOUT, Lost, isolated
 from pipeline.keys import values_hash
-from pipeline.manifest import ManifestError, refuse_escape
+from pipeline.manifest import refuse_escape
 from pipeline.retry import retrying
 from pipeline.scratch import Place, Spool, release, room
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms
 
 LOST = ("crashed", "timeout")  # reasons that the machine has a part in
-
-
-class ChangedAudioError(RuntimeError):
-    """A file whose content is not what the manifest says."""
 
 
 @dataclass(frozen=True)

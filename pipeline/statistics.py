@@ -22,17 +22,11 @@ from numpy.typing import NDArray
 from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
-from pipeline.artifacts import (
-    DamagedArtifactError,
-    Quarantined,
-    check_files,
-    read_table,
-    remove,
-    replacing,
-)
+from pipeline.artifacts import Quarantined, check_files, read_table, remove, replacing
+from pipeline.errors import DamagedArtifactError, ManifestError
 from pipeline.keys import hash_of
 from pipeline.layout import open_zarr
-from pipeline.manifest import ManifestError, give_back, taken
+from pipeline.manifest import give_back, taken
 from pipeline.reader import Rows
 from pipeline.shards import Plan, Shard
 

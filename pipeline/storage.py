@@ -30,7 +30,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.objects import EXTRAS, StorageError, ask
+from pipeline.errors import StorageError
+from pipeline.objects import EXTRAS, ask
 
 FEATURES = ("features/c/",)  # what is large of a feature set, and of a shard
 _MARK = ".objects"

@@ -16,17 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import luigi
 
-from pipeline import artifacts, running, storage
+from pipeline import artifacts, errors, running, storage
 from pipeline.build import Build, build_of, logged_run, run_file
+from pipeline.errors import TooManyBadError
 from pipeline.shard_tasks import Represent, Target, Task, attempt, name_of
 from pipeline.shards import Plan
 
 if TYPE_CHECKING:
     from pipeline.statistics import ShardTables, Statistics
-
-
-class TooManyBadError(RuntimeError):
-    """More clips were quarantined than `max_bad` allows."""
 
 
 class _SetTask(Task):
@@ -57,7 +54,7 @@ class _SetTask(Task):
         for shard in build.plan.shards:
             try:
                 found.append(statistics.read_shard(build.shard_folder(shard)))
-            except artifacts.DamagedArtifactError:
+            except errors.DamagedArtifactError:
                 statistics.forget(build.root / "artifacts", {shard.keys["representation"]})
                 Represent.of(self.build, shard).run()
                 found.append(statistics.read_shard(build.shard_folder(shard)))
@@ -151,7 +148,7 @@ class Publish(_SetTask):
         file = self.the_build.statistics
         try:
             return statistics.read_statistics(file)
-        except (FileNotFoundError, artifacts.DamagedArtifactError):
+        except (FileNotFoundError, errors.DamagedArtifactError):
             artifacts.remove(file)
             FitNormalization.of(self.build).run()
             return statistics.read_statistics(file)
@@ -184,7 +181,7 @@ class LogRun(_SetTask):
     def make(self) -> None:
         """Log the feature set, or leave it to the next build if the tracker does not answer."""
         build = self.the_build
-        from pipeline import tracking  # imports mlflow, which no other task needs
+        from pipeline import errors, tracking  # imports mlflow, which no other task needs
 
         run_id, built = None, self._built()
         try:
@@ -198,7 +195,7 @@ class LogRun(_SetTask):
                 register_as=build.register_as,
                 built=built,
             )
-        except tracking.TrackerError as error:
+        except errors.TrackerError as error:
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
         marker = {
             "run_id": run_id,

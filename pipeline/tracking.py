@@ -55,9 +55,9 @@ from pipeline import artifacts, storage
 from pipeline.build import is_embedded
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
+from pipeline.errors import NoRecordError, TrackerError
 from pipeline.manifest import Manifest, write_manifest
 from pipeline.recipe import Recipe
-from pipeline.recover import NoRecordError
 
 EXPERIMENT = "basilar"
 _NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")
@@ -65,10 +65,6 @@ Step = Callable[[MlflowClient, str], None]  # something done with a run, by its 
 _AT_ONCE = 1000  # metrics that MLflow takes in one request
 _HEARD_SECONDS = 3600.0  # of audio that the report of a run listens to
 _UNFINISHED_SECONDS = 600  # after which a run that is not finished never will be
-
-
-class TrackerError(ConnectionError):
-    """The tracking server could not be used; the message names it."""
 
 
 def log_run(

@@ -14,18 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import consistency, recover, stages, storage
-from pipeline.artifacts import (
-    CHECKSUMS,
-    Checksum,
-    DamagedArtifactError,
-    checksum,
-    read_checksums,
-)
+from pipeline.artifacts import CHECKSUMS, Checksum, checksum, read_checksums
 from pipeline.consistency import Problem
 from pipeline.dataset import FeatureSet
 from pipeline.differences import first_stage
+from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.keys import hash_of
-from pipeline.recover import NoRecordError, Record
+from pipeline.recover import Record
 from pipeline.scan import Progress
 from pipeline.transform import Transform
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.artifacts import DamagedArtifactError, Quarantined, read_json, replacing
+from pipeline.artifacts import Quarantined, read_json, replacing
+from pipeline.errors import DamagedArtifactError
 from pipeline.scratch import Place, Spool, release
 
 SAMPLES, INDEX = "samples.f32", "index.json"

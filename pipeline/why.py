@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import recover
-from pipeline.artifacts import DamagedArtifactError
-from pipeline.differences import IncomparableError
+from pipeline.errors import DamagedArtifactError, IncomparableError
 from pipeline.keys import STAGES, op_versions
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.recipe import Recipe

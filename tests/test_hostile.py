@@ -21,9 +21,9 @@ import soundfile as sf
 import tomli_w
 
 from pipeline import FeatureSet
-from pipeline.artifacts import DamagedArtifactError, ForeignStoreError
-from pipeline.manifest import ManifestError, read_manifest, write_manifest
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.errors import DamagedArtifactError, ForeignStoreError, ManifestError, RecipeError
+from pipeline.manifest import read_manifest, write_manifest
+from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.stages import Source
 from pipeline.stages import decode as decode_stage

@@ -21,9 +21,10 @@ from typing import Any
 import luigi
 
 from pipeline import storage
-from pipeline.artifacts import DamagedArtifactError, read_json, write_json
+from pipeline.artifacts import read_json, write_json
+from pipeline.errors import DamagedArtifactError, RecipeError
 from pipeline.manifest import write_manifest
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.recipe import Recipe
 from pipeline.recover import read_attributes
 from pipeline.scan import scan
 from pipeline.shard_tasks import Target

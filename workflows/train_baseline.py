@@ -123,7 +123,7 @@ class TrainBaseline(FitBaseline):
 
     def run(self) -> None:
         """Log the result."""
-        from pipeline import tracking
+        from pipeline import errors, tracking
 
         result, build = artifacts.read_json(self.result), self.build
         for name, value in metrics(result).items():
@@ -138,7 +138,7 @@ class TrainBaseline(FitBaseline):
                 parameters={"task": "TrainBaseline", **self.parameters},
                 metrics=metrics(result),
             )
-        except tracking.TrackerError as error:
+        except errors.TrackerError as error:
             logging.getLogger("basilar").warning(
                 "not logged to MLflow: %s; %s is kept, run again to log it",
                 error,

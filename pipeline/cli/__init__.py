@@ -16,7 +16,7 @@ import typer
 
 from pipeline.cli.options import StoppedError, UsageError, app
 from pipeline.console import Lines, begin, explained, on_screen, print_error, print_failure
-from pipeline.objects import StorageError
+from pipeline.errors import StorageError
 
 _KEPT = "what was made is kept; the same command goes on from there"
 _STOPPED = {  # what is said of commands that the keyboard stopped
@@ -92,8 +92,7 @@ def _refuse(error: Any) -> NoReturn:  # typer has its type, but no public name f
 
 
 def _fail(error: Exception) -> NoReturn:
-    from pipeline.manifest import ManifestError
-    from pipeline.recipe import RecipeError
+    from pipeline.errors import ManifestError, RecipeError
 
     print_failure(error)
     of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, StorageError)

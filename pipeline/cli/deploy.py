@@ -41,8 +41,8 @@ def bundle(
     """
     from pipeline.bundling import write_bundle
     from pipeline.dataset import FeatureSet
+    from pipeline.errors import ChangedAudioError
     from pipeline.manifest import Manifest, read_manifest
-    from pipeline.stages import ChangedAudioError
 
     path = find_store(root, key)
     attributes = attributes_of(path)

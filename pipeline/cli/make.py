@@ -230,11 +230,11 @@ def build(
     if dry_run:
         _dry_run(planned, explain, as_json)
         return
-    from pipeline import engines
+    from pipeline import engines, errors
 
     try:
         outcome = engines.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
-    except engines.SchedulerError as error:
+    except errors.SchedulerError as error:
         raise UsageError(str(error)) from None
     except KeyboardInterrupt:
         left = len(planned.work().pending["representation"])

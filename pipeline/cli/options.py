@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import storage
-from pipeline.objects import StorageError
+from pipeline.errors import StorageError
 
 app = typer.Typer(
     help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
@@ -122,7 +122,7 @@ def _find(root: Path, key: str, keys: list[str]) -> str:
 
 def attributes_of(path: Path) -> dict[str, Any]:
     """A store's attributes, without opening it through Zarr. Raises DamagedArtifactError."""
-    from pipeline.artifacts import DamagedArtifactError
+    from pipeline.errors import DamagedArtifactError
     from pipeline.recover import read_attributes
 
     attributes = read_attributes(path / "zarr.json")

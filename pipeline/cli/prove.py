@@ -132,8 +132,8 @@ def reproduce(
 
     Example: basilar reproduce 3f2a --root features
     """
+    from pipeline.errors import RebuildError
     from pipeline.recover import MissingAudioError
-    from pipeline.reproduce import RebuildError
     from pipeline.reproduce import reproduce as reproduce_set
 
     if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
@@ -199,8 +199,8 @@ def reproduce(
 
 def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Record":
     """What is recorded of a key under a root, or else in MLflow."""
-    from pipeline import recover
-    from pipeline.artifacts import DamagedArtifactError
+    from pipeline import errors, recover
+    from pipeline.errors import DamagedArtifactError
 
     if root is None and not tracking_uri:
         raise UsageError(
@@ -214,7 +214,7 @@ def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Re
                 if not tracking_uri:
                     raise
         return recover.of_run(tracking_uri, key, folder)
-    except recover.NoRecordError as error:
+    except errors.NoRecordError as error:
         raise UsageError(str(error)) from None
 
 
@@ -279,7 +279,7 @@ def why(
     Example: basilar why 3f2a params/log_mel.toml --root features
     """
     from pipeline import why as module
-    from pipeline.differences import IncomparableError
+    from pipeline.errors import IncomparableError
     from pipeline.recover import of_root
 
     def is_file(name: str) -> bool:
@@ -329,7 +329,8 @@ def diff(
     Example: basilar diff 3f2a 9b01 --root features
     """
     from pipeline.dataset import FeatureSet
-    from pipeline.differences import IncomparableError, compare
+    from pipeline.differences import compare
+    from pipeline.errors import IncomparableError
 
     one, two = (FeatureSet.open(find_store(root, key)) for key in (a, b))
     try:

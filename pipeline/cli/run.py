@@ -54,7 +54,7 @@ def worker(
 
     Example: basilar worker --root features --scheduler http://127.0.0.1:8082
     """
-    from pipeline import engines
+    from pipeline import engines, errors
 
     if storage.is_remote(root):
         raise UsageError(
@@ -65,7 +65,7 @@ def worker(
         done = engines.assist(
             root.absolute(), scheduler=scheduler, workers=workers, key=key, idle=idle
         )
-    except engines.SchedulerError as error:
+    except errors.SchedulerError as error:
         raise UsageError(str(error)) from None
     lines = [f"{'done' if ran.succeeded else 'failed'} {name}" for name, ran in done.items()]
     result = {

@@ -42,7 +42,7 @@ def ls(root: Root, as_json: Json = False) -> None:
 
     Example: basilar ls --root features
     """
-    from pipeline.artifacts import DamagedArtifactError
+    from pipeline.errors import DamagedArtifactError
 
     if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root of a build")

@@ -15,7 +15,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from pipeline import stages, storage
-from pipeline.artifacts import DamagedArtifactError
+from pipeline.errors import DamagedArtifactError
 from pipeline.scan import Progress
 from pipeline.shards import Plan, Shard
 from pipeline.transform import Transform

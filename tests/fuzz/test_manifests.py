@@ -12,7 +12,8 @@ import soundfile as sf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.manifest import SCHEMA, Manifest, ManifestError, read_manifest, write_manifest
+from pipeline.errors import ManifestError
+from pipeline.manifest import SCHEMA, Manifest, read_manifest, write_manifest
 from pipeline.scan import scan
 from tests.fuzz import examples
 

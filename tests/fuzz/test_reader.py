@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import DamagedArtifactError
+from pipeline.errors import DamagedArtifactError
 from pipeline.reader import Rows
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import audio, stages
+from pipeline.errors import RecipeError
 from pipeline.keys import recipe_hashes
 from pipeline.kinds import KINDS
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.recipe import Recipe
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms
 from tests.conftest import REPOSITORY

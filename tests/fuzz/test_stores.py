@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import CHECKSUMS, DamagedArtifactError, ForeignStoreError, read_checksums
-from pipeline.bundle import INDEX, Bundle, BundleError, encoded
+from pipeline.artifacts import CHECKSUMS, read_checksums
+from pipeline.bundle import INDEX, Bundle, encoded
 from pipeline.bundling import write_bundle
-from pipeline.canary import CanaryError
 from pipeline.dataset import FeatureSet
-from pipeline.recover import NoRecordError, of_root
+from pipeline.errors import (
+    BundleError,
+    CanaryError,
+    DamagedArtifactError,
+    ForeignStoreError,
+    NoRecordError,
+)
+from pipeline.recover import of_root
 from pipeline.verify import verify
 from tests.damage import store_of
 from tests.fuzz import examples

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import artifacts
-from pipeline.artifacts import DamagedArtifactError, replacing
+from pipeline.artifacts import replacing
+from pipeline.errors import DamagedArtifactError
 from tests.damage import flip
 
 

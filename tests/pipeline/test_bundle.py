@@ -14,9 +14,8 @@ import soundfile as sf
 
 from dsp import framing
 from pipeline import Bundle, audio, bundle, stages
-from pipeline.bundle import BundleError
 from pipeline.bundling import write_bundle
-from pipeline.canary import CanaryError
+from pipeline.errors import BundleError, CanaryError
 from pipeline.stages import Source
 from pipeline.transform import Transform
 from tests.conftest import REPOSITORY

@@ -5,11 +5,10 @@ import pytest
 import soundfile as sf
 
 from pipeline import Bundle, FeatureSet
-from pipeline.bundle import BundleError
 from pipeline.bundling import write_bundle
+from pipeline.errors import BundleError, ChangedAudioError
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.stages import ChangedAudioError
 from tests.pipeline.test_store import LOG_MEL, SMALL, publish
 
 STANDARD = {"kind": "standard", "split": "all"}

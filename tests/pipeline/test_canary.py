@@ -9,7 +9,8 @@ from dsp import compress, framing, mel, representations
 from dsp import resample as resampling
 from pipeline import FeatureSet, audio, canary, cli, decoders, engines
 from pipeline.build import Build, build_of
-from pipeline.canary import Canary, CanaryError
+from pipeline.canary import Canary
+from pipeline.errors import CanaryError
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shard_tasks import Decode, Represent, Resample

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from pipeline import artifacts, cluster, engines
+from pipeline import artifacts, cluster, engines, errors
 from pipeline.build import Build, build_of
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
@@ -60,13 +60,13 @@ def test_a_dask_cluster_builds_the_same_set(plan, clean, tmp_path):
 
 def test_without_dask_the_message_says_what_to_install(plan, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(cluster.ClusterError, match=r"pip install 'basilar\[dask\]'"):
+    with pytest.raises(errors.ClusterError, match=r"pip install 'basilar\[dask\]'"):
         cluster.map_shards("", plan.shards, address="tcp://127.0.0.1:9")
 
 
 def test_without_a_cluster_the_message_says_where_it_was_looked_for(plan, tmp_path, monkeypatch):
-    with pytest.raises(cluster.ClusterError, match=r"none\.json: no such scheduler file"):
+    with pytest.raises(errors.ClusterError, match=r"none\.json: no such scheduler file"):
         cluster.map_shards("", plan.shards, address=str(tmp_path / "none.json"))
     monkeypatch.setattr(cluster, "_TIMEOUT", 0.5)
-    with pytest.raises(cluster.ClusterError, match=r"127\.0\.0\.1:9: no Dask scheduler"):
+    with pytest.raises(errors.ClusterError, match=r"127\.0\.0\.1:9: no Dask scheduler"):
         cluster.map_shards("", plan.shards, address="tcp://127.0.0.1:9")

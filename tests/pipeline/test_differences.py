@@ -4,7 +4,8 @@ import soundfile as sf
 
 from pipeline import FeatureSet, differences
 from pipeline.build import Build
-from pipeline.differences import IncomparableError, compare, first_stage
+from pipeline.differences import compare, first_stage
+from pipeline.errors import IncomparableError
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pipeline import artifacts, canary, doctor, locks
+from pipeline import artifacts, canary, doctor, errors, locks
 from pipeline.doctor import checks
 
 
@@ -50,7 +50,7 @@ def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
 def test_a_canary_that_moved_is_named(found, monkeypatch):
     def moved(name):
         if name == "representation mel":
-            raise canary.CanaryError("it computes other numbers")
+            raise errors.CanaryError("it computes other numbers")
         return "a little" if name == "resample soxr" else ""
 
     monkeypatch.setattr(canary, "check", moved)

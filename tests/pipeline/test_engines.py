@@ -20,9 +20,10 @@ import soundfile as sf
 from pipeline import FeatureSet, audio, engines, garbage
 from pipeline.artifacts import check_files, read_table
 from pipeline.build import KEEP, Build
+from pipeline.errors import RecipeError
 from pipeline.keys import STAGES
 from pipeline.manifest import write_manifest
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shard_tasks import Represent
 from pipeline.shards import Plan

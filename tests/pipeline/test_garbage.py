@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import artifacts, engines, garbage, locks
-from pipeline.artifacts import DamagedArtifactError
+from pipeline import artifacts, engines, errors, garbage, locks
 from pipeline.build import Build
+from pipeline.errors import DamagedArtifactError
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan
 from pipeline.verify import verify
@@ -126,7 +126,7 @@ def test_nothing_goes_while_a_build_is_at_work_or_a_set_is_not_understood(root, 
     monkeypatch.setattr(locks.fcntl, "lockf", busy)
     shutil.rmtree(store)
     before = files(root)
-    with pytest.raises(locks.BusyError, match="is at work there"):
+    with pytest.raises(errors.BusyError, match="is at work there"):
         garbage.collect(root)
     assert files(root) == before
     assert garbage.find(root).garbage

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline import layout
-from pipeline.artifacts import DamagedArtifactError
+from pipeline.errors import DamagedArtifactError
 from pipeline.layout import Layout, open_zarr
 from tests.pipeline.test_reader import create
 

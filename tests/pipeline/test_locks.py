@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import locks
+from pipeline import errors, locks
 
 FORKS = multiprocessing.get_context("fork")
 
@@ -38,7 +38,7 @@ class Other:
 def test_who_is_at_work_is_known_until_it_is_killed(tmp_path):
     other = Other(tmp_path)
     message = f"process {other.process.pid} is at work there; try again when it has ended"
-    with pytest.raises(locks.BusyError, match=message), locks.alone(tmp_path):
+    with pytest.raises(errors.BusyError, match=message), locks.alone(tmp_path):
         pass
     assert locks.holder(tmp_path) == other.process.pid
     other.kill()
@@ -61,7 +61,7 @@ def test_a_forked_process_is_at_work_of_its_own(tmp_path):
     with locks.session(tmp_path):
         locks.enter(tmp_path)
         other = Other(tmp_path)
-    with pytest.raises(locks.BusyError), locks.alone(tmp_path):  # its parent has left
+    with pytest.raises(errors.BusyError), locks.alone(tmp_path):  # its parent has left
         pass
     other.kill()
     assert try_alone(tmp_path)
@@ -82,7 +82,7 @@ def another_may_be_alone(root):
 def exit_with(root):
     try:
         try_alone(root)
-    except locks.BusyError:
+    except errors.BusyError:
         os._exit(1)
 
 
@@ -135,7 +135,7 @@ def test_without_locks_builds_go_on_and_nobody_is_alone(tmp_path, monkeypatch):
     locks.enter(tmp_path)
     with locks.sole(tmp_path, "decode/key"):
         pass
-    with pytest.raises(locks.BusyError, match="has no locks"), locks.alone(tmp_path):
+    with pytest.raises(errors.BusyError, match="has no locks"), locks.alone(tmp_path):
         pass
 
 

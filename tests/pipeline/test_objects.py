@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from pipeline import objects, storage
+from pipeline import retry, storage
 from pipeline.retry import retrying
 
 
@@ -34,7 +34,7 @@ def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error)
     memory.pipe_file("/bucket/file.json", b"{}")
     path, calls, get_file = storage.place("memory://bucket/file.json"), [], type(memory).get_file
     monkeypatch.setattr("pipeline.retry.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(objects, "retrying", partial(retrying, sleep=lambda seconds: None))
+    monkeypatch.setattr(retry, "retrying", partial(retrying, sleep=lambda seconds: None))
 
     def fails(times):
         def get(self, *arguments):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from pipeline import reader
-from pipeline.artifacts import DamagedArtifactError
+from pipeline.errors import DamagedArtifactError
 from pipeline.reader import Rows, usable_memory
 from tests.pipeline.test_store import recipe_of, write_arrays
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import recipe as module
+from pipeline.errors import RecipeError
 from pipeline.keys import recipe_hashes
 from pipeline.kinds import KINDS, Framed
-from pipeline.recipe import Recipe, RecipeError, upgraded_text
+from pipeline.recipe import Recipe, upgraded_text
 from tests.conftest import REPOSITORY
 
 # Conventions that only a preset of another library departs from may be left to their defaults.

@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import recover
-from pipeline.artifacts import DamagedArtifactError
+from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.file_cache import FileCache
-from pipeline.recover import MissingAudioError, NoRecordError, locate, of_folder, of_root
+from pipeline.recover import MissingAudioError, locate, of_folder, of_root
 from tests.damage import edit_json, edit_table, flip, store_of
 from tests.pipeline.test_scan import settle
 

@@ -3,10 +3,11 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet, audio, recover, stages, tracking
+from pipeline import FeatureSet, audio, errors, recover, stages, tracking
+from pipeline.errors import NoRecordError, RebuildError
 from pipeline.keys import values_hash
-from pipeline.recover import MissingAudioError, NoRecordError
-from pipeline.reproduce import RebuildError, changes, reproduce
+from pipeline.recover import MissingAudioError
+from pipeline.reproduce import changes, reproduce
 from pipeline.transform import Transform
 from tests.damage import flip, store_of
 
@@ -196,5 +197,5 @@ def test_an_mlflow_run_alone_is_enough(root, built, tmp_path, tracker):
         recover.of_run(tracker, "ffff", tmp_path / "none")
     with pytest.raises(NoRecordError, match="x%: it is no key"):
         recover.of_run(tracker, "x%", tmp_path / "none")
-    with pytest.raises(tracking.TrackerError, match="nonsense://x"):
+    with pytest.raises(errors.TrackerError, match="nonsense://x"):
         recover.of_run("nonsense://x", key, tmp_path / "none")

@@ -13,7 +13,8 @@ import soundfile as sf
 
 from pipeline import facts as facts_module
 from pipeline import scan as scan_module
-from pipeline.manifest import SCHEMA, ManifestError, read_manifest, write_manifest
+from pipeline.errors import ManifestError
+from pipeline.manifest import SCHEMA, read_manifest, write_manifest
 from pipeline.scan import contents, scan
 from tests.conftest import make_noise
 

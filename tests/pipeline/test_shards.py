@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.manifest import SCHEMA, Manifest, ManifestError
+from pipeline.errors import ManifestError
+from pipeline.manifest import SCHEMA, Manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import MAX_SHARDS, Plan, outstanding, shard_borders
 

@@ -18,15 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsp import resample, room, streaming
-from pipeline import audio, scratch, stages
+from pipeline import audio, retry, scratch, stages
 from pipeline.artifacts import Quarantined
+from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.keys import values_hash
-from pipeline.manifest import ManifestError
 from pipeline.recipe import Recipe
 from pipeline.retry import ATTEMPTS, retrying
 from pipeline.scan import scan
 from pipeline.shards import Plan
-from pipeline.stages import ChangedAudioError, Source
+from pipeline.stages import Source
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 from tests.conftest import REPOSITORY
@@ -354,7 +354,7 @@ def test_a_disk_that_fails_for_a_moment_is_read_again(
         if len(calls.read_text()) <= failures:
             raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
 
-    monkeypatch.setattr(stages, "retrying", partial(retrying, first_wait=0.001))
+    monkeypatch.setattr(retry, "retrying", partial(retrying, first_wait=0.001))
     deadly(monkeypatch, "05.wav", fail)
     if failures < ATTEMPTS:
         decoded = stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder)

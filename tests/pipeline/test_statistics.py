@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import statistics
-from pipeline.artifacts import DamagedArtifactError, read_table
+from pipeline.artifacts import read_table
+from pipeline.errors import DamagedArtifactError
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shards import Plan

@@ -11,10 +11,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from pipeline import Bundle, FeatureSet, tracking
+from pipeline import Bundle, FeatureSet, errors, tracking
 from pipeline.build import embedded_tracking_uri
+from pipeline.errors import NoRecordError
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
-from pipeline.recover import NoRecordError
 from tests.conftest import write_clips
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
 
@@ -169,7 +169,7 @@ def test_a_model_that_cannot_be_logged_leaves_nothing(logged, tmp_path, monkeypa
 
     monkeypatch.setattr(tracking, "save_model", fail)
     uri = embedded_tracking_uri(tmp_path / "root")
-    with pytest.raises(tracking.TrackerError, match="RuntimeError: half-way"):
+    with pytest.raises(errors.TrackerError, match="RuntimeError: half-way"):
         tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert client.search_runs([run.info.experiment_id]) == []
     assert len(client.search_logged_models([run.info.experiment_id])) == before
@@ -213,7 +213,7 @@ def test_more_bins_than_a_request_takes_are_logged(logged, tmp_path, monkeypatch
 
 def test_a_tracker_that_refuses_is_named(logged, tmp_path):
     fs, _, _ = logged
-    with pytest.raises(tracking.TrackerError, match="nonsense://x"):
+    with pytest.raises(errors.TrackerError, match="nonsense://x"):
         tracking.log_run(fs.path, EMPTY, "nonsense://x", folder=tmp_path / "mlflow")
 
 
@@ -230,7 +230,7 @@ def test_errors_of_a_tracker_tell_no_password(logged, tmp_path, monkeypatch, use
         lambda: tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "mlflow"),
         lambda: tracking.fetch_run(uri, "ab", tmp_path),
     ):
-        with pytest.raises(tracking.TrackerError) as raised:
+        with pytest.raises(errors.TrackerError) as raised:
             ask()
         assert "http://127.0.0.1:9: MlflowException: API request to http://127" in str(raised.value)
         assert "@" not in str(raised.value)
@@ -240,7 +240,7 @@ def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
     fs, client, run = logged
     client.update_run(run.info.run_id, status="RUNNING")
     uri = embedded_tracking_uri(tmp_path / "root")
-    with pytest.raises(tracking.TrackerError, match="is being logged by another"):
+    with pytest.raises(errors.TrackerError, match="is being logged by another"):
         tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "another" / "mlflow")
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
@@ -251,7 +251,7 @@ def test_a_tracker_beside_the_roots_own_is_not_taken_for_it(logged, tmp_path):
     shutil.copy(root / "mlflow" / "mlflow.db", root / "mlflow.db")
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     client.update_run(run.info.run_id, status="RUNNING")
-    with pytest.raises(tracking.TrackerError, match="is being logged by another"):
+    with pytest.raises(errors.TrackerError, match="is being logged by another"):
         tracking.log_run(fs.path, EMPTY, client.tracking_uri, folder=root / "mlflow")
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
@@ -265,7 +265,7 @@ def test_a_run_that_fails_half_way_leaves_nothing(logged, tmp_path, monkeypatch)
 
     monkeypatch.setattr(tracking, "per_bin_table", fail)
     uri = embedded_tracking_uri(tmp_path / "root")
-    with pytest.raises(tracking.TrackerError, match="RuntimeError: half-way"):
+    with pytest.raises(errors.TrackerError, match="RuntimeError: half-way"):
         tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert client.search_runs([run.info.experiment_id]) == []
 
@@ -275,7 +275,7 @@ def test_a_database_that_is_none_is_a_tracker_that_does_not_answer(logged, tmp_p
     folder = tmp_path / "other" / "mlflow"
     folder.mkdir(parents=True)
     (folder / "mlflow.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(tracking.TrackerError, match="DatabaseError"):
+    with pytest.raises(errors.TrackerError, match="DatabaseError"):
         tracking.log_run(fs.path, EMPTY, embedded_tracking_uri(tmp_path / "other"), folder=folder)
 
 
@@ -340,7 +340,7 @@ def test_a_training_is_logged_once(logged, tmp_path):
 
 def test_a_tracker_that_refuses_a_training_is_named(logged, tmp_path):
     fs, _, _ = logged
-    with pytest.raises(tracking.TrackerError, match="nonsense://x"):
+    with pytest.raises(errors.TrackerError, match="nonsense://x"):
         log_training(fs, "nonsense://x", tmp_path / "mlflow")
 
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from dsp.resample import resample
 from pipeline import Transform
 from pipeline.audio import AudioError, Limits
-from pipeline.recipe import Recipe, RecipeError
+from pipeline.errors import RecipeError
+from pipeline.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 PARAMS = sorted((REPOSITORY / "params").glob("*.toml"))

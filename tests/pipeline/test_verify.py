@@ -3,7 +3,8 @@ import shutil
 
 import pytest
 
-from pipeline.artifacts import DamagedArtifactError, read_checksums
+from pipeline.artifacts import read_checksums
+from pipeline.errors import DamagedArtifactError
 from pipeline.recover import recorded_keys
 from pipeline.verify import verify
 from tests.damage import edit_json, flip, seal, store_of

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from pipeline.artifacts import DamagedArtifactError, Quarantined
+from pipeline.artifacts import Quarantined
+from pipeline.errors import DamagedArtifactError
 from pipeline.isolation import isolated
 from pipeline.scratch import Place
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms

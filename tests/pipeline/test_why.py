@@ -7,7 +7,7 @@ import pytest
 from dsp import resample
 from pipeline import recover
 from pipeline.build import Build
-from pipeline.differences import IncomparableError
+from pipeline.errors import IncomparableError
 from pipeline.manifest import SCHEMA, Manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan

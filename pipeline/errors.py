@@ -1,0 +1,81 @@
+"""Every error that Basilar raises on purpose derives from `BasilarError`, and a built-in.
+
+The message has the form `WHERE: WHAT; WHAT TO DO`. Errors that only one module raises and catches
+are beside their code.
+"""
+
+
+class BasilarError(Exception):
+    """The base of every error that Basilar raises on purpose."""
+
+
+class StorageError(ValueError):
+    """A place that cannot be used as it is named: the message says what can, or what to install."""
+
+
+class DamagedArtifactError(RuntimeError):
+    """An artifact whose bytes are not those that were written."""
+
+
+class ForeignStoreError(ValueError):
+    """A Zarr store that is not a feature set."""
+
+
+class BusyError(OSError):
+    """A root that one cannot have alone; the message says why, and what to do."""
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the file, the key and what is allowed."""
+
+
+class ManifestError(ValueError):
+    """A data set that cannot be used; the message names the file, the row and what to do."""
+
+
+class ChangedAudioError(RuntimeError):
+    """A file whose content is not what the manifest says."""
+
+
+class CanaryError(RuntimeError):
+    """A stage that does not compute what it should; the message names it and the difference."""
+
+
+class NoRecordError(ValueError):
+    """No key, or no single one, is recorded where it was looked for."""
+
+
+class IncomparableError(ValueError):
+    """Two things that have nothing in common to be compared."""
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; the message names the file and what is wrong."""
+
+
+class TrackerError(ConnectionError):
+    """The tracking server could not be used; the message names it."""
+
+
+class SchedulerError(RuntimeError):
+    """A luigid that does not answer."""
+
+
+class LostWorkerError(RuntimeError):
+    """A process that ended before its task did."""
+
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot be used; the message says why, and what to do."""
+
+
+class TooManyBadError(RuntimeError):
+    """More clips were quarantined than `max_bad` allows."""
+
+
+class RepairError(artifacts.DamagedArtifactError):
+    """A feature set that cannot be repaired; nothing was touched."""
+
+
+class RebuildError(RuntimeError):
+    """The build came to no end; the message says what failed."""
