@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import artifacts, audio, canary, errors, locks, running, storage
+from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from pipeline.errors import ManifestError
-from pipeline.isolation import CLIP_TIMEOUT
 from pipeline.keys import STAGES, canonical, hash_of
 from pipeline.manifest import Manifest, give_back, read_manifest, write_manifest
 from pipeline.recipe import Recipe
 from pipeline.shards import Plan, Shard, Work, outstanding
 
-KEEP = ("resample", "representation")
-MAX_BAD = 0.01
 _MOST_BUILDS = 64  # that a process remembers
 
 

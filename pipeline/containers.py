@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from pipeline.errors import BasilarError
+
 Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 Decoder = Literal["soundfile", "ffmpeg"]
@@ -44,7 +46,7 @@ _MPEG_KBPS = {  # (MPEG-1 or not, layer): bit rates of the indices from 1
 _MIRROR = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))  # the bits of a byte, reversed
 
 
-class AudioError(Exception):
+class AudioError(BasilarError):
     """A file whose content cannot be used: why, in a word of `Reason` and in a sentence.
 
     `str` names the file as well; `message` does not. Pickles, to come back from workers.

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from dsp import moments
 from pipeline import storage
 from pipeline.artifacts import checked_attributes, read_json
+from pipeline.defaults import CACHE_BYTES
 from pipeline.errors import DamagedArtifactError, ForeignStoreError
 from pipeline.layout import open_zarr
 from pipeline.reader import Access, Rows
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Pooling = Literal["mean", "std", "min", "max"]
-CACHE_BYTES = 64 * 2**30  # of shard files that come from object stores
 _LEFT_OUT = 2**28  # bytes
 _NUMBERS = {"int64": "<i8", "float32": "<f4", "float64": "<f8"}
 _SLASHES = {"name": "default", "configuration": {"separator": "/"}}

@@ -9,73 +9,73 @@ class BasilarError(Exception):
     """The base of every error that Basilar raises on purpose."""
 
 
-class StorageError(ValueError):
+class StorageError(BasilarError, ValueError):
     """A place that cannot be used as it is named: the message says what can, or what to install."""
 
 
-class DamagedArtifactError(RuntimeError):
+class DamagedArtifactError(BasilarError, RuntimeError):
     """An artifact whose bytes are not those that were written."""
 
 
-class ForeignStoreError(ValueError):
+class ForeignStoreError(BasilarError, ValueError):
     """A Zarr store that is not a feature set."""
 
 
-class BusyError(OSError):
+class BusyError(BasilarError, OSError):
     """A root that one cannot have alone; the message says why, and what to do."""
 
 
-class RecipeError(ValueError):
+class RecipeError(BasilarError, ValueError):
     """A recipe that cannot be used; the message names the file, the key and what is allowed."""
 
 
-class ManifestError(ValueError):
+class ManifestError(BasilarError, ValueError):
     """A data set that cannot be used; the message names the file, the row and what to do."""
 
 
-class ChangedAudioError(RuntimeError):
+class ChangedAudioError(BasilarError, RuntimeError):
     """A file whose content is not what the manifest says."""
 
 
-class CanaryError(RuntimeError):
+class CanaryError(BasilarError, RuntimeError):
     """A stage that does not compute what it should; the message names it and the difference."""
 
 
-class NoRecordError(ValueError):
+class NoRecordError(BasilarError, ValueError):
     """No key, or no single one, is recorded where it was looked for."""
 
 
-class IncomparableError(ValueError):
+class IncomparableError(BasilarError, ValueError):
     """Two things that have nothing in common to be compared."""
 
 
-class BundleError(ValueError):
+class BundleError(BasilarError, ValueError):
     """A bundle that cannot be used; the message names the file and what is wrong."""
 
 
-class TrackerError(ConnectionError):
+class TrackerError(BasilarError, ConnectionError):
     """The tracking server could not be used; the message names it."""
 
 
-class SchedulerError(RuntimeError):
+class SchedulerError(BasilarError, RuntimeError):
     """A luigid that does not answer."""
 
 
-class LostWorkerError(RuntimeError):
+class LostWorkerError(BasilarError, RuntimeError):
     """A process that ended before its task did."""
 
 
-class ClusterError(RuntimeError):
+class ClusterError(BasilarError, RuntimeError):
     """A cluster that cannot be used; the message says why, and what to do."""
 
 
-class TooManyBadError(RuntimeError):
+class TooManyBadError(BasilarError, RuntimeError):
     """More clips were quarantined than `max_bad` allows."""
 
 
-class RepairError(artifacts.DamagedArtifactError):
+class RepairError(DamagedArtifactError):
     """A feature set that cannot be repaired; nothing was touched."""
 
 
-class RebuildError(RuntimeError):
+class RebuildError(BasilarError, RuntimeError):
     """The build came to no end; the message says what failed."""

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
-CLIP_TIMEOUT = 600.0  # seconds, for one item and attempt
+from pipeline.defaults import CLIP_TIMEOUT
 
 _OUT_OF_MEMORY = 121  # exit status of a child that Python refused memory
 _PR_SET_PDEATHSIG = 1

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.artifacts import read_json
-from pipeline.errors import DamagedArtifactError
+from pipeline.errors import BasilarError, DamagedArtifactError
 
 _CODECS = {"bytes", "blosc", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"}
 _BLOSC_SETTINGS = ("typesize", "cname", "clevel", "shuffle", "blocksize")
@@ -61,7 +61,7 @@ def _codecs(metadata: Any) -> set[str]:
     return found
 
 
-class ForeignLayoutError(ValueError):
+class ForeignLayoutError(BasilarError, ValueError):
     """What in zarr.json is not as `store.py` writes it."""
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.artifacts import checked_attributes, read_table
-from pipeline.errors import DamagedArtifactError, NoRecordError
+from pipeline.errors import BasilarError, DamagedArtifactError, NoRecordError
 from pipeline.keys import feature_key, recipe_hashes
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.recipe import Recipe
@@ -23,7 +23,7 @@ from pipeline.scan import Progress, contents
 from pipeline.shards import Plan
 
 
-class MissingAudioError(OSError):
+class MissingAudioError(BasilarError, OSError):
     """Clips whose audio is not there any more: `missing`, or `changed` at its place."""
 
     def __init__(self, root: Path, missing: list[str], changed: list[str]) -> None:

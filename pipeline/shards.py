@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import audio
+from pipeline.defaults import SHARD_SECONDS
 from pipeline.errors import ManifestError
 from pipeline.keys import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
 from pipeline.manifest import Manifest, taken
@@ -23,7 +24,6 @@ from pipeline.recipe import Recipe
 from pipeline.stages import Source
 
 MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more
-DEFAULT_SHARD_SECONDS = 600.0
 _ROWS = 4096  # that are Python's objects at once
 
 
@@ -60,7 +60,7 @@ class Plan:
 
     recipe: Recipe
     manifest: Manifest
-    shard_seconds: float = DEFAULT_SHARD_SECONDS
+    shard_seconds: float = SHARD_SECONDS
 
     def __post_init__(self) -> None:
         if not self.is_fitted.any():

@@ -30,9 +30,10 @@ from dsp.resample import in_blocks
 from dsp.room import batches
 from pipeline import audio, storage
 from pipeline.artifacts import Quarantined
+from pipeline.defaults import CLIP_TIMEOUT
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.file_cache import FileCache, hash_file
-from pipeline.isolation import CLIP_TIMEOUT, Lost, isolated
+from pipeline.isolation import Lost, isolated
 from pipeline.keys import values_hash
 from pipeline.manifest import refuse_escape
 from pipeline.retry import retrying

@@ -24,6 +24,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pipeline.build import embedded_tracking_uri
+from pipeline.errors import BasilarError
 
 HOST = "127.0.0.1"
 _PATIENCE = 120.0  # seconds until a server that does not answer is given up
@@ -38,11 +39,11 @@ _ENVIRONMENT = {
 }
 
 
-class PortError(RuntimeError):
+class PortError(BasilarError, RuntimeError):
     """A port that cannot be listened on; the message names it, and says what to do."""
 
 
-class ServerError(ConnectionError):
+class ServerError(BasilarError, ConnectionError):
     """A server that ended or does not answer; the message has what it printed last."""
 
 

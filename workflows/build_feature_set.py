@@ -15,12 +15,12 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from pipeline import storage
-from pipeline.build import KEEP, MAX_BAD, Build, embedded_tracking_uri
-from pipeline.isolation import CLIP_TIMEOUT
+from pipeline.build import Build, embedded_tracking_uri
+from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.recipe import Recipe
 from pipeline.shard_tasks import Target
-from pipeline.shards import DEFAULT_SHARD_SECONDS, Plan
+from pipeline.shards import Plan
 from pipeline.tasks import LogRun
 
 # Luigi's command exits with 0 whatever happens unless it is told otherwise.
@@ -53,7 +53,7 @@ class BuildFeatureSet(luigi.WrapperTask):
     root = PlaceParameter(
         absolute=True, description="folder, or URL, of artifacts and feature sets"
     )
-    shard_seconds = luigi.FloatParameter(default=DEFAULT_SHARD_SECONDS, significant=False)
+    shard_seconds = luigi.FloatParameter(default=SHARD_SECONDS, significant=False)
     audio_root = luigi.OptionalPathParameter(default=None, significant=False)
     keep = luigi.Parameter(default=",".join(KEEP), significant=False)
     max_bad = luigi.FloatParameter(default=MAX_BAD, significant=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import storage
-from pipeline.errors import StorageError
+from pipeline.errors import BasilarError, StorageError
 
 app = typer.Typer(
     help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
@@ -80,11 +80,11 @@ Key = Annotated[
 ]
 
 
-class UsageError(Exception):
+class UsageError(BasilarError):
     """What was asked for is not possible as it was asked."""
 
 
-class StoppedError(Exception):
+class StoppedError(BasilarError):
     """The keyboard stopped a command: what is kept of it, and what the same command does."""
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.dataset import FeatureSet
+from pipeline.errors import BasilarError
 from pipeline.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
 from pipeline.pictures import banks, drawing
 from pipeline.pictures.axes import Scale
@@ -27,7 +28,7 @@ from pipeline.transform import Transform
 Signal = NDArray[np.float32]
 
 
-class PictureError(ValueError):
+class PictureError(BasilarError, ValueError):
     """A picture that cannot be drawn as it was asked for; the message says what can."""
 
 

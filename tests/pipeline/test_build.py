@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import build, running, storage
+from pipeline import build, manifest, running, storage
 from pipeline.build import Build, build_of
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.scan import scan
@@ -67,7 +67,7 @@ def test_a_catalogue_that_cannot_be_written_hinders_no_build_over_audio_that_mov
     def refuse(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(build, "write_manifest", refuse)
+    monkeypatch.setattr(manifest, "write_manifest", refuse)
     assert build_of(elsewhere.register()).plan.manifest.root == tmp_path / "moved"
     (planned.root / "catalogue" / "manifests" / f"{moved.hash}.parquet").unlink()
     with pytest.raises(OSError, match="Read-only"):

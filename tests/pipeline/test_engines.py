@@ -19,7 +19,8 @@ import soundfile as sf
 
 from pipeline import FeatureSet, audio, engines, garbage
 from pipeline.artifacts import check_files, read_table
-from pipeline.build import KEEP, Build
+from pipeline.build import Build
+from pipeline.defaults import KEEP
 from pipeline.errors import RecipeError
 from pipeline.keys import STAGES
 from pipeline.manifest import write_manifest

@@ -5,7 +5,8 @@ from unittest.mock import Mock
 import pytest
 
 from pipeline import artifacts, errors, shard_tasks, stages, statistics, store, tracking
-from pipeline.build import KEEP, Build, build_of, embedded_tracking_uri
+from pipeline.build import Build, build_of, embedded_tracking_uri
+from pipeline.defaults import KEEP
 from pipeline.keys import STAGES
 from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.shards import Plan
