@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dsp.moments import ordered_sum
 from pipeline.dataset import FeatureSet
 from pipeline.errors import IncomparableError
-from pipeline.scan import Progress
+from pipeline.progress import Progress
 
 _ROWS = 8192  # of a clip that are compared at once
 

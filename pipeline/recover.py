@@ -18,8 +18,9 @@ from pipeline.artifacts import checked_attributes, read_table
 from pipeline.errors import BasilarError, DamagedArtifactError, NoRecordError
 from pipeline.keys import feature_key, recipe_hashes
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
+from pipeline.progress import Progress
 from pipeline.recipe import Recipe
-from pipeline.scan import Progress, contents
+from pipeline.scan import contents
 from pipeline.shards import Plan
 
 

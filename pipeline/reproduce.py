@@ -16,8 +16,8 @@ from pipeline.dataset import FeatureSet
 from pipeline.differences import absolute_differences, first_stage, span
 from pipeline.errors import DamagedArtifactError, RebuildError
 from pipeline.keys import values_hash
+from pipeline.progress import Progress
 from pipeline.recover import Record, locate, read_attributes
-from pipeline.scan import Progress
 
 Verdict = Literal["identical", "within_tolerance", "different"]
 TOLERANCE = 1e-4  # of the range of values

@@ -34,10 +34,10 @@ from pipeline.manifest import (
     recorded_root,
     refuse_escape,
 )
+from pipeline.progress import Progress
 
 _ROWS = 1024  # that are Python's objects at once
 _LONGEST = 4096  # characters of an id, label, split or group
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 Rows = Callable[[], Iterable[dict[str, Any]]]  # empty cells left out
 
 

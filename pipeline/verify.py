@@ -20,8 +20,8 @@ from pipeline.dataset import FeatureSet
 from pipeline.differences import first_stage
 from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.keys import hash_of
+from pipeline.progress import Progress
 from pipeline.recover import Record
-from pipeline.scan import Progress
 from pipeline.transform import Transform
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import stages, storage
 from pipeline.errors import DamagedArtifactError
-from pipeline.scan import Progress
+from pipeline.progress import Progress
 from pipeline.shards import Plan, Shard
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms
