@@ -15,8 +15,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from pipeline.cli.options import StoppedError, UsageError, app
-from pipeline.console import Lines, begin, explained, on_screen, print_error, print_failure
+from pipeline.console import begin, on_screen, print_error, print_failure
 from pipeline.errors import StorageError
+from pipeline.text import Lines, explained
 
 _KEPT = "what was made is kept; the same command goes on from there"
 _STOPPED = {  # what is said of commands that the keyboard stopped

@@ -18,7 +18,8 @@ from pipeline.cli.options import (
     find_store,
     local,
 )
-from pipeline.console import explained, print_result
+from pipeline.console import print_result
+from pipeline.text import explained
 
 
 @app.command(rich_help_panel=USE)

@@ -1,0 +1,108 @@
+"""What people read of errors and records: one form, safe for a terminal."""
+
+import errno
+import logging
+import os
+import traceback
+
+from pipeline import storage
+
+FULL = "the disk is full; free some space and run it again, which goes on where it stopped"
+_LONGEST = 4000  # characters of a line
+RUN = {"command": "basilar", "debug": ""}  # tasks in forked processes inherit it
+
+
+def printable(line: str) -> str:
+    """A line that shows its letters and does nothing else to a terminal.
+
+    Names, labels and messages come from files. Controls, line ends, changes of direction and what
+    is not Unicode are escaped; the middle of a very long line is left out.
+
+    >>> printable("\\x1b[31mred\\u202e")
+    '\\\\x1b[31mred\\\\u202e'
+    """
+    line = storage.shown(line)
+    if len(line) > _LONGEST:
+        half = _LONGEST // 2
+        line = f"{line[:half]} … {len(line) - 2 * half} characters more … {line[-half:]}"
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+class Lines(logging.Formatter):
+    """A log record as lines for people: a failure in its own words, a traceback with --debug."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, or the exception, printable."""
+        error = record.exc_info[1] if record.exc_info else None
+        message = record.getMessage() if error is None else failure(error)
+        return "\n".join(map(printable, message.split("\n")))
+
+
+def failure(error: BaseException) -> str:
+    """What `print_failure` prints."""
+    trace = ""
+    if RUN["debug"]:
+        link: BaseException | None = error
+        while link is not None:  # all that led to it, also what its message is to replace
+            link.__suppress_context__, link = False, link.__cause__ or link.__context__
+        trace = "".join(traceback.format_exception(error))
+    return trace + laid_out(explained(error))
+
+
+def laid_out(message: str) -> str:
+    """A message `WHERE: WHAT; WHAT TO DO` in three lines; also several, one a line.
+
+    Lines that are indented go on with the message before them, and stay as they are.
+
+    >>> print(laid_out("my.toml, line 3: n_mel is not a key; did you mean n_mels?"))
+    error: n_mel is not a key
+    where: my.toml, line 3
+    to do: did you mean n_mels?
+    """
+    lines = []
+    for line in message.split("\n"):
+        if line.startswith(" "):
+            lines.append(line)
+            continue
+        where, colon, rest = line.partition(": ")
+        where, rest = (where, rest) if colon else ("", line)
+        what, semicolon, to_do = rest.rpartition("; ")
+        what, to_do = (what, to_do) if semicolon else (rest, "")
+        lines.append(f"error: {what}")
+        lines += [f"where: {where}"] if where else []
+        lines += [f"to do: {to_do}"] if to_do else []
+    return "\n".join(lines)
+
+
+def explained(error: BaseException) -> str:
+    """What an exception says to people, as `WHERE: WHAT; WHAT TO DO`.
+
+    One of the file system names the file and what helps; one that is not ours is a bug.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        named = isinstance(error.filename, str | bytes | os.PathLike)
+        where = printable(os.fsdecode(error.filename)) if named else RUN["command"]
+        other = f"{error.strerror}; see whether it can be read and written, and run it again"
+        return f"{where}: {_OF_FILES.get(error.errno, other)}"
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _OURS:
+        return str(error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{RUN['command']}: {what}; run it again with --debug, and report what it prints"
+
+
+_OURS = ("pipeline", "workflows")
+_OF_FILES = {
+    errno.ENOENT: "no such file or folder; check its path, or make it first",
+    errno.EACCES: "permission denied; change whose it is, or run as a user who may",
+    errno.EPERM: "not permitted; change whose it is, or run as a user who may",
+    errno.EROFS: "the file system is read-only; take another --root, or mount it writable",
+    errno.ENAMETOOLONG: "the path is too long; move it to a folder with a shorter path",
+    errno.ELOOP: "its symbolic links lead in a circle; remove them",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.EEXIST: "there is something else of that name; name another path",
+    errno.ENOTDIR: "it is no folder, or lies in what is none; name another path",
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+}
