@@ -15,9 +15,9 @@ import pyarrow as pa
 from pipeline import FeatureSet, engines
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.manifest import SCHEMA, Manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
 
 MUSIC = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "music"
 CODECS = ("none", "compact")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from dsp.room import pieces
+from dsp.buffers import pieces
 
 DctNorm = Literal["ortho", "none", "htk"]
 LifterConvention = Literal["htk", "librosa"]

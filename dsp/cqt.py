@@ -33,8 +33,8 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import sparse
 
+from dsp.buffers import Empty, batches, rows_of
 from dsp.framing import PadMode, pad
-from dsp.room import Empty, batches, rows_of
 from dsp.stft import is_portable, power_spectrum
 
 _COLUMNS = 16  # blocks a batch: a multiple of 16, as in dsp.stft

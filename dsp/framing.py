@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.room import Empty, pieces
+from dsp.buffers import Empty, pieces
 
 WindowKind = Literal["hann", "hamming", "blackman", "povey", "rectangular"]
 PadMode = Literal["reflect", "symmetric", "constant", "edge"]

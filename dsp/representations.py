@@ -5,7 +5,7 @@ Conventions
 * Each function takes many signals, float32 (samples,), and returns one array (frames, bins) a
   signal. Many short signals cost what one long one does; no signal's values depend on the others'.
 * Every convention is an argument without a default; the defaults are the recipe's. Results lie in
-  arrays that `empty` makes (`dsp.room`), and nothing else is as long as the signals.
+  arrays that `empty` makes (`dsp.buffers`), and nothing else is as long as the signals.
 * `VERSIONS` counts the changes of each representation's numbers. It enters every hash, so it is
   raised whenever the numbers of a kind change, by however little; the canary tests insist.
 """
@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dsp.buffers import Empty, pieces, rows_of
 from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention, dct_matrix, deltas
 from dsp.cepstrum import lifter as lifter_weights
 from dsp.chroma import ChromaNorm, cqt_to_chroma, normalize, stft_to_chroma
@@ -24,7 +25,6 @@ from dsp.cqt import Cqt
 from dsp.cqt import magnitude as cqt_magnitude
 from dsp.framing import Framing
 from dsp.mel import MelBank
-from dsp.room import Empty, pieces, rows_of
 from dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
 from dsp.stft import over_frames, power_spectrum
 from dsp.streaming import spans

@@ -21,8 +21,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from dsp.buffers import Empty, views
 from dsp.framing import Framing
-from dsp.room import Empty, views
 from dsp.streaming import spans
 
 # glibc gives the memory of freed arrays back to the system, which clears every page of the next

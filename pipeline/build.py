@@ -12,10 +12,10 @@ from typing import Any
 from pipeline import artifacts, audio, canary, errors, locks, running, storage
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from pipeline.errors import ManifestError
-from pipeline.keys import STAGES, canonical, hash_of
+from pipeline.hashing import STAGES, canonical, hash_of
 from pipeline.manifest import Manifest, give_back, read_manifest, write_manifest
+from pipeline.plan import Plan, Shard, Work, outstanding
 from pipeline.recipe import Recipe
-from pipeline.shards import Plan, Shard, Work, outstanding
 
 _MOST_BUILDS = 64  # that a process remembers
 

@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 from dsp.moments import normalize
 from pipeline import audio, canary, errors
 from pipeline.errors import BundleError, RecipeError
-from pipeline.keys import op_versions
+from pipeline.hashing import op_versions
 from pipeline.kinds import Section
 from pipeline.recipe import Recipe
 from pipeline.transform import Stream, Transform

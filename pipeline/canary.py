@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from dsp import representations, resample
 from pipeline import artifacts, audio, storage
 from pipeline.errors import CanaryError
-from pipeline.keys import recipe_hashes
+from pipeline.hashing import recipe_hashes
 from pipeline.kinds import Framed
 from pipeline.recipe import Recipe
 from pipeline.transform import Transform

@@ -16,8 +16,8 @@ from typing import Any
 from pipeline import locks
 from pipeline.build import build_of
 from pipeline.errors import ClusterError
+from pipeline.plan import Shard
 from pipeline.shard_tasks import Decode, Represent, Resample
-from pipeline.shards import Shard
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
 

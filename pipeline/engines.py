@@ -33,9 +33,9 @@ from pipeline import locks, running, status, storage
 from pipeline.build import Build, build_of, logged_run
 from pipeline.console import print_error
 from pipeline.errors import LostWorkerError, SchedulerError
-from pipeline.keys import STAGES
+from pipeline.hashing import STAGES
+from pipeline.plan import disk_bytes
 from pipeline.shard_tasks import new_attempt
-from pipeline.shards import disk_bytes
 from pipeline.tasks import LogRun, Publish
 from pipeline.text import Lines, explained, laid_out
 

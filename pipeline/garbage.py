@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import artifacts, locks, recover, statistics, storage
-from pipeline.keys import STAGES
+from pipeline.hashing import STAGES
 from pipeline.recover import Record
 
 SETTLED = 24 * 3600.0  # seconds, after which an upload is of no build at work

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from dsp import representations
+from dsp.buffers import Empty, pieces
 from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention
 from dsp.chroma import ChromaNorm
 from dsp.compress import FloorMode, Log, LogUnit, log
@@ -21,7 +22,6 @@ from dsp.mel import FilterNorm, MelBank, MelScale
 from dsp.moments import Grid
 from dsp.pcen import pcen
 from dsp.representations import Features, Signals
-from dsp.room import Empty, pieces
 from dsp.stft import is_portable
 from dsp.streaming import spans
 
@@ -78,7 +78,7 @@ class Representation(Section):
     def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
         """The representation of each signal, before it is cast to the stored dtype.
 
-        `empty` makes the arrays of the results (`dsp.room`).
+        `empty` makes the arrays of the results (`dsp.buffers`).
         """
         raise NotImplementedError
 

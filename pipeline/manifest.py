@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.artifacts import open_table, replacing
 from pipeline.errors import ManifestError
-from pipeline.keys import content_hash, manifest_hash
+from pipeline.hashing import content_hash, manifest_hash
 from pipeline.scratch import nameless
 
 _TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips

@@ -16,12 +16,12 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.artifacts import checked_attributes, read_table
 from pipeline.errors import BasilarError, DamagedArtifactError, NoRecordError
-from pipeline.keys import feature_key, recipe_hashes
+from pipeline.hashing import feature_key, recipe_hashes
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
+from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.scan import contents
-from pipeline.shards import Plan
 
 
 class MissingAudioError(BasilarError, OSError):

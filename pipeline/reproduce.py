@@ -15,7 +15,7 @@ from pipeline.build import Build
 from pipeline.dataset import FeatureSet
 from pipeline.differences import absolute_differences, first_stage, span
 from pipeline.errors import DamagedArtifactError, RebuildError
-from pipeline.keys import values_hash
+from pipeline.hashing import values_hash
 from pipeline.progress import Progress
 from pipeline.recover import Record, locate, read_attributes
 

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.room import Empty
+from dsp.buffers import Empty
 
 IN_MEMORY = 64 << 20  # bytes
 _ALIGNMENT = 64  # bytes

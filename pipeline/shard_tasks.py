@@ -17,10 +17,10 @@ from luigi.parameter import ParameterVisibility
 
 from pipeline import artifacts, errors, locks, stages, storage
 from pipeline.build import Build, build_of
-from pipeline.keys import STAGES, hash_of
+from pipeline.hashing import STAGES, hash_of
 from pipeline.manifest import give_back
+from pipeline.plan import Plan, Shard
 from pipeline.scratch import Spool
-from pipeline.shards import Plan, Shard
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 

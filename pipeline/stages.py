@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsp.buffers import batches
 from dsp.moments import moments
 from dsp.resample import in_blocks
-from dsp.room import batches
 from pipeline import audio, storage
 from pipeline.artifacts import Quarantined
 from pipeline.defaults import CLIP_TIMEOUT
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.file_cache import FileCache, hash_file
+from pipeline.hashing import values_hash
 from pipeline.isolation import Lost, isolated
-from pipeline.keys import values_hash
 from pipeline.manifest import refuse_escape
 from pipeline.retry import retrying
 from pipeline.scratch import Place, Spool, release, room

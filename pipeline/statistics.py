@@ -24,11 +24,11 @@ from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
 from pipeline.artifacts import Quarantined, check_files, read_table, remove, replacing
 from pipeline.errors import DamagedArtifactError, ManifestError
-from pipeline.keys import hash_of
+from pipeline.hashing import hash_of
 from pipeline.layout import open_zarr
 from pipeline.manifest import give_back, taken
+from pipeline.plan import Plan, Shard
 from pipeline.reader import Rows
-from pipeline.shards import Plan, Shard
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
 _ROWS = 8192  # of features that are counted at once

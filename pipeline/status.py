@@ -15,7 +15,7 @@ from rich.table import Table
 from pipeline import artifacts, running, storage
 from pipeline.build import Build, build_of
 from pipeline.console import on_screen, print_error, stderr
-from pipeline.keys import STAGES
+from pipeline.hashing import STAGES
 
 _SHARDS = "computing shards"
 _REDRAW = 1.0  # seconds

@@ -40,10 +40,10 @@ from pipeline.artifacts import (
     write_checksums,
     write_json,
 )
-from pipeline.keys import digest, op_versions
+from pipeline.hashing import digest, op_versions
 from pipeline.manifest import give_back, taken
+from pipeline.plan import Plan, Shard
 from pipeline.recipe import Recipe
-from pipeline.shards import Plan, Shard
 from pipeline.stages import Represented
 from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined
 from pipeline.writer import Features, Geometry, create_features

@@ -19,8 +19,8 @@ import luigi
 from pipeline import artifacts, errors, running, storage
 from pipeline.build import Build, build_of, logged_run, run_file
 from pipeline.errors import TooManyBadError
+from pipeline.plan import Plan
 from pipeline.shard_tasks import Represent, Target, Task, attempt, name_of
-from pipeline.shards import Plan
 
 if TYPE_CHECKING:
     from pipeline.statistics import ShardTables, Statistics

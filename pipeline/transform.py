@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsp.buffers import Empty, rows_of
 from dsp.dither import dither
 from dsp.representations import Features, Signals
 from dsp.resample import ResampleStream, resample, resample_blocks
-from dsp.room import Empty, rows_of
 from dsp.streaming import FrameStream
 from pipeline import audio
 from pipeline.kinds import Framed

@@ -19,7 +19,7 @@ from pipeline.consistency import Problem
 from pipeline.dataset import FeatureSet
 from pipeline.differences import first_stage
 from pipeline.errors import DamagedArtifactError, NoRecordError
-from pipeline.keys import hash_of
+from pipeline.hashing import hash_of
 from pipeline.progress import Progress
 from pipeline.recover import Record
 from pipeline.transform import Transform

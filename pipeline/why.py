@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import recover
 from pipeline.errors import DamagedArtifactError, IncomparableError
-from pipeline.keys import STAGES, op_versions
+from pipeline.hashing import STAGES, op_versions
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.recover import Record
-from pipeline.shards import Plan
 
 if TYPE_CHECKING:
     from pipeline.build import Build

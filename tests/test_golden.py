@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline import FeatureSet, store
-from pipeline.keys import digest, values_hash
+from pipeline.hashing import digest, values_hash
 from tests.conftest import REPOSITORY
 
 ROOTS = {int(path.name[6:]): path for path in (REPOSITORY / "tests" / "golden").glob("store-*")}

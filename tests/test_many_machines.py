@@ -14,9 +14,9 @@ import soundfile as sf
 from pipeline import artifacts, engines, locks
 from pipeline.build import Build
 from pipeline.manifest import read_manifest, write_manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill, luigid, wait_for
 

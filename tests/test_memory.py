@@ -24,7 +24,7 @@ folder, recipe, root, slices, limit = sys.argv[1:]
 from pipeline import FeatureSet, engines, scratch, store  # what a build imports
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
+from pipeline.plan import Plan
 from pipeline.build import Build
 from dsp import streaming, resample
 

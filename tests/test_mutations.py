@@ -12,9 +12,9 @@ from pipeline import engines, recover
 from pipeline.build import Build
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import write_manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
 from tests.conftest import SMALL
 from tests.damage import edit_json, edit_table, flip, seal, store_of
 

@@ -18,9 +18,9 @@ from pipeline import storage
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.shard_tasks import Target
-from pipeline.shards import Plan
 from pipeline.tasks import LogRun
 
 # Luigi's command exits with 0 whatever happens unless it is told otherwise.

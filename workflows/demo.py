@@ -14,7 +14,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from pipeline import FeatureSet, artifacts, engines
-from pipeline.keys import recipe_hashes
+from pipeline.hashing import recipe_hashes
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import scan

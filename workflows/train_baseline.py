@@ -34,7 +34,7 @@ from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from pipeline import FeatureSet, Loader, artifacts, storage
 from pipeline.build import Build
-from pipeline.keys import hash_of
+from pipeline.hashing import hash_of
 from pipeline.shard_tasks import Target
 from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 

@@ -122,7 +122,7 @@ def recipe(
 
     Example: basilar recipe log_mel
     """
-    from pipeline.keys import recipe_hashes
+    from pipeline.hashing import recipe_hashes
     from pipeline.kinds import MelBands
     from pipeline.recipe import SHIPPED, Recipe, upgraded_text
 
@@ -209,8 +209,8 @@ def build(
     Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
     from pipeline.build import Build, embedded_tracking_uri
+    from pipeline.plan import Plan
     from pipeline.recipe import Recipe
-    from pipeline.shards import Plan
 
     if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
         raise UsageError(
@@ -308,7 +308,7 @@ def _said_of_columns(ignored: list[str]) -> list[str]:
 
 
 def _keep(text: str) -> tuple[str, ...]:
-    from pipeline.keys import STAGES
+    from pipeline.hashing import STAGES
 
     keep = {name.strip() for name in text.split(",") if name.strip()} | {"representation"}
     if not keep <= set(STAGES):
@@ -333,7 +333,7 @@ def _split(text: str | None) -> dict[str, float] | Path | None:
 
 def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
     """Print what a build would do: shards by stage, the disk they need, and if asked for, why."""
-    from pipeline.shards import disk_bytes
+    from pipeline.plan import disk_bytes
 
     plan, work = planned.plan, planned.work(begun=False)
     total = len(plan.shards)

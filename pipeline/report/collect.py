@@ -17,13 +17,13 @@ from pipeline import artifacts
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import Manifest, taken
 from pipeline.pictures import axes
+from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.report import describe
 from pipeline.report.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Table
 from pipeline.report.examples import Example, chosen, examples
 from pipeline.report.listening import Heard, decibels, listen
-from pipeline.shards import Plan
 
 MOST_BINS = 256  # whose statistics are listed
 SILENT = 1e-3  # of full scale: no sample of a silent clip reaches it

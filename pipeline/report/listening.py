@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline import stages, storage
 from pipeline.errors import DamagedArtifactError
+from pipeline.plan import Plan, Shard
 from pipeline.progress import Progress
-from pipeline.shards import Plan, Shard
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import audio, stages
 from pipeline.errors import RecipeError
-from pipeline.keys import recipe_hashes
+from pipeline.hashing import recipe_hashes
 from pipeline.kinds import KINDS
 from pipeline.recipe import Recipe
 from pipeline.transform import Transform
@@ -141,7 +141,7 @@ def test_hashes_are_the_same_in_every_process(several):
     recipes = [recipe for recipe in map(accepted, several) if recipe is not None]
     code = (
         "import json, sys, tomllib\n"
-        "from pipeline.keys import recipe_hashes\n"
+        "from pipeline.hashing import recipe_hashes\n"
         "from pipeline.recipe import Recipe\n"
         "for text in json.load(sys.stdin):\n"
         "    print(recipe_hashes(Recipe.from_dict(tomllib.loads(text)))['normalization'])\n"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.manifest import SCHEMA, Manifest
+from pipeline.plan import MAX_SHARDS, Plan, shard_borders
 from pipeline.recipe import Recipe
-from pipeline.shards import MAX_SHARDS, Plan, shard_borders
 from tests.fuzz import examples
 
 RECIPE = Recipe.from_dict(

@@ -11,9 +11,9 @@ import soundfile as sf
 
 from pipeline import engines, store
 from pipeline.build import Build
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
 
 RECIPE = {
     "name": "golden",

@@ -7,8 +7,8 @@ import pytest
 from pipeline import build, manifest, running, storage
 from pipeline.build import Build, build_of
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.plan import Plan
 from pipeline.scan import scan
-from pipeline.shards import Plan
 from tests.damage import flip
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 

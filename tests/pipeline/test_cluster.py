@@ -4,9 +4,9 @@ import pytest
 
 from pipeline import artifacts, cluster, engines, errors
 from pipeline.build import Build, build_of
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, dask
 

@@ -22,12 +22,12 @@ from pipeline.artifacts import check_files, read_table
 from pipeline.build import Build
 from pipeline.defaults import KEEP
 from pipeline.errors import RecipeError
-from pipeline.keys import STAGES
+from pipeline.hashing import STAGES
 from pipeline.manifest import write_manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shard_tasks import Represent
-from pipeline.shards import Plan
 from pipeline.tasks import LogRun
 from tests.conftest import REPOSITORY, SMALL
 from tests.damage import flip

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pipeline import artifacts, engines, errors, garbage, locks
 from pipeline.build import Build
 from pipeline.errors import DamagedArtifactError
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
-from pipeline.shards import Plan
 from pipeline.verify import verify
 from tests.conftest import SMALL
 

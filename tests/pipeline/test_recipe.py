@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline import recipe as module
 from pipeline.errors import RecipeError
-from pipeline.keys import recipe_hashes
+from pipeline.hashing import recipe_hashes
 from pipeline.kinds import KINDS, Framed
 from pipeline.recipe import Recipe, upgraded_text
 from tests.conftest import REPOSITORY

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import FeatureSet, audio, errors, recover, stages, tracking
 from pipeline.errors import NoRecordError, RebuildError
-from pipeline.keys import values_hash
+from pipeline.hashing import values_hash
 from pipeline.recover import MissingAudioError
 from pipeline.reproduce import changes, reproduce
 from pipeline.transform import Transform

@@ -21,10 +21,10 @@ from mlflow.exceptions import MlflowException
 from pipeline import Bundle, Transform, engines
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.bundling import write_bundle
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.served import ServedBundle
-from pipeline.shards import Plan
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_bundling import STANDARD, make_set
 from tests.pipeline.test_store import LOG_MEL, SMALL

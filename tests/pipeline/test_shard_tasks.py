@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline import artifacts, shard_tasks, stages
-from pipeline.keys import STAGES
+from pipeline.hashing import STAGES
 from pipeline.reader import Rows
 from pipeline.shard_tasks import Decode, Represent, Resample
 from tests.pipeline.test_build import planned_in

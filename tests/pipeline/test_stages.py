@@ -17,15 +17,15 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsp import resample, room, streaming
+from dsp import buffers, resample, streaming
 from pipeline import audio, retry, scratch, stages
 from pipeline.artifacts import Quarantined
 from pipeline.errors import ChangedAudioError, ManifestError
-from pipeline.keys import values_hash
+from pipeline.hashing import values_hash
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.retry import ATTEMPTS, retrying
 from pipeline.scan import scan
-from pipeline.shards import Plan
 from pipeline.stages import Source
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
@@ -206,8 +206,8 @@ def sliced():
         patched.setattr(streaming, "_SPAN", 4096)
         patched.setattr(resample, "_BLOCK", 1000)
         patched.setattr(resample, "_PIECES", 7)
-        patched.setattr(room, "_VALUES", 777)
-        patched.setattr(room, "_SAMPLES", 5000)
+        patched.setattr(buffers, "_VALUES", 777)
+        patched.setattr(buffers, "_SAMPLES", 5000)
         patched.setattr(scratch, "IN_MEMORY", 0)
         patched.setattr(audio, "_BLOCK", 999)
         yield

@@ -7,9 +7,9 @@ import pytest
 from pipeline import statistics
 from pipeline.artifacts import read_table
 from pipeline.errors import DamagedArtifactError
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
 from pipeline.statistics import read_statistics, write_statistics
 from pipeline.transform import Transform
 from tests.damage import flip

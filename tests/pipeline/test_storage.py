@@ -22,9 +22,9 @@ from pipeline.build import Build, embedded_tracking_uri
 from pipeline.dataset import FeatureSet
 from pipeline.loader import Loader
 from pipeline.manifest import read_manifest, write_manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, Server, done_by, luigid
 

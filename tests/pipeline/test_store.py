@@ -11,10 +11,10 @@ import xarray
 import zarr
 
 from pipeline import FeatureSet, stages, statistics, store
-from pipeline.keys import digest, values_hash
+from pipeline.hashing import digest, values_hash
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.shards import Plan
 from pipeline.transform import Transform
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}

@@ -7,9 +7,9 @@ import pytest
 from pipeline import artifacts, errors, shard_tasks, stages, statistics, store, tracking
 from pipeline.build import Build, build_of, embedded_tracking_uri
 from pipeline.defaults import KEEP
-from pipeline.keys import STAGES
+from pipeline.hashing import STAGES
+from pipeline.plan import Plan
 from pipeline.shard_tasks import Decode, Represent, Resample
-from pipeline.shards import Plan
 from pipeline.tasks import FitNormalization, LogRun, Publish
 from tests.pipeline.test_build import planned_in
 from tests.pipeline.test_store import LOG_MEL, recipe_of

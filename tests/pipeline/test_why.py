@@ -9,8 +9,8 @@ from pipeline import recover
 from pipeline.build import Build
 from pipeline.errors import IncomparableError
 from pipeline.manifest import SCHEMA, Manifest, write_manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
-from pipeline.shards import Plan
 from pipeline.why import ClipChange, Side, explain, nearest, why
 from tests.conftest import SMALL
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.keys import STAGES
+from pipeline.hashing import STAGES
 from pipeline.manifest import write_manifest
 from pipeline.scan import scan
 from tests.conftest import REPOSITORY

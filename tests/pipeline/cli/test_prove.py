@@ -6,8 +6,8 @@ from dsp import resample
 from pipeline import engines, tracking
 from pipeline.build import Build
 from pipeline.manifest import write_manifest
+from pipeline.plan import Plan
 from pipeline.recipe import Recipe
-from pipeline.shards import Plan
 from pipeline.transform import Transform
 from tests.conftest import SMALL
 from tests.damage import flip, store_of

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import keys
-from pipeline.keys import (
+from pipeline import hashing
+from pipeline.hashing import (
     canonical,
     clips_hash,
     content_hash,
@@ -64,7 +64,7 @@ def sha256(*texts):
 
 def test_pre_images_are_pinned():
     """They address what users have stored: they may change only with `keys.SCHEMA`."""
-    assert keys.SCHEMA == 1
+    assert hashing.SCHEMA == 1
     assert (
         hash_of("example", n_fft=2048) == sha256('{"n_fft":2048,"schema":1,"type":"example"}')[:32]
     )
@@ -86,11 +86,13 @@ def test_pre_images_are_pinned():
 def test_the_log_mel_recipes_hash_is_pinned():
     """If this fails without an op version having been raised, stored sets would be lost."""
     recipe = Recipe.from_dict({"representation": {"kind": "log_mel"}})
-    assert keys.recipe_hashes(recipe)["normalization"] == "b838d33dfc201e24337386d2db499977"
+    assert hashing.recipe_hashes(recipe)["normalization"] == "b838d33dfc201e24337386d2db499977"
 
 
 def test_hashes_are_equal_across_processes():
-    code = "from pipeline.keys import hash_of; print(hash_of('x', b={'q': 1.5, 'a': 'é'}, a=[1]))"
+    code = (
+        "from pipeline.hashing import hash_of; print(hash_of('x', b={'q': 1.5, 'a': 'é'}, a=[1]))"
+    )
     found = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -106,7 +108,7 @@ def test_hashes_are_equal_across_processes():
 
 def recipe_hash(**sections):
     sections.setdefault("representation", {"kind": "log_mel"})
-    return keys.recipe_hashes(Recipe.from_dict(sections))["normalization"]
+    return hashing.recipe_hashes(Recipe.from_dict(sections))["normalization"]
 
 
 def test_recipe_hash_covers_what_changes_numbers():
@@ -136,9 +138,9 @@ def test_recipe_hash_leaves_out_what_does_not():
 
 
 def test_upstream_hashes_are_inside_downstream_ones(monkeypatch):
-    before = keys.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
+    before = hashing.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
     monkeypatch.setattr("dsp.resample.VERSION", 99)
-    after = keys.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
+    after = hashing.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
     assert [stage for stage in before if before[stage] != after[stage]] == [
         "resample",
         "representation",
@@ -148,16 +150,16 @@ def test_upstream_hashes_are_inside_downstream_ones(monkeypatch):
 
 def test_hashes_of_versions_that_were_recorded(monkeypatch):
     recipe = Recipe.from_dict({"representation": {"kind": "log_mel"}})
-    then, versions = keys.recipe_hashes(recipe), keys.op_versions(recipe)
-    monkeypatch.setattr(keys.audio, "VERSION", 99)
-    assert keys.recipe_hashes(recipe) != then
-    assert keys.recipe_hashes(recipe, versions) == then
+    then, versions = hashing.recipe_hashes(recipe), hashing.op_versions(recipe)
+    monkeypatch.setattr(hashing.audio, "VERSION", 99)
+    assert hashing.recipe_hashes(recipe) != then
+    assert hashing.recipe_hashes(recipe, versions) == then
 
 
 def test_a_feature_key_covers_recipe_manifest_and_decoders():
-    found = {keys.feature_key("r", "m", [])}
-    found |= {keys.feature_key("x", "m", []), keys.feature_key("r", "x", [])}
-    assert len(found | {keys.feature_key("r", "m", ["libsndfile 1.2.2"])}) == 4
+    found = {hashing.feature_key("r", "m", [])}
+    found |= {hashing.feature_key("x", "m", []), hashing.feature_key("r", "x", [])}
+    assert len(found | {hashing.feature_key("r", "m", ["libsndfile 1.2.2"])}) == 4
 
 
 def test_content_of_a_whole_file_is_the_files():
@@ -176,7 +178,7 @@ def test_manifest_hash_covers_ids_labels_splits_groups_and_contents():
 @given(st.lists(st.tuples(st.text(), st.none() | st.text(), st.integers()), max_size=5))
 def test_rows_are_hashed_in_canonical_form(rows):
     text = "".join(canonical(list(row)) for row in rows)
-    assert keys._hash_of_rows("t", rows) == sha256('{"schema":1,"type":"t"}', text)[:32]
+    assert hashing._hash_of_rows("t", rows) == sha256('{"schema":1,"type":"t"}', text)[:32]
 
 
 def test_values_hash_ignores_byte_order_and_strides_not_values():
@@ -200,9 +202,9 @@ def test_a_key_added_later_is_in_no_hash_of_what_was_recorded_before():
     then = Recipe.from_dict({"representation": {"kind": "log_mel"}})
     now = then.model_copy(update={"resample": Later()})
     recorded = then.resolved()
-    assert keys.recipe_hashes(then, recorded=recorded) == keys.recipe_hashes(then)
-    assert keys.recipe_hashes(now)["decode"] == keys.recipe_hashes(then)["decode"]
-    assert keys.recipe_hashes(now)["resample"] != keys.recipe_hashes(then)["resample"]
-    assert keys.recipe_hashes(now, recorded=recorded) == keys.recipe_hashes(then)
+    assert hashing.recipe_hashes(then, recorded=recorded) == hashing.recipe_hashes(then)
+    assert hashing.recipe_hashes(now)["decode"] == hashing.recipe_hashes(then)["decode"]
+    assert hashing.recipe_hashes(now)["resample"] != hashing.recipe_hashes(then)["resample"]
+    assert hashing.recipe_hashes(now, recorded=recorded) == hashing.recipe_hashes(then)
     del recorded["resample"]["quality"]
-    assert keys.recipe_hashes(then, recorded=recorded) != keys.recipe_hashes(then)
+    assert hashing.recipe_hashes(then, recorded=recorded) != hashing.recipe_hashes(then)

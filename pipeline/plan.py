@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline import audio
 from pipeline.defaults import SHARD_SECONDS
 from pipeline.errors import ManifestError
-from pipeline.keys import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
+from pipeline.hashing import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
 from pipeline.manifest import Manifest, taken
 from pipeline.recipe import Recipe
 from pipeline.stages import Source
