@@ -9,13 +9,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import artifacts, audio, canary, errors, locks, running, storage
+from pipeline import audio, canary, errors, running, storage
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from pipeline.errors import ManifestError
 from pipeline.hashing import STAGES, canonical, hash_of
 from pipeline.manifest import Manifest, give_back, read_manifest, write_manifest
 from pipeline.plan import Plan, Shard, Work, outstanding
 from pipeline.recipe import Recipe
+from pipeline.storage import atomic, locks
 
 _MOST_BUILDS = 64  # that a process remembers
 
@@ -68,13 +69,13 @@ class Build:
         """
         canary.guard(self.plan.recipe, decoders=self._decoders)
         with contextlib.suppress(errors.BusyError), locks.alone(self.root):
-            artifacts.sweep(self.root)
+            atomic.sweep(self.root)
         locks.enter(self.root)
         self.guard()
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
         if not storage.exists(file):
-            artifacts.write_json(file, recipe.resolved())
+            atomic.write_json(file, recipe.resolved())
         _enter_manifest(self.root, manifest)
         text = canonical(
             {
@@ -147,7 +148,7 @@ class Build:
 
     def note_loss(self, artifact: Path) -> None:
         """Note, before it is committed, that an artifact lacks clips that crashed or timed out."""
-        artifacts.write_json(self._loss(artifact), {"clip_timeout": self.clip_timeout})
+        atomic.write_json(self._loss(artifact), {"clip_timeout": self.clip_timeout})
 
     def _loss(self, artifact: Path) -> Path:
         return self.root / "artifacts" / "lost" / f"{artifact.parent.name}-{artifact.name}"
@@ -169,8 +170,8 @@ class Build:
         keys = set()
         for shard, artifact, note in self._losses():
             with locks.sole(self.root, str(artifact.relative_to(self.root))):
-                artifacts.remove(artifact)
-                artifacts.remove(note)
+                atomic.remove(artifact)
+                atomic.remove(note)
             keys.add(shard.keys["representation"])
         if keys:
             from pipeline import statistics
@@ -285,6 +286,6 @@ def logged_run(build: Build) -> str | None:
     embedded = is_embedded(build.tracking_uri, build.root)
     if not storage.exists(marker) or (embedded and not database.exists()):
         return None
-    known = artifacts.read_json(marker)
+    known = atomic.read_json(marker)
     run_id: str | None = known["run_id"]
     return run_id if build.register_as in ("", known.get("registered_as")) else None

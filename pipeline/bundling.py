@@ -9,12 +9,13 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline import artifacts, canary, stages
+from pipeline import canary, stages
 from pipeline.bundle import INDEX, Bundle, Index, encoded
 from pipeline.dataset import FeatureSet
 from pipeline.errors import BundleError
 from pipeline.manifest import Manifest
 from pipeline.stages import Source
+from pipeline.storage import atomic
 from pipeline.transform import Transform
 
 _RATES = (44_100, 48_000)  # Hz, that the canary is transformed from, beside the recipe's own
@@ -63,7 +64,7 @@ def write_bundle(folder: Path, fs: FeatureSet, *, manifest: Manifest, clips: int
         raise FileExistsError(f"{folder}: there already; name another folder, or delete it")
     transform = Transform.from_recipe(fs.recipe)
     canary.guard(transform.recipe)
-    with artifacts.replacing(folder) as temporary:
+    with atomic.replacing(folder) as temporary:
         (temporary / "golden").mkdir(parents=True)
         for name in ("centre", "scale"):
             _save(temporary / f"{name}.npy", fs.stats[name])

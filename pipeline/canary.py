@@ -32,11 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp import representations, resample
-from pipeline import artifacts, audio, storage
+from pipeline import audio, storage
 from pipeline.errors import CanaryError
 from pipeline.hashing import recipe_hashes
 from pipeline.kinds import Framed
 from pipeline.recipe import Recipe
+from pipeline.storage import atomic
 from pipeline.transform import Transform
 
 FILE = Path(__file__).with_name("canaries.json")
@@ -151,7 +152,7 @@ def guard(
 
 @cache
 def _packaged() -> Any:
-    return artifacts.read_json(FILE)
+    return atomic.read_json(FILE)
 
 
 @cache
@@ -175,9 +176,9 @@ def _check_kept(recipe: Recipe, file: Path) -> list[str]:
     made = _of_recipe(recipe)
     if not storage.exists(file):
         entries = {name: canary.to_json() for name, canary in made.items()}
-        artifacts.write_json(file, {"versions": library_versions(), "canaries": entries})
+        atomic.write_json(file, {"versions": library_versions(), "canaries": entries})
         return []
-    then = artifacts.read_json(file)
+    then = atomic.read_json(file)
     return [
         compared(
             name,

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import locks
 from pipeline.build import build_of
 from pipeline.errors import ClusterError
 from pipeline.plan import Shard
 from pipeline.shard_tasks import Decode, Represent, Resample
+from pipeline.storage import locks
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
 

@@ -19,11 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsp import moments
 from pipeline import storage
-from pipeline.artifacts import checked_attributes, read_json
 from pipeline.defaults import CACHE_BYTES
 from pipeline.errors import DamagedArtifactError, ForeignStoreError
 from pipeline.layout import open_zarr
 from pipeline.reader import Access, Rows
+from pipeline.storage.atomic import checked_attributes, read_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline import artifacts, audio, canary, errors, locks, storage
+from pipeline import audio, canary, errors, storage
+from pipeline.storage import atomic, locks
 from pipeline.transform import Transform
 
 State = Literal["ok", "warning", "failed"]
@@ -161,7 +162,7 @@ def _root(root: Path) -> Iterator[Check]:
         yield from _file_system(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    stale = list(artifacts.leftovers(root))
+    stale = list(atomic.leftovers(root))
     try:
         with locks.alone(root):
             pass
@@ -181,9 +182,9 @@ def _object_store(root: Path) -> Iterator[Check]:
     file = root / f".doctor-{uuid.uuid4().hex}.json"
 
     def round_trip() -> str:
-        artifacts.write_json(file, "one")
+        atomic.write_json(file, "one")
         storage.drop(file)
-        if artifacts.read_json(file) != "one":
+        if atomic.read_json(file) != "one":
             raise OSError("what was written did not come back")
         return f"{storage.name(root)} can be written to and read from"
 
@@ -235,7 +236,7 @@ def _file_system(folder: Path) -> Iterator[Check]:
     def fsync() -> str:
         with two.open("r+b") as file:
             os.fsync(file.fileno())
-        artifacts.fsync_folder(folder)
+        atomic.fsync_folder(folder)
         return "files and folders can be put on the disk"
 
     def lock() -> str:

@@ -29,13 +29,14 @@ from typing import Any, NamedTuple
 import luigi
 from luigi.worker import TaskProcess
 
-from pipeline import locks, running, status, storage
+from pipeline import running, status, storage
 from pipeline.build import Build, build_of, logged_run
 from pipeline.console import print_error
 from pipeline.errors import LostWorkerError, SchedulerError
 from pipeline.hashing import STAGES
 from pipeline.plan import disk_bytes
 from pipeline.shard_tasks import new_attempt
+from pipeline.storage import locks
 from pipeline.tasks import LogRun, Publish
 from pipeline.text import Lines, explained, laid_out
 

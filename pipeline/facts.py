@@ -21,7 +21,7 @@ from pipeline import audio, storage
 from pipeline.errors import ManifestError
 from pipeline.file_cache import FileCache, hash_file
 from pipeline.isolation import Lost, isolated
-from pipeline.retry import retrying
+from pipeline.storage.retry import retrying
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"

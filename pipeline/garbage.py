@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import artifacts, locks, recover, statistics, storage
+from pipeline import recover, statistics, storage
 from pipeline.hashing import STAGES
 from pipeline.recover import Record
+from pipeline.storage import atomic, locks
 
 SETTLED = 24 * 3600.0  # seconds, after which an upload is of no build at work
 _HASH = "[0-9a-f]{32}"
@@ -79,7 +80,7 @@ def find(root: Path) -> Found:
     if storage.is_remote(root):
         _find_remote(root, needed, found)
         return found
-    left = [(path, "temporary", "left by a killed process") for path in artifacts.leftovers(root)]
+    left = [(path, "temporary", "left by a killed process") for path in atomic.leftovers(root)]
     for path in sorted((root / "artifacts").glob("*/[!.]*")):
         stage = path.parent.name
         if stage not in _NAMES or not re.fullmatch(_NAMES[stage], path.name):
@@ -135,10 +136,10 @@ def collect(root: Path) -> Found:
     process is at work in the root.
     """
     with locks.alone(root):
-        artifacts.put_back(root)
+        atomic.put_back(root)
         found = find(root)
         for item in found.garbage:
-            artifacts.remove(item.path)
+            atomic.remove(item.path)
         return found
 
 

@@ -38,10 +38,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.artifacts import open_table, replacing
 from pipeline.errors import ManifestError
 from pipeline.hashing import content_hash, manifest_hash
-from pipeline.scratch import nameless
+from pipeline.storage.atomic import open_table, replacing
+from pipeline.storage.scratch import nameless
 
 _TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips
 SCHEMA = pa.schema(

@@ -23,9 +23,9 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.artifacts import read_json
 from pipeline.errors import DamagedArtifactError
 from pipeline.layout import ForeignLayoutError, Layout, open_zarr
+from pipeline.storage.atomic import read_json
 
 Access = Literal["auto", "map", "read"]
 

@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.artifacts import checked_attributes, read_table
 from pipeline.errors import BasilarError, DamagedArtifactError, NoRecordError
 from pipeline.hashing import feature_key, recipe_hashes
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
@@ -22,6 +21,7 @@ from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.recipe import Recipe
 from pipeline.scan import contents
+from pipeline.storage.atomic import checked_attributes, read_table
 
 
 class MissingAudioError(BasilarError, OSError):

@@ -8,10 +8,11 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import artifacts, engines, errors, locks, recover, statistics, storage
+from pipeline import engines, errors, recover, statistics, storage
 from pipeline.build import Build
 from pipeline.errors import RepairError
 from pipeline.recover import Record
+from pipeline.storage import atomic, locks
 from pipeline.verify import Verified
 from pipeline.waveforms import read_waveforms
 
@@ -44,7 +45,7 @@ def repair(
     with locks.session(root):
         locks.enter(root)
         with locks.sole(root, scratch.name):
-            artifacts.remove(scratch)
+            atomic.remove(scratch)
             try:
                 build, computed = _prepare(root, scratch, record, verified, audio_root)
                 _build(build, record, workers)
@@ -57,7 +58,7 @@ def repair(
                 for file in (scratch / "catalogue").glob("*/*"):
                     file.replace(root / file.relative_to(scratch))
             finally:
-                artifacts.remove(scratch)
+                atomic.remove(scratch)
     return Repaired(computed, len(build.plan.shards) - len(computed), record.digest)
 
 
@@ -133,16 +134,16 @@ def _link(root: Path, folder: Path, scratch: Path) -> None:
     source = root / folder.relative_to(scratch)
     for file in source.rglob("*"):
         if file.is_file():
-            artifacts.link(file, folder / file.relative_to(source))
+            atomic.link(file, folder / file.relative_to(source))
 
 
 def _replace(new: Path, old: Path) -> None:
     """Put `new` in the place of `old`, which is moved aside until it is there."""
-    aside = artifacts.aside(old)
-    artifacts.remove(aside)
+    aside = atomic.aside(old)
+    atomic.remove(aside)
     if old.exists():
         old.rename(aside)
     old.parent.mkdir(parents=True, exist_ok=True)
     new.rename(old)
-    artifacts.fsync_folder(old.parent)
-    artifacts.remove(aside)
+    atomic.fsync_folder(old.parent)
+    atomic.remove(aside)

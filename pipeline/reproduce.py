@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from pipeline import engines
-from pipeline.artifacts import read_table
 from pipeline.build import Build
 from pipeline.dataset import FeatureSet
 from pipeline.differences import absolute_differences, first_stage, span
@@ -18,6 +17,7 @@ from pipeline.errors import DamagedArtifactError, RebuildError
 from pipeline.hashing import values_hash
 from pipeline.progress import Progress
 from pipeline.recover import Record, locate, read_attributes
+from pipeline.storage.atomic import read_table
 
 Verdict = Literal["identical", "within_tolerance", "different"]
 TOLERANCE = 1e-4  # of the range of values

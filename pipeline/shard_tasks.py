@@ -15,12 +15,13 @@ from typing import ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import artifacts, errors, locks, stages, storage
+from pipeline import errors, stages, storage
 from pipeline.build import Build, build_of
 from pipeline.hashing import STAGES, hash_of
 from pipeline.manifest import give_back
 from pipeline.plan import Plan, Shard
-from pipeline.scratch import Spool
+from pipeline.storage import atomic, locks
+from pipeline.storage.scratch import Spool
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 
@@ -185,7 +186,7 @@ class ShardTask(Task):
         except FileNotFoundError:
             return None
         except errors.DamagedArtifactError:
-            artifacts.remove(file, durable=False)
+            atomic.remove(file, durable=False)
             return None
 
     def computed(self, stage: str, spool: Spool) -> Waveforms:
@@ -264,7 +265,7 @@ class Represent(ShardTask):
         except errors.DamagedArtifactError as error:
             what = str(error).rpartition(";")[0]
             logging.getLogger("basilar").warning("%s; its shard is made anew", what)
-            artifacts.remove(self.path())
+            atomic.remove(self.path())
             return False
         return True
 

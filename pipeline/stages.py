@@ -9,7 +9,7 @@ quarantined as `crashed` or `timeout`, for this feature set alone. What a disk o
 to read for a moment is read again.
 
 A clip or a shard may be longer than memory: samples and features lie in nameless files in `folder`
-(`pipeline.scratch`) wherever they are long.
+(`pipeline.storage.scratch`) wherever they are long.
 """
 
 import os
@@ -29,15 +29,15 @@ from dsp.buffers import batches
 from dsp.moments import moments
 from dsp.resample import in_blocks
 from pipeline import audio, storage
-from pipeline.artifacts import Quarantined
 from pipeline.defaults import CLIP_TIMEOUT
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.file_cache import FileCache, hash_file
 from pipeline.hashing import values_hash
 from pipeline.isolation import Lost, isolated
 from pipeline.manifest import refuse_escape
-from pipeline.retry import retrying
-from pipeline.scratch import Place, Spool, release, room
+from pipeline.storage.atomic import Quarantined
+from pipeline.storage.retry import retrying
+from pipeline.storage.scratch import Place, Spool, release, room
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms
 

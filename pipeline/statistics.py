@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
-from pipeline.artifacts import Quarantined, check_files, read_table, remove, replacing
 from pipeline.errors import DamagedArtifactError, ManifestError
 from pipeline.hashing import hash_of
 from pipeline.layout import open_zarr
 from pipeline.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
 from pipeline.reader import Rows
+from pipeline.storage.atomic import Quarantined, check_files, read_table, remove, replacing
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
 _ROWS = 8192  # of features that are counted at once

@@ -12,10 +12,11 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
-from pipeline import artifacts, running, storage
+from pipeline import running, storage
 from pipeline.build import Build, build_of
 from pipeline.console import on_screen, print_error, stderr
 from pipeline.hashing import STAGES
+from pipeline.storage import atomic
 
 _SHARDS = "computing shards"
 _REDRAW = 1.0  # seconds
@@ -108,7 +109,7 @@ class Watch:
         if index not in self._bad:
             folder = self._build.shard_folder(self._build.plan.shards[index])
             try:
-                table = artifacts.read_table(folder / "quarantine.parquet")
+                table = atomic.read_table(folder / "quarantine.parquet")
             except (FileNotFoundError, ValueError):  # gone after it was published, or damaged
                 return 0
             self._bad[index] = table.num_rows

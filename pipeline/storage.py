@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.errors import StorageError
-from pipeline.objects import EXTRAS, ask
+from pipeline.storage.object_store import EXTRAS, ask
 
 FEATURES = ("features/c/",)  # what is large of a feature set, and of a shard
 _MARK = ".objects"
-_FIRST = "files.json"  # of `pipeline.artifacts`
+_FIRST = "files.json"  # of `pipeline.storage.atomic`
 _AT_ONCE = 8  # transfers
 _STANDSTILL = 60.0  # seconds without an object more, after which an upload is given up for dead
 _BATCH = 16  # files of audio that are fetched while as many are decoded
@@ -153,7 +153,7 @@ def fetch(path: Path, *, only: str = "", but: tuple[str, ...] = ()) -> Path:
     if commit.name == "index.json":
         members = ["samples.f32"]
     else:
-        from pipeline.artifacts import read_checksums
+        from pipeline.storage.atomic import read_checksums
 
         _fetch_file(path / _FIRST)
         members = [*read_checksums(path)]

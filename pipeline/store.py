@@ -31,7 +31,13 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.artifacts import (
+from pipeline.hashing import digest, op_versions
+from pipeline.manifest import give_back, taken
+from pipeline.plan import Plan, Shard
+from pipeline.recipe import Recipe
+from pipeline.stages import Represented
+from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined
+from pipeline.storage.atomic import (
     Quarantined,
     link,
     read_checksums,
@@ -40,12 +46,6 @@ from pipeline.artifacts import (
     write_checksums,
     write_json,
 )
-from pipeline.hashing import digest, op_versions
-from pipeline.manifest import give_back, taken
-from pipeline.plan import Plan, Shard
-from pipeline.recipe import Recipe
-from pipeline.stages import Represented
-from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined
 from pipeline.writer import Features, Geometry, create_features
 
 SCHEMA = 1

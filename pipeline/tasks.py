@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import luigi
 
-from pipeline import artifacts, errors, running, storage
+from pipeline import errors, running, storage
 from pipeline.build import Build, build_of, logged_run, run_file
 from pipeline.errors import TooManyBadError
 from pipeline.plan import Plan
 from pipeline.shard_tasks import Represent, Target, Task, attempt, name_of
+from pipeline.storage import atomic
 
 if TYPE_CHECKING:
     from pipeline.statistics import ShardTables, Statistics
@@ -149,7 +150,7 @@ class Publish(_SetTask):
         try:
             return statistics.read_statistics(file)
         except (FileNotFoundError, errors.DamagedArtifactError):
-            artifacts.remove(file)
+            atomic.remove(file)
             FitNormalization.of(self.build).run()
             return statistics.read_statistics(file)
 
@@ -169,7 +170,7 @@ class LogRun(_SetTask):
         if logged_run(build) is not None:
             return True
         marker = run_file(build)
-        return storage.exists(marker) and artifacts.read_json(marker)["attempt"] == attempt()
+        return storage.exists(marker) and atomic.read_json(marker)["attempt"] == attempt()
 
     def path(self) -> Path:
         return run_file(self.the_build)
@@ -204,7 +205,7 @@ class LogRun(_SetTask):
             "registered_as": build.register_as,
             "built": built,
         }
-        artifacts.write_json(self.path(), marker)
+        atomic.write_json(self.path(), marker)
         self.tell(f"MLflow run {run_id}" if run_id else "MLflow did not answer")
 
     def _built(self) -> dict[str, Any] | None:

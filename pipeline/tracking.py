@@ -51,13 +51,14 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from pipeline import artifacts, storage
+from pipeline import storage
 from pipeline.build import is_embedded
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
 from pipeline.errors import NoRecordError, TrackerError
 from pipeline.manifest import Manifest, write_manifest
 from pipeline.recipe import Recipe
+from pipeline.storage import atomic
 
 EXPERIMENT = "basilar"
 _NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")
@@ -268,9 +269,9 @@ def _fill(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "recipe.toml").write_text(recipe.to_toml(), "utf-8")
-        artifacts.write_json(folder / "feature_set.json", attributes)
+        atomic.write_json(folder / "feature_set.json", attributes)
         write_manifest(manifest, folder / "manifest.parquet")
-        artifacts.link(fs.path / "clips.parquet", folder / "clips.parquet")
+        atomic.link(fs.path / "clips.parquet", folder / "clips.parquet")
         fs.quarantine.to_csv(folder / "quarantine.csv", index=False)
         _write_report(folder / "report.html", fs, manifest, built)
         client.log_artifacts(run_id, str(folder))
@@ -418,7 +419,7 @@ def parameters(recipe: Recipe) -> dict[str, str]:
 def metrics(fs: FeatureSet) -> dict[str, float]:
     """The statistics of a feature set as flat names and numbers."""
     clips, stats = fs.clips, fs.stats
-    files = artifacts.read_checksums(fs.path)
+    files = atomic.read_checksums(fs.path)
     values: dict[str, Any] = {
         "clips": len(fs),
         "hours": clips["duration"].sum() / 3600,

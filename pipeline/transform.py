@@ -140,7 +140,7 @@ class Transform:
         """The representation of signals at the recipe's rate, in the stored dtype.
 
         Each must have at least one frame. A value too large for the dtype becomes infinite, and
-        what is computed from that NaN. `empty` makes the arrays (`pipeline.scratch`).
+        what is computed from that NaN. `empty` makes the arrays (`pipeline.storage.scratch`).
         """
         if not signals:
             return []

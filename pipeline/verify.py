@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import consistency, recover, stages, storage
-from pipeline.artifacts import CHECKSUMS, Checksum, checksum, read_checksums
 from pipeline.consistency import Problem
 from pipeline.dataset import FeatureSet
 from pipeline.differences import first_stage
@@ -22,6 +21,7 @@ from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.hashing import hash_of
 from pipeline.progress import Progress
 from pipeline.recover import Record
+from pipeline.storage.atomic import CHECKSUMS, Checksum, checksum, read_checksums
 from pipeline.transform import Transform
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.artifacts import Quarantined, read_json, replacing
 from pipeline.errors import DamagedArtifactError
-from pipeline.scratch import Place, Spool, release
+from pipeline.storage.atomic import Quarantined, read_json, replacing
+from pipeline.storage.scratch import Place, Spool, release
 
 SAMPLES, INDEX = "samples.f32", "index.json"
 _RELEASED_AT_ONCE = 64  # signals

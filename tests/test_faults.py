@@ -19,8 +19,9 @@ import pytest
 import soundfile as sf
 import tomli_w
 
-from pipeline import FeatureSet, artifacts
+from pipeline import FeatureSet
 from pipeline.file_cache import FileCache
+from pipeline.storage import atomic
 from pipeline.waveforms import read_waveforms
 from tests.conftest import SMALL
 from tests.damage import store_of
@@ -116,8 +117,8 @@ def whole_only(root):
     """Whether all that can be seen under a root is whole."""
     for path in root.rglob("files.json"):
         if not any(part.startswith(".") for part in path.relative_to(root).parts):
-            for name, expected in artifacts.read_checksums(path.parent).items():
-                assert artifacts.checksum(path.parent / name) == expected
+            for name, expected in atomic.read_checksums(path.parent).items():
+                assert atomic.checksum(path.parent / name) == expected
     for stage in ("decode", "resample"):
         for folder in (root / "artifacts" / stage).glob("[!.]*"):
             read_waveforms(folder)

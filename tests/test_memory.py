@@ -21,7 +21,7 @@ import json, os, resource, sys, threading, time
 from pathlib import Path
 
 folder, recipe, root, slices, limit = sys.argv[1:]
-from pipeline import FeatureSet, engines, scratch, store  # what a build imports
+from pipeline import FeatureSet, engines, store; from pipeline.storage import scratch  # what a build imports
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.plan import Plan

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import artifacts, stages, statistics, store
+from pipeline import stages, statistics, store
+from pipeline.storage import atomic
 from pipeline.tasks import FitNormalization
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, write_waveforms
@@ -124,15 +125,15 @@ def top(tmp_path):
 
 def test_a_new_file_in_new_folders_is_whole_or_not_there(top, monkeypatch):
     recorder = Recorder(top, monkeypatch)
-    artifacts.write_json(top / "root" / "runs" / "one.json", {"run": 1})
+    atomic.write_json(top / "root" / "runs" / "one.json", {"run": 1})
     hold(recorder, top / "root" / "runs" / "one.json", None)
 
 
 def test_a_replaced_file_is_the_old_or_the_new(top, monkeypatch):
-    artifacts.write_json(top / "one.json", {"run": 1})
+    atomic.write_json(top / "one.json", {"run": 1})
     before = files(top / "one.json")
     recorder = Recorder(top, monkeypatch)
-    artifacts.write_json(top / "one.json", {"run": 2})
+    atomic.write_json(top / "one.json", {"run": 2})
     hold(recorder, top / "one.json", before)
 
 
@@ -186,5 +187,5 @@ def test_what_is_removed_is_whole_or_not_there(built, top, monkeypatch):
     shutil.copytree(built.store, top / "key.zarr")
     before = files(top / "key.zarr")
     recorder = Recorder(top, monkeypatch)
-    artifacts.remove(top / "key.zarr")
+    atomic.remove(top / "key.zarr")
     hold(recorder, top / "key.zarr", before)

@@ -13,11 +13,12 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline import FeatureSet, artifacts, engines
+from pipeline import FeatureSet, engines
 from pipeline.hashing import recipe_hashes
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
+from pipeline.storage import atomic
 from workflows.build_feature_set import BuildFeatureSet
 
 Sound = NDArray[Any]
@@ -70,7 +71,7 @@ class Corpus(luigi.Task):
 
     def run(self) -> None:
         """Write all clips, and one file that no decoder can read."""
-        with artifacts.replacing(Path(self.output().path)) as temporary:
+        with atomic.replacing(Path(self.output().path)) as temporary:
             for number, (label, sound) in enumerate(SOUNDS.items()):
                 (temporary / label).mkdir(parents=True)
                 for i in range(CLIPS_PER_LABEL):
@@ -125,7 +126,7 @@ class DemoClassifier(luigi.Task):
         fs = FeatureSet.open(features.output().path)
         accuracy, held_out = train(fs)
         result = {"accuracy": accuracy, "held_out": held_out, "path": str(fs.path)}
-        artifacts.write_json(Path(self.output().path), result)
+        atomic.write_json(Path(self.output().path), result)
 
 
 def train(fs: FeatureSet) -> tuple[float, int]:
@@ -147,7 +148,7 @@ def main() -> int:
     cached = task.complete()
     if not cached and not engines.run_luigi(task, workers=2).succeeded:
         return 1
-    result = artifacts.read_json(Path(task.output().path))
+    result = atomic.read_json(Path(task.output().path))
     fs = FeatureSet.open(result["path"])
     lost = ", ".join(fs.quarantine["id"])
     print(f"{'all cache hits, nothing was computed' if cached else 'built and trained'}")

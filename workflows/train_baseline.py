@@ -32,10 +32,11 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
-from pipeline import FeatureSet, Loader, artifacts, storage
+from pipeline import FeatureSet, Loader, storage
 from pipeline.build import Build
 from pipeline.hashing import hash_of
 from pipeline.shard_tasks import Target
+from pipeline.storage import atomic
 from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class FitBaseline(luigi.Task):
             return
         fs = FeatureSet.open(self.build.store)
         measured = evaluate(fs, seed=self.seed, copies=self.copies)
-        artifacts.write_json(
+        atomic.write_json(
             self.result, {"feature_set": fs.key, "parameters": self.parameters, **measured}
         )
 
@@ -125,7 +126,7 @@ class TrainBaseline(FitBaseline):
         """Log the result."""
         from pipeline import errors, tracking
 
-        result, build = artifacts.read_json(self.result), self.build
+        result, build = atomic.read_json(self.result), self.build
         for name, value in metrics(result).items():
             print(f"{name} {value:.3f}")
         print(f"all of it is in {storage.name(self.result)}")
@@ -146,7 +147,7 @@ class TrainBaseline(FitBaseline):
             )
             return
         marker = {"run_id": run_id, "uri": storage.shown(build.tracking_uri)}
-        artifacts.write_json(storage.place(self.output().path), marker)
+        atomic.write_json(storage.place(self.output().path), marker)
 
 
 def evaluate(fs: FeatureSet, *, seed: int, copies: int) -> dict[str, Any]:

@@ -84,8 +84,8 @@ def show(
 
     Example: basilar show 3f2a --root features
     """
-    from pipeline.artifacts import read_table
     from pipeline.recipe import Recipe
+    from pipeline.storage.atomic import read_table
 
     path = find_store(root, key)
     attributes = attributes_of(path)
@@ -150,11 +150,11 @@ def plot(
 
     Example: basilar plot clip.wav --recipe params/log_mel.toml -o clip.png
     """
-    from pipeline.artifacts import replacing
     from pipeline.audio import AudioError
     from pipeline.dataset import FeatureSet
     from pipeline.pictures import drawing, gallery
     from pipeline.recipe import Recipe
+    from pipeline.storage.atomic import replacing
 
     formats: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
     file_format = formats.get(output.suffix)
@@ -221,10 +221,10 @@ def report(
     from dataclasses import replace
 
     from pipeline import recover, running
-    from pipeline.artifacts import replacing
     from pipeline.dataset import FeatureSet
     from pipeline.report import of_pair, of_set
     from pipeline.report.collect import collect
+    from pipeline.storage.atomic import replacing
     from pipeline.why import Side, why
 
     if output.suffix != ".html":

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import artifacts
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import Manifest, taken
 from pipeline.pictures import axes
@@ -24,6 +23,7 @@ from pipeline.report import describe
 from pipeline.report.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Table
 from pipeline.report.examples import Example, chosen, examples
 from pipeline.report.listening import Heard, decibels, listen
+from pipeline.storage import atomic
 
 MOST_BINS = 256  # whose statistics are listed
 SILENT = 1e-3  # of full scale: no sample of a silent clip reaches it
@@ -99,8 +99,8 @@ def collect(
     measured = np.isfinite(heard.peak)
     silent = np.where(measured, heard.peak < SILENT, far.constant)
     clipped = np.nan_to_num(heard.full) >= CLIPPED
-    lost = artifacts.read_table(fs.path / "quarantine.parquet")
-    files = artifacts.read_checksums(fs.path).items()
+    lost = atomic.read_table(fs.path / "quarantine.parquet")
+    files = atomic.read_checksums(fs.path).items()
     return Report(
         attributes=fs.attributes,
         recipe=recipe,

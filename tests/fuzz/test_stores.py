@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import CHECKSUMS, read_checksums
 from pipeline.bundle import INDEX, Bundle, encoded
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
@@ -19,6 +18,7 @@ from pipeline.errors import (
     NoRecordError,
 )
 from pipeline.recover import of_root
+from pipeline.storage.atomic import CHECKSUMS, read_checksums
 from pipeline.verify import verify
 from tests.damage import store_of
 from tests.fuzz import examples

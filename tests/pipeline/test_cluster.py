@@ -2,11 +2,12 @@ import sys
 
 import pytest
 
-from pipeline import artifacts, cluster, engines, errors
+from pipeline import cluster, engines, errors
 from pipeline.build import Build, build_of
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
+from pipeline.storage import atomic
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, dask
 
@@ -25,7 +26,7 @@ def clean(plan, tmp_path):
 
 
 def digest(build):
-    return artifacts.read_json(build.store / "zarr.json")["attributes"]["basilar"]["digest"]
+    return atomic.read_json(build.store / "zarr.json")["attributes"]["basilar"]["digest"]
 
 
 def kept(build):

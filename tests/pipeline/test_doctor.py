@@ -2,8 +2,9 @@ import os
 
 import pytest
 
-from pipeline import artifacts, canary, doctor, errors, locks
+from pipeline import canary, doctor, errors
 from pipeline.doctor import checks
+from pipeline.storage import atomic, locks
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_a_file_system_without_locks_is_a_warning(found, monkeypatch):
 def test_builds_at_work_and_what_killed_ones_left_are_said(found, tmp_path, monkeypatch):
     (tmp_path / "features" / f".{'0' * 32}.tmp.zarr").mkdir(parents=True)
     assert "1 are left by killed processes" in found()["temporaries"].message
-    assert list(artifacts.leftovers(tmp_path))  # to look changes nothing
+    assert list(atomic.leftovers(tmp_path))  # to look changes nothing
 
     def busy(*_):
         raise BlockingIOError(11, "held")

@@ -18,7 +18,6 @@ import pytest
 import soundfile as sf
 
 from pipeline import FeatureSet, audio, engines, garbage
-from pipeline.artifacts import check_files, read_table
 from pipeline.build import Build
 from pipeline.defaults import KEEP
 from pipeline.errors import RecipeError
@@ -28,6 +27,7 @@ from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shard_tasks import Represent
+from pipeline.storage.atomic import check_files, read_table
 from pipeline.tasks import LogRun
 from tests.conftest import REPOSITORY, SMALL
 from tests.damage import flip

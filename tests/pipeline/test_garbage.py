@@ -5,11 +5,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import artifacts, engines, errors, garbage, locks
+from pipeline import engines, errors, garbage
 from pipeline.build import Build
 from pipeline.errors import DamagedArtifactError
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
+from pipeline.storage import atomic, locks
 from pipeline.verify import verify
 from tests.conftest import SMALL
 
@@ -99,9 +100,9 @@ def test_temporaries_go_strangers_stay_and_what_a_repair_moved_aside_comes_back(
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
     (store,) = (root / "features").glob("[!.]*")
-    store.rename(artifacts.aside(store))
+    store.rename(atomic.aside(store))
     replaced = next((root / "artifacts" / "representation").iterdir())
-    left.append(artifacts.aside(replaced))
+    left.append(atomic.aside(replaced))
     shutil.copytree(replaced, left[-1])
     found = garbage.collect(root)
     assert store.exists()

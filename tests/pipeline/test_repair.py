@@ -5,10 +5,10 @@ import pytest
 import zarr
 
 from pipeline import FeatureSet, recover, stages
-from pipeline.artifacts import leftovers
 from pipeline.errors import RepairError
 from pipeline.recover import MissingAudioError, recorded_keys
 from pipeline.repair import repair
+from pipeline.storage.atomic import leftovers
 from pipeline.verify import verify
 from tests.damage import edit_json, flip, seal, store_of
 

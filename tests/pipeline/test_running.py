@@ -3,7 +3,8 @@ import signal
 import subprocess
 import sys
 
-from pipeline import artifacts, locks, running
+from pipeline import running
+from pipeline.storage import atomic, locks
 from tests.conftest import REPOSITORY
 
 HOLD = """
@@ -67,8 +68,8 @@ def test_the_build_that_logged_a_set_first_is_recorded(tmp_path):
     assert running.recorded(tmp_path, "key") is None
     markers = {"key-1": {"started": 5.0}, "key-2": {"started": 4.0}, "key-3": None, "other-1": {}}
     for name, built in markers.items():
-        artifacts.write_json(tmp_path / "runs" / f"{name}.json", {"built": built})
-    artifacts.write_json(tmp_path / "runs" / "key-4.json", {"run_id": "of an earlier version"})
+        atomic.write_json(tmp_path / "runs" / f"{name}.json", {"built": built})
+    atomic.write_json(tmp_path / "runs" / "key-4.json", {"run_id": "of an earlier version"})
     assert running.recorded(tmp_path, "key") == {"started": 4.0}
 
 

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import artifacts, shard_tasks, stages
+from pipeline import shard_tasks, stages
 from pipeline.hashing import STAGES
 from pipeline.reader import Rows
 from pipeline.shard_tasks import Decode, Represent, Resample
+from pipeline.storage import atomic
 from tests.pipeline.test_build import planned_in
 
 
@@ -26,10 +27,10 @@ def test_what_a_task_reads_is_made_again_if_it_is_lost(planned, loss, stage):
     expected = first_rows(represent.path())
     lost, after = {"decode": (decode, resample), "resample": (resample, represent)}[stage]
     for task in (resample, represent)[STAGES.index(stage) :]:
-        artifacts.remove(task.path())
+        atomic.remove(task.path())
     samples = lost.path() / "samples.f32"
     if loss == "missing":
-        artifacts.remove(lost.path())
+        atomic.remove(lost.path())
     elif loss == "empty":
         samples.write_bytes(b"")
     else:

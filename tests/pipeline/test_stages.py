@@ -18,15 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsp import buffers, resample, streaming
-from pipeline import audio, retry, scratch, stages
-from pipeline.artifacts import Quarantined
+from pipeline import audio, stages
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.hashing import values_hash
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
-from pipeline.retry import ATTEMPTS, retrying
 from pipeline.scan import scan
 from pipeline.stages import Source
+from pipeline.storage import retry, scratch
+from pipeline.storage.atomic import Quarantined
+from pipeline.storage.retry import ATTEMPTS, retrying
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 from tests.conftest import REPOSITORY

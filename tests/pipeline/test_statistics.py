@@ -5,12 +5,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import statistics
-from pipeline.artifacts import read_table
 from pipeline.errors import DamagedArtifactError
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.statistics import read_statistics, write_statistics
+from pipeline.storage.atomic import read_table
 from pipeline.transform import Transform
 from tests.damage import flip
 from tests.pipeline.test_store import LOG_MEL, SMALL

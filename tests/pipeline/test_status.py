@@ -5,12 +5,13 @@ import luigi
 import pytest
 from rich.console import Console
 
-from pipeline import engines, locks, running, status
+from pipeline import engines, running, status
 from pipeline.build import Build
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shard_tasks import Represent, Resample
+from pipeline.storage import locks
 from pipeline.tasks import FitNormalization, Publish
 from tests.conftest import SMALL
 

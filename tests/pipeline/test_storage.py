@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import artifacts, engines, objects, storage
+from pipeline import engines, storage
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.dataset import FeatureSet
 from pipeline.loader import Loader
@@ -25,6 +25,7 @@ from pipeline.manifest import read_manifest, write_manifest
 from pipeline.plan import Plan
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
+from pipeline.storage import atomic, object_store
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, Server, done_by, luigid
 
@@ -51,14 +52,14 @@ def s3(server, monkeypatch):
 
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    objects._store.cache_clear()
+    object_store._store.cache_clear()
     store = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
     if store.exists("bucket"):
         store.rm("bucket", recursive=True)
     store.mkdir("bucket")
     yield store
     server.meddle = lambda method, path: None
-    objects._store.cache_clear()
+    object_store._store.cache_clear()
 
 
 def uploaded(store, folder, where):
@@ -219,7 +220,7 @@ def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed)
         for member, text in (("start", "s"), ("features", "rows"), ("zarr.json", name)):
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / member).write_text(text)
-        artifacts.write_checksums(tmp_path / name)
+        atomic.write_checksums(tmp_path / name)
     ask, running, committed = storage._ask, [], 0
 
     def asks(*arguments):
@@ -282,7 +283,7 @@ def test_an_upload_of_other_files_takes_the_place_of_one_that_died(memory, tmp_p
         for member in ("values", f"of the {name}", "zarr.json"):
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / member).write_text(name)
-        artifacts.write_checksums(tmp_path / name)
+        atomic.write_checksums(tmp_path / name)
     with monkeypatch.context() as patched:
         patched.setattr(type(memory), "put_file", lambda *_: 1 / 0)
         with pytest.raises(OSError, match="ZeroDivisionError"):
@@ -504,12 +505,12 @@ def test_s3_commits_once_copies_inside_and_lists_nothing(s3, server, tmp_path):
         made = tmp_path / text
         (made / "features" / "c" / "0").mkdir(parents=True)
         (made / "zarr.json").write_text(text)
-        artifacts.link(first / "features" / "c" / "0" / "0", made / "features" / "c" / "0" / "0")
+        atomic.link(first / "features" / "c" / "0" / "0", made / "features" / "c" / "0" / "0")
         if folder == first:
             (made / "features" / "c" / "0" / "0").unlink()
             (made / "features" / "c" / "0" / "0").write_bytes(b"rows")
         (made / "files.json").write_text("")
-        artifacts.write_checksums(made, known={"features/c/0/0": (4, zlib.crc32(b"rows"))})
+        atomic.write_checksums(made, known={"features/c/0/0": (4, zlib.crc32(b"rows"))})
         assert storage.exists(folder) == (text == "3")
         storage.commit(made, folder)
     assert storage.exists(second)

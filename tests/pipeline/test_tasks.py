@@ -4,12 +4,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline import artifacts, errors, shard_tasks, stages, statistics, store, tracking
+from pipeline import errors, shard_tasks, stages, statistics, store, tracking
 from pipeline.build import Build, build_of, embedded_tracking_uri
 from pipeline.defaults import KEEP
 from pipeline.hashing import STAGES
 from pipeline.plan import Plan
 from pipeline.shard_tasks import Decode, Represent, Resample
+from pipeline.storage import atomic
 from pipeline.tasks import FitNormalization, LogRun, Publish
 from tests.pipeline.test_build import planned_in
 from tests.pipeline.test_store import LOG_MEL, recipe_of
@@ -125,7 +126,7 @@ def test_the_record_of_a_run_has_no_password(planned, monkeypatch, caplog):
     monkeypatch.setattr(tracking, "log_run", Mock(side_effect=error))
     run.make()
     assert tracking.log_run.call_args.args[2] == uri
-    assert artifacts.read_json(run.path())["uri"] == "http://127.0.0.1:9"
+    assert atomic.read_json(run.path())["uri"] == "http://127.0.0.1:9"
     assert "secret" not in run.path().read_text() + caplog.text
 
 

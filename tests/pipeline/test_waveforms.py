@@ -2,10 +2,10 @@ import os
 
 import pytest
 
-from pipeline.artifacts import Quarantined
 from pipeline.errors import DamagedArtifactError
 from pipeline.isolation import isolated
-from pipeline.scratch import Place
+from pipeline.storage.atomic import Quarantined
+from pipeline.storage.scratch import Place
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 
 

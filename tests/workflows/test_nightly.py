@@ -8,10 +8,11 @@ import luigi
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, locks, running, stages
-from pipeline.artifacts import read_json
+from pipeline import FeatureSet, running, stages
 from pipeline.recipe import Recipe
 from pipeline.shard_tasks import new_attempt
+from pipeline.storage import locks
+from pipeline.storage.atomic import read_json
 from tests.conftest import REPOSITORY, SMALL
 from workflows.build_feature_set import BuildFeatureSet
 from workflows.nightly import Nightly

@@ -9,9 +9,10 @@ import pytest
 import soundfile as sf
 from mlflow.tracking import MlflowClient
 
-from pipeline import FeatureSet, artifacts, engines
+from pipeline import FeatureSet, engines
 from pipeline.manifest import write_manifest
 from pipeline.scan import scan
+from pipeline.storage import atomic
 from tests.conftest import REPOSITORY
 from workflows import train_baseline
 from workflows.build_feature_set import BuildFeatureSet
@@ -75,7 +76,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
         tracking_uri=tracker,
     )
     assert engines.run_luigi(task, workers=1).succeeded
-    result = artifacts.read_json(task.result)
+    result = atomic.read_json(task.result)
     known, unknown = result["random_fifth"], result["leave_one_group_out"]
     assert (known["train"], known["test"]) == (800, 200)
     assert known["accuracy"] >= 0.95
@@ -85,7 +86,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
     assert min(score["accuracy"] for score in unknown["groups"].values()) >= 0.55
 
     client = MlflowClient(tracker)
-    run = client.get_run(artifacts.read_json(Path(task.output().path))["run_id"])
+    run = client.get_run(atomic.read_json(Path(task.output().path))["run_id"])
     assert run.data.metrics["accuracy_random_fifth"] == known["accuracy"]
     assert run.data.metrics["accuracy_leave_one_group_out"] == unknown["accuracy"]
     assert run.data.metrics["accuracy_leave_out_george"] == unknown["groups"]["george"]["accuracy"]
@@ -99,7 +100,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
     assert task.complete()
     assert engines.run_luigi(task, workers=1).succeeded
     task.requires().run()
-    assert artifacts.read_json(task.result) == result
+    assert atomic.read_json(task.result) == result
 
 
 @pytest.mark.torture

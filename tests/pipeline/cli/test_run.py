@@ -3,8 +3,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from pipeline import locks, running
+from pipeline import running
 from pipeline.recipe import Recipe
+from pipeline.storage import locks
 from tests.conftest import SMALL
 
 

@@ -6,8 +6,9 @@ from functools import partial
 
 import pytest
 
-from pipeline import retry, storage
-from pipeline.retry import retrying
+from pipeline import storage
+from pipeline.storage import retry
+from pipeline.storage.retry import retrying
 
 
 def test_a_missing_library_is_named_with_what_installs_it(basilar):
@@ -33,7 +34,7 @@ def test_a_missing_library_is_named_with_what_installs_it(basilar):
 def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error):
     memory.pipe_file("/bucket/file.json", b"{}")
     path, calls, get_file = storage.place("memory://bucket/file.json"), [], type(memory).get_file
-    monkeypatch.setattr("pipeline.retry.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("pipeline.storage.retry.time.sleep", lambda seconds: None)
     monkeypatch.setattr(retry, "retrying", partial(retrying, sleep=lambda seconds: None))
 
     def fails(times):

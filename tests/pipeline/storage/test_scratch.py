@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import scratch
 from pipeline.isolation import Lost, isolated
-from pipeline.scratch import Place, Spool, release, room
+from pipeline.storage import scratch
+from pipeline.storage.scratch import Place, Spool, release, room
 
 
 def resident(field):

@@ -12,7 +12,7 @@
     ROOT/mlflow/                          the embedded tracking store
     ROOT/running/ID.json                  builds at work (`pipeline.running`)
     ROOT/latest/NAME.json                 the newest feature set of a recipe (`workflows.nightly`)
-    ROOT/.lock                            who is at work (`pipeline.locks`)
+    ROOT/.lock                            who is at work (`pipeline.storage.locks`)
 
 Existence means complete: everything is written to a temporary sibling and renamed, so a killed
 process leaves nothing but temporaries, which the next build sweeps. Two writers of one artifact

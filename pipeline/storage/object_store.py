@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pipeline.errors import StorageError
-from pipeline.retry import retrying, transient
+from pipeline.storage.retry import retrying, transient
 
 EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": ""}  # protocol: what installs it
 _OPTIONS: dict[str, dict[str, Any]] = {

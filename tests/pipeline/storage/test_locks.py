@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import errors, locks
+from pipeline import errors
+from pipeline.storage import locks
 
 FORKS = multiprocessing.get_context("fork")
 

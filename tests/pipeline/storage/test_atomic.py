@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import artifacts
-from pipeline.artifacts import replacing
 from pipeline.errors import DamagedArtifactError
+from pipeline.storage import atomic
+from pipeline.storage.atomic import replacing
 from tests.damage import flip
 
 
@@ -78,9 +78,9 @@ def test_data_is_on_the_disk_before_the_rename_and_the_folder_after_it(tmp_path,
 
 
 def test_removing_what_is_not_there_is_no_error(tmp_path):
-    artifacts.remove(tmp_path / "missing")
+    atomic.remove(tmp_path / "missing")
     (tmp_path / "folder" / "inner").mkdir(parents=True)
-    artifacts.remove(tmp_path / "folder")
+    atomic.remove(tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,15 +89,15 @@ def test_checksums_of_files(tmp_path):
     (folder / "inner").mkdir(parents=True)
     (folder / "a").write_bytes(b"123456789")
     (folder / "inner" / "b").write_bytes(b"")
-    artifacts.write_checksums(folder, known={"inner/c": (5, 7)})
+    atomic.write_checksums(folder, known={"inner/c": (5, 7)})
     expected = {"a": (9, 0xCBF43926), "inner/b": (0, 0), "inner/c": (5, 7)}
-    assert artifacts.read_checksums(folder) == expected
+    assert atomic.read_checksums(folder) == expected
 
 
 def test_one_flipped_bit_in_the_checksums_is_found(tmp_path):
     (tmp_path / "a").write_bytes(b"123456789")
-    artifacts.write_checksums(tmp_path)
-    file = tmp_path / artifacts.CHECKSUMS
+    atomic.write_checksums(tmp_path)
+    file = tmp_path / atomic.CHECKSUMS
     written = file.read_bytes()
     found = 0
     for i in range(len(written)):
@@ -106,7 +106,7 @@ def test_one_flipped_bit_in_the_checksums_is_found(tmp_path):
             changed[i] ^= 1 << bit
             file.write_bytes(changed)
             try:
-                assert artifacts.read_checksums(tmp_path) == {"a": (9, 0xCBF43926)}
+                assert atomic.read_checksums(tmp_path) == {"a": (9, 0xCBF43926)}
             except DamagedArtifactError:
                 found += 1
     # What is left are spaces and line ends, which stand for one another.
@@ -116,21 +116,21 @@ def test_one_flipped_bit_in_the_checksums_is_found(tmp_path):
 def test_linking_replaces_and_copies_where_it_must(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(b"new")
     (tmp_path / "b").write_bytes(b"old")
-    artifacts.link(tmp_path / "a", tmp_path / "b")
+    atomic.link(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").samefile(tmp_path / "a")
 
     def refuse(*_):
         raise OSError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    artifacts.link(tmp_path / "a", tmp_path / "inner" / "c")
+    atomic.link(tmp_path / "a", tmp_path / "inner" / "c")
     assert (tmp_path / "inner" / "c").read_bytes() == b"new"
 
 
 def test_a_bit_flipped_in_a_table_is_found_when_it_is_read(tmp_path):
     table = pa.table({"number": np.random.default_rng(0).integers(0, 2**60, 1000)})
     pq.write_table(table, tmp_path / "t.parquet", write_page_checksum=True)
-    assert artifacts.read_table(tmp_path / "t.parquet").equals(table)
+    assert atomic.read_table(tmp_path / "t.parquet").equals(table)
     flip(tmp_path / "t.parquet", 0.4)
     with pytest.raises(OSError, match="CRC"):
-        artifacts.read_table(tmp_path / "t.parquet")
+        atomic.read_table(tmp_path / "t.parquet")

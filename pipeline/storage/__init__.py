@@ -1,0 +1,1 @@
+"""Bytes: atomic commits, checksums, locks, object stores, temporary files."""
