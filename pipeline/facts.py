@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import audio, storage
+from pipeline.audio.isolation import Lost, isolated
 from pipeline.errors import ManifestError
 from pipeline.file_cache import FileCache, hash_file
-from pipeline.isolation import Lost, isolated
 from pipeline.storage.retry import retrying
 
 AUDIO_SUFFIXES = frozenset(

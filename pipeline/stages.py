@@ -29,11 +29,11 @@ from dsp.buffers import batches
 from dsp.moments import moments
 from dsp.resample import in_blocks
 from pipeline import audio, storage
+from pipeline.audio.isolation import Lost, isolated
 from pipeline.defaults import CLIP_TIMEOUT
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.file_cache import FileCache, hash_file
 from pipeline.hashing import values_hash
-from pipeline.isolation import Lost, isolated
 from pipeline.manifest import refuse_escape
 from pipeline.storage.atomic import Quarantined
 from pipeline.storage.retry import retrying

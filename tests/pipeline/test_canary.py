@@ -7,7 +7,8 @@ import pytest
 
 from dsp import compress, framing, mel, representations
 from dsp import resample as resampling
-from pipeline import FeatureSet, audio, canary, cli, decoders, engines
+from pipeline import FeatureSet, audio, canary, cli, engines
+from pipeline.audio import decoders
 from pipeline.build import Build, build_of
 from pipeline.canary import Canary
 from pipeline.errors import CanaryError

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
+from pipeline.audio.isolation import isolated
 from pipeline.errors import DamagedArtifactError
-from pipeline.isolation import isolated
 from pipeline.storage.atomic import Quarantined
 from pipeline.storage.scratch import Place
 from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.isolation import Lost, isolated
+from pipeline.audio.isolation import Lost, isolated
 from pipeline.storage import scratch
 from pipeline.storage.scratch import Place, Spool, release, room
 

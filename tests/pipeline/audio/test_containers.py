@@ -7,7 +7,7 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.containers import identify
+from pipeline.audio.containers import identify
 
 
 def found_in(data, tmp_path):

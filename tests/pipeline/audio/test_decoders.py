@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from pipeline.audio import AudioError, blocks, decode, probe, sniff
-from tests.pipeline.test_audio import SEVEN_CODECS, corpus, reason_of
+from tests.pipeline.audio.test_decoding import SEVEN_CODECS, corpus, reason_of
 
 
 def test_nothing_of_ffmpeg_outlives_a_call():

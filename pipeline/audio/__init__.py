@@ -1,0 +1,38 @@
+"""The only reader of audio files: `audio.decode`, `audio.probe` and what they return.
+
+Files are recognised by content, decoded by libsndfile or FFmpeg, and refused with a reason.
+"""
+
+from pipeline.audio.containers import AudioError, Decoder, Reason
+from pipeline.audio.decoding import (
+    DEFAULT_LIMITS,
+    VERSION,
+    AudioInfo,
+    Limits,
+    blocks,
+    decode,
+    decode_blocks,
+    identity,
+    mix,
+    probe,
+    sniff,
+    usable,
+)
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "VERSION",
+    "AudioError",
+    "AudioInfo",
+    "Decoder",
+    "Limits",
+    "Reason",
+    "blocks",
+    "decode",
+    "decode_blocks",
+    "identity",
+    "mix",
+    "probe",
+    "sniff",
+    "usable",
+]
