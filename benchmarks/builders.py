@@ -20,7 +20,7 @@ def ours(manifest: Path, out: Path) -> None:
     from pipeline.build import Build, embedded_tracking_uri
     from pipeline.manifest import read_manifest
     from pipeline.plan import Plan
-    from pipeline.recipe import Recipe
+    from pipeline.recipes.recipe import Recipe
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     build = Build(out, plan, embedded_tracking_uri(out))

@@ -16,7 +16,7 @@ from pipeline import FeatureSet, engines
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.manifest import SCHEMA, Manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 
 MUSIC = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "music"

@@ -41,7 +41,7 @@ def built(manifest: Path, root: Path) -> dict[str, int]:
     from pipeline.build import Build, embedded_tracking_uri
     from pipeline.manifest import read_manifest
     from pipeline.plan import Plan
-    from pipeline.recipe import Recipe
+    from pipeline.recipes.recipe import Recipe
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     outcome = engines.run(Build(root, plan, embedded_tracking_uri(root)), workers=2, log=False)
@@ -128,7 +128,7 @@ def planned(manifest: Path) -> int:
     """The shards of a plan, with its key."""
     from pipeline.manifest import read_manifest
     from pipeline.plan import Plan
-    from pipeline.recipe import Recipe
+    from pipeline.recipes.recipe import Recipe
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     assert plan.key

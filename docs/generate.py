@@ -7,8 +7,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from pipeline.kinds import KINDS, ConstantQ, Framed, Logarithmic, MelBands, Section
-from pipeline.recipe import Decode, Normalization, Recipe, Resample, Store
+from pipeline.recipes.kinds import KINDS, ConstantQ, Framed, Logarithmic, MelBands, Section
+from pipeline.recipes.recipe import Decode, Normalization, Recipe, Resample, Store
 
 PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- fields: by docs/generate.py -->\n", "<!-- end of fields -->\n"

@@ -15,7 +15,7 @@ from pipeline.errors import ManifestError
 from pipeline.hashing import STAGES, canonical, hash_of
 from pipeline.manifest import Manifest, give_back, read_manifest, write_manifest
 from pipeline.plan import Plan, Shard, Work, outstanding
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, locks
 
 _MOST_BUILDS = 64  # that a process remembers

@@ -26,8 +26,8 @@ from dsp.moments import normalize
 from pipeline import audio, canary, errors
 from pipeline.errors import BundleError, RecipeError
 from pipeline.hashing import op_versions
-from pipeline.kinds import Section
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import Section
+from pipeline.recipes.recipe import Recipe
 from pipeline.transform import Stream, Transform
 
 INDEX = "bundle.json"

@@ -35,8 +35,8 @@ from dsp import representations, resample
 from pipeline import audio, storage
 from pipeline.errors import CanaryError
 from pipeline.hashing import recipe_hashes
-from pipeline.kinds import Framed
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import Framed
+from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic
 from pipeline.transform import Transform
 

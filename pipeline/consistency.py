@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.dataset import FeatureSet, dense
 from pipeline.errors import DamagedArtifactError
 from pipeline.hashing import digest, recipe_hashes, values_hash
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.recover import Record, read_attributes
 from pipeline.statistics import MOMENTS
 from pipeline.storage.atomic import checksum, read_json, read_table

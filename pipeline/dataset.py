@@ -292,7 +292,7 @@ class FeatureSet:
 
     def seconds(self, frames: ArrayLike) -> NDArray[np.float64]:
         """The time in seconds, from the start of its clip, that each frame is centred on."""
-        from pipeline.recipe import Recipe
+        from pipeline.recipes.recipe import Recipe
 
         recipe = Recipe.from_dict(self.recipe)
         samples = recipe.representation.centres(np.asarray(frames, np.float64))
@@ -305,7 +305,7 @@ class FeatureSet:
         They come from the moments that the store keeps; no feature is read. `pooled("mean", "std")`
         is what a classifier of scikit-learn takes. Values are not normalized.
         """
-        from pipeline.recipe import Recipe
+        from pipeline.recipes.recipe import Recipe
 
         storage.fetch(self.path, only="moments/")
         kept = [dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dsp import representations, resample
 from pipeline import audio
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 
 SCHEMA = 1
 STAGES = ("decode", "resample", "representation")  # the stages of one shard, upstream first

@@ -20,7 +20,7 @@ from pipeline.defaults import SHARD_SECONDS
 from pipeline.errors import ManifestError
 from pipeline.hashing import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
 from pipeline.manifest import Manifest, taken
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.stages import Source
 
 MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more

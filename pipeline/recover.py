@@ -19,7 +19,7 @@ from pipeline.hashing import feature_key, recipe_hashes
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.plan import Plan
 from pipeline.progress import Progress
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import contents
 from pipeline.storage.atomic import checked_attributes, read_table
 

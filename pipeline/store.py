@@ -34,7 +34,7 @@ from pipeline import storage
 from pipeline.hashing import digest, op_versions
 from pipeline.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.stages import Represented
 from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined
 from pipeline.storage.atomic import (

@@ -57,7 +57,7 @@ from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
 from pipeline.errors import NoRecordError, TrackerError
 from pipeline.manifest import Manifest, write_manifest
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic
 
 EXPERIMENT = "basilar"

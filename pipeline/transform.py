@@ -18,8 +18,8 @@ from dsp.representations import Features, Signals
 from dsp.resample import ResampleStream, resample, resample_blocks
 from dsp.streaming import FrameStream
 from pipeline import audio
-from pipeline.kinds import Framed
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import Framed
+from pipeline.recipes.recipe import Recipe
 
 
 class Transform:

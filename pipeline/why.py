@@ -21,7 +21,7 @@ from pipeline.errors import DamagedArtifactError, IncomparableError
 from pipeline.hashing import STAGES, op_versions
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.recover import Record
 
 if TYPE_CHECKING:

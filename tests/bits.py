@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 
 from dsp.resample import Method, resample
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.transform import Transform
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"

@@ -14,7 +14,7 @@ import soundfile as sf
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     from pipeline.build import Build

@@ -65,7 +65,7 @@ def test_only_tracking_imports_mlflow_and_what_mlflow_runs():
     ("module", "light"),
     [
         ("dsp.representations", {"numpy", "scipy", "soxr", "dsp"}),
-        ("pipeline.recipe", {"numpy", "scipy", "soxr", "pydantic", "dsp", "pipeline"}),
+        ("pipeline.recipes.recipe", {"numpy", "scipy", "soxr", "pydantic", "dsp", "pipeline"}),
         ("pipeline.audio", {"numpy", "pipeline"}),
     ],
 )

@@ -24,7 +24,7 @@ from pipeline import engines, stages
 from pipeline.build import Build
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.recover import recorded_keys
 from pipeline.scan import scan
 from pipeline.verify import verify

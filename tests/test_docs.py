@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import FeatureSet, cli
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Server
 

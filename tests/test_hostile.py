@@ -23,7 +23,7 @@ import tomli_w
 from pipeline import FeatureSet
 from pipeline.errors import DamagedArtifactError, ForeignStoreError, ManifestError, RecipeError
 from pipeline.manifest import read_manifest, write_manifest
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.stages import Source
 from pipeline.stages import decode as decode_stage

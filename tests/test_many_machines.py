@@ -15,7 +15,7 @@ from pipeline import engines
 from pipeline.build import Build
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.storage import atomic, locks
 from tests.conftest import REPOSITORY, SMALL

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 PROBE = """
@@ -22,7 +22,7 @@ from pathlib import Path
 
 folder, recipe, root, slices, limit = sys.argv[1:]
 from pipeline import FeatureSet, engines, store; from pipeline.storage import scratch  # what a build imports
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.plan import Plan
 from pipeline.build import Build

@@ -13,7 +13,7 @@ from pipeline.build import Build
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import write_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from tests.conftest import SMALL
 from tests.damage import edit_json, edit_table, flip, seal, store_of

@@ -19,7 +19,7 @@ from pipeline.build import Build, embedded_tracking_uri
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.shard_tasks import Target
 from pipeline.tasks import LogRun
 

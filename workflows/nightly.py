@@ -23,7 +23,7 @@ import luigi
 from pipeline import storage
 from pipeline.errors import DamagedArtifactError, RecipeError
 from pipeline.manifest import write_manifest
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.recover import read_attributes
 from pipeline.scan import scan
 from pipeline.shard_tasks import Target

@@ -123,8 +123,8 @@ def recipe(
     Example: basilar recipe log_mel
     """
     from pipeline.hashing import recipe_hashes
-    from pipeline.kinds import MelBands
-    from pipeline.recipe import SHIPPED, Recipe, upgraded_text
+    from pipeline.recipes.kinds import MelBands
+    from pipeline.recipes.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:
         found = Recipe.model_json_schema()
@@ -210,7 +210,7 @@ def build(
     """
     from pipeline.build import Build, embedded_tracking_uri
     from pipeline.plan import Plan
-    from pipeline.recipe import Recipe
+    from pipeline.recipes.recipe import Recipe
 
     if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
         raise UsageError(

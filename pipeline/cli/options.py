@@ -16,7 +16,9 @@ app = typer.Typer(
     add_completion=True,
 )
 MAKE, USE, PROVE, KEEP = "Make", "Use", "Prove", "Keep"  # panels of the help
-_RECIPES = Path(__file__).parents[2] / "params"  # importing pipeline.recipe would take too long
+_RECIPES = (
+    Path(__file__).parents[2] / "params"
+)  # importing pipeline.recipes.recipe would take too long
 
 
 def place(text: str) -> Path:

@@ -84,7 +84,7 @@ def show(
 
     Example: basilar show 3f2a --root features
     """
-    from pipeline.recipe import Recipe
+    from pipeline.recipes.recipe import Recipe
     from pipeline.storage.atomic import read_table
 
     path = find_store(root, key)
@@ -153,7 +153,7 @@ def plot(
     from pipeline.audio import AudioError
     from pipeline.dataset import FeatureSet
     from pipeline.pictures import drawing, gallery
-    from pipeline.recipe import Recipe
+    from pipeline.recipes.recipe import Recipe
     from pipeline.storage.atomic import replacing
 
     formats: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}

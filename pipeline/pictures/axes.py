@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from dsp.cqt import Cqt
 from dsp.mel import MelScale, hz_to_mel, mel_to_hz
-from pipeline.kinds import Chroma, ChromaCqt, ConstantQ, Framed, MelBands, Mfcc, Spectral
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import Chroma, ChromaCqt, ConstantQ, Framed, MelBands, Mfcc, Spectral
+from pipeline.recipes.recipe import Recipe
 
 Scale = Literal["linear", "log", "mel", "note"]
 ROUND_HZ = (0.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, *(1000.0 * 2**k for k in range(9)))

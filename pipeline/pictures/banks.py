@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 
 from dsp.chroma import stft_to_chroma
 from dsp.cqt import Cqt
-from pipeline.kinds import Chroma, ConstantQ, MelBands
 from pipeline.pictures.axes import columns, of_cqt, of_stft
 from pipeline.pictures.drawing import BRIGHT, DARK, PALE, colour_bar, frequency_axis
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import Chroma, ConstantQ, MelBands
+from pipeline.recipes.recipe import Recipe
 
 
 def mel_scale(ax: Axes, recipe: Recipe) -> None:

@@ -21,9 +21,9 @@ from PIL import Image
 
 from dsp.compress import log
 from dsp.mel import hz_to_mel, mel_to_hz
-from pipeline.kinds import Logarithmic, Mfcc, Representation
 from pipeline.pictures.axes import Columns, Scale, columns, seconds, ticks
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import Logarithmic, Mfcc, Representation
+from pipeline.recipes.recipe import Recipe
 
 Format = Literal["png", "svg"]
 Bar = Literal["right", "bottom"]

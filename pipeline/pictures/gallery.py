@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.dataset import FeatureSet
 from pipeline.errors import BasilarError
-from pipeline.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
 from pipeline.pictures import banks, drawing
 from pipeline.pictures.axes import Scale
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
+from pipeline.recipes.recipe import Recipe
 from pipeline.recover import locate, manifest_of
 from pipeline.transform import Transform
 

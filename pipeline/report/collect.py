@@ -18,7 +18,7 @@ from pipeline.manifest import Manifest, taken
 from pipeline.pictures import axes
 from pipeline.plan import Plan
 from pipeline.progress import Progress
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.report import describe
 from pipeline.report.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Table
 from pipeline.report.examples import Example, chosen, examples

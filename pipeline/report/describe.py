@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from dsp import moments
 from pipeline import storage
 from pipeline.dataset import FeatureSet
-from pipeline.kinds import Logarithmic, Representation
 from pipeline.layout import open_zarr
 from pipeline.manifest import Manifest
+from pipeline.recipes.kinds import Logarithmic, Representation
 from pipeline.statistics import MOMENTS
 
 MOST_ROWS = 50  # of a table

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.dataset import FeatureSet
 from pipeline.manifest import taken
 from pipeline.pictures import drawing
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.report import charts, describe
 from pipeline.report.listening import EXCERPT_SECONDS, Heard, encoded
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.pictures.axes import columns
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.report import charts
 from pipeline.report.collect import Report
 from pipeline.report.describe import Table

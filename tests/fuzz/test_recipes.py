@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pipeline import audio, stages
 from pipeline.errors import RecipeError
 from pipeline.hashing import recipe_hashes
-from pipeline.kinds import KINDS
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import KINDS
+from pipeline.recipes.recipe import Recipe
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms
 from tests.conftest import REPOSITORY
@@ -142,7 +142,7 @@ def test_hashes_are_the_same_in_every_process(several):
     code = (
         "import json, sys, tomllib\n"
         "from pipeline.hashing import recipe_hashes\n"
-        "from pipeline.recipe import Recipe\n"
+        "from pipeline.recipes.recipe import Recipe\n"
         "for text in json.load(sys.stdin):\n"
         "    print(recipe_hashes(Recipe.from_dict(tomllib.loads(text)))['normalization'])\n"
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.manifest import SCHEMA, Manifest
 from pipeline.plan import MAX_SHARDS, Plan, shard_borders
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from tests.fuzz import examples
 
 RECIPE = Recipe.from_dict(

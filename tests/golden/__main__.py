@@ -12,7 +12,7 @@ import soundfile as sf
 from pipeline import engines, store
 from pipeline.build import Build
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 
 RECIPE = {

@@ -7,7 +7,7 @@ import soundfile as sf
 from pipeline import Bundle, FeatureSet
 from pipeline.bundling import write_bundle
 from pipeline.errors import BundleError, ChangedAudioError
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from tests.pipeline.test_store import LOG_MEL, SMALL, publish
 

@@ -5,7 +5,7 @@ import pytest
 from pipeline import cluster, engines, errors
 from pipeline.build import Build, build_of
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.storage import atomic
 from tests.conftest import SMALL

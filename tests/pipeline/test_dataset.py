@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from pipeline import FeatureSet, store
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from tests.pipeline.test_store import LOG_MEL, SMALL, publish
 
 

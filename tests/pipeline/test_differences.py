@@ -7,7 +7,7 @@ from pipeline.build import Build
 from pipeline.differences import compare, first_stage
 from pipeline.errors import IncomparableError
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from tests.conftest import SMALL
 

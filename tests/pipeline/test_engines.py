@@ -24,7 +24,7 @@ from pipeline.errors import RecipeError
 from pipeline.hashing import STAGES
 from pipeline.manifest import write_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shard_tasks import Represent
 from pipeline.storage.atomic import check_files, read_table

@@ -9,7 +9,7 @@ from pipeline import engines, errors, garbage
 from pipeline.build import Build
 from pipeline.errors import DamagedArtifactError
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, locks
 from pipeline.verify import verify
 from tests.conftest import SMALL

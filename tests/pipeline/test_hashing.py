@@ -18,7 +18,7 @@ from pipeline.hashing import (
     manifest_hash,
     values_hash,
 )
-from pipeline.recipe import Recipe, Resample
+from pipeline.recipes.recipe import Recipe, Resample
 
 json_values = st.recursive(
     st.none()

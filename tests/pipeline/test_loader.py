@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dsp.augment import spec_augment
 from pipeline import FeatureSet, Loader
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from tests.pipeline.test_store import LOG_MEL, SMALL, publish
 
 

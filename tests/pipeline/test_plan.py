@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ManifestError
 from pipeline.manifest import SCHEMA, Manifest
 from pipeline.plan import MAX_SHARDS, Plan, outstanding, shard_borders
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 
 RECIPE = Recipe.from_dict({"representation": {"kind": "log_mel"}})
 

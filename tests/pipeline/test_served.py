@@ -22,7 +22,7 @@ from pipeline import Bundle, Transform, engines
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.bundling import write_bundle
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.served import ServedBundle
 from tests.conftest import REPOSITORY

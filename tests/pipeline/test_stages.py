@@ -22,7 +22,7 @@ from pipeline import audio, stages
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.hashing import values_hash
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.stages import Source
 from pipeline.storage import retry, scratch

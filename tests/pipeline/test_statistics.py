@@ -7,7 +7,7 @@ import pytest
 from pipeline import statistics
 from pipeline.errors import DamagedArtifactError
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.statistics import read_statistics, write_statistics
 from pipeline.storage.atomic import read_table

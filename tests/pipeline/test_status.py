@@ -8,7 +8,7 @@ from rich.console import Console
 from pipeline import engines, running, status
 from pipeline.build import Build
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.shard_tasks import Represent, Resample
 from pipeline.storage import locks

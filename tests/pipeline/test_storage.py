@@ -23,7 +23,7 @@ from pipeline.dataset import FeatureSet
 from pipeline.loader import Loader
 from pipeline.manifest import read_manifest, write_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.storage import atomic, object_store
 from tests.conftest import REPOSITORY, SMALL

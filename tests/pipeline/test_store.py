@@ -13,7 +13,7 @@ import zarr
 from pipeline import FeatureSet, stages, statistics, store
 from pipeline.hashing import digest, values_hash
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.scan import scan
 from pipeline.transform import Transform
 

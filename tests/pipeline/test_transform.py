@@ -8,7 +8,7 @@ from dsp.resample import resample
 from pipeline import Transform
 from pipeline.audio import AudioError, Limits
 from pipeline.errors import RecipeError
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 PARAMS = sorted((REPOSITORY / "params").glob("*.toml"))

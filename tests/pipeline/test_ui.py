@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import ui
 from pipeline.build import embedded_tracking_uri
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, basilar, wait_for
 from tests.pipeline.report.test_collect import browser, in_browser  # noqa: F401

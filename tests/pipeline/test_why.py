@@ -10,7 +10,7 @@ from pipeline.build import Build
 from pipeline.errors import IncomparableError
 from pipeline.manifest import SCHEMA, Manifest, write_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.why import ClipChange, Side, explain, nearest, why
 from tests.conftest import SMALL
 

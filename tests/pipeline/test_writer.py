@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.recipe import Recipe, Store
+from pipeline.recipes.recipe import Recipe, Store
 from pipeline.writer import Features, Geometry, create_features
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile as sf
 
 from pipeline import FeatureSet, running, stages
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.shard_tasks import new_attempt
 from pipeline.storage import locks
 from pipeline.storage.atomic import read_json

@@ -14,7 +14,7 @@ import soundfile as sf
 
 from pipeline import FeatureSet, audio
 from pipeline.manifest import read_manifest
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 LOG_MEL = str(REPOSITORY / "params" / "log_mel.toml")

@@ -7,7 +7,7 @@ from pipeline import engines, tracking
 from pipeline.build import Build
 from pipeline.manifest import write_manifest
 from pipeline.plan import Plan
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.transform import Transform
 from tests.conftest import SMALL
 from tests.damage import flip, store_of

@@ -4,7 +4,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from pipeline import running
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.storage import locks
 from tests.conftest import SMALL
 

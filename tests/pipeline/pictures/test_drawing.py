@@ -9,9 +9,9 @@ from matplotlib.collections import PolyCollection
 from PIL import Image
 
 from dsp.mel import hz_to_mel
-from pipeline.kinds import Logarithmic
 from pipeline.pictures import drawing
 from pipeline.pictures.axes import note_name
+from pipeline.recipes.kinds import Logarithmic
 from pipeline.transform import Transform
 from tests.pipeline.pictures.test_axes import RECIPES, recipe_of, shipped
 
@@ -311,7 +311,7 @@ def test_nothing_needs_a_display_or_pyplot():
     code = (
         "import sys, numpy as np\n"
         "from pipeline.pictures import drawing, gallery\n"
-        "from pipeline.recipe import Recipe\n"
+        "from pipeline.recipes.recipe import Recipe\n"
         "recipe = Recipe.from_dict({'representation': {'kind': 'log_mel'}})\n"
         "with drawing.style():\n"
         "    figure = gallery.draw('filters', gallery.Subject(recipe))\n"

@@ -6,10 +6,10 @@ import soundfile as sf
 
 from pipeline import FeatureSet
 from pipeline.cli.show import Picture
-from pipeline.kinds import KINDS
 from pipeline.pictures import drawing, gallery
 from pipeline.pictures.axes import columns
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import KINDS
+from pipeline.recipes.recipe import Recipe
 from pipeline.transform import Transform
 from tests.pipeline.pictures.test_axes import recipe_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline import FeatureSet
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.report import of_pair, of_set
 from pipeline.report.collect import collect
 from pipeline.why import Side, why

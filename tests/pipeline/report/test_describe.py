@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import FeatureSet
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.report import describe
 
 names = st.lists(st.sampled_from(["a", "b", "", "é", None]), min_size=1, max_size=40)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pipeline import FeatureSet
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.report import describe, examples
 from pipeline.report.examples import Example
 from pipeline.report.listening import Heard

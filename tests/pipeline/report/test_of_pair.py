@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline import FeatureSet
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.report import of_pair
 from pipeline.report.collect import collect
 from pipeline.why import ClipChange, Side, why

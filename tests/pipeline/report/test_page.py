@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from pipeline.recipe import Recipe
+from pipeline.recipes.recipe import Recipe
 from pipeline.report import page
 from pipeline.report.describe import Cells, Table
 from tests.conftest import HOSTILE

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
-from pipeline.kinds import KINDS
-from pipeline.recipe import Recipe
+from pipeline.recipes.kinds import KINDS
+from pipeline.recipes.recipe import Recipe
 
 SMALL = {"n_fft": 64, "hop_length": 24}
 FILTERS = {"mel", "log_mel", "mfcc", "pcen"}

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from dsp.resample import Method, Quality
 from pipeline.errors import RecipeError
-from pipeline.kinds import KINDS, AnyRepresentation, Section
+from pipeline.recipes.kinds import KINDS, AnyRepresentation, Section
 
 SCHEMA = 1
 # From a table of schema n, the key, to one of schema n + 1; ValueError says why there is none.

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import recipe as module
 from pipeline.errors import RecipeError
 from pipeline.hashing import recipe_hashes
-from pipeline.kinds import KINDS, Framed
-from pipeline.recipe import Recipe, upgraded_text
+from pipeline.recipes import recipe as module
+from pipeline.recipes.kinds import KINDS, Framed
+from pipeline.recipes.recipe import Recipe, upgraded_text
 from tests.conftest import REPOSITORY
 
 # Conventions that only a preset of another library departs from may be left to their defaults.
