@@ -18,7 +18,7 @@ RATE, N_FFT, HOP, MELS = 22050, 2048, 512, 128
 def ours(manifest: Path, out: Path) -> None:
     from pipeline import engines
     from pipeline.build import Build, embedded_tracking_uri
-    from pipeline.manifest import read_manifest
+    from pipeline.manifests.manifest import read_manifest
     from pipeline.plan import Plan
     from pipeline.recipes.recipe import Recipe
 
@@ -118,7 +118,7 @@ NEEDS = {"librosa, joblib": "librosa", "lhotse": "lhotse", "datasets": "datasets
 
 
 def audio(manifest: Path) -> list[Path]:
-    from pipeline.manifest import read_manifest
+    from pipeline.manifests.manifest import read_manifest
 
     known = read_manifest(manifest)
     return [known.root / path for path in known.column("path")]
@@ -128,8 +128,8 @@ def prepared(files: list[Path], manifest: Path) -> None:
     """Look at the files as each contender does it once: a manifest, and Lhotse's cuts."""
     import pyarrow as pa
 
-    from pipeline.manifest import SCHEMA, Manifest, write_manifest
-    from pipeline.scan import scan
+    from pipeline.manifests.manifest import SCHEMA, Manifest, write_manifest
+    from pipeline.manifests.scan import scan
 
     found, _ = scan(files[0].parent)
     names = {file.name for file in files}

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from pipeline import FeatureSet, engines
 from pipeline.build import Build, embedded_tracking_uri
-from pipeline.manifest import SCHEMA, Manifest
+from pipeline.manifests.manifest import SCHEMA, Manifest
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 
 MUSIC = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "music"
 CODECS = ("none", "compact")

@@ -29,8 +29,8 @@ BASILAR = [sys.executable, "-c", "from pipeline.cli import main; main()"]
 
 
 def scanned(folder: Path, manifest: Path) -> None:
-    from pipeline.manifest import write_manifest
-    from pipeline.scan import scan
+    from pipeline.manifests.manifest import write_manifest
+    from pipeline.manifests.scan import scan
 
     write_manifest(scan(folder)[0], manifest)
 
@@ -39,7 +39,7 @@ def built(manifest: Path, root: Path) -> dict[str, int]:
     """Build without MLflow; how many shards each stage computed."""
     from pipeline import engines
     from pipeline.build import Build, embedded_tracking_uri
-    from pipeline.manifest import read_manifest
+    from pipeline.manifests.manifest import read_manifest
     from pipeline.plan import Plan
     from pipeline.recipes.recipe import Recipe
 
@@ -126,7 +126,7 @@ def indexed(table: Path, count: int) -> None:
 
 def planned(manifest: Path) -> int:
     """The shards of a plan, with its key."""
-    from pipeline.manifest import read_manifest
+    from pipeline.manifests.manifest import read_manifest
     from pipeline.plan import Plan
     from pipeline.recipes.recipe import Recipe
 

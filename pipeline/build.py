@@ -13,7 +13,7 @@ from pipeline import audio, canary, errors, running, storage
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from pipeline.errors import ManifestError
 from pipeline.hashing import STAGES, canonical, hash_of
-from pipeline.manifest import Manifest, give_back, read_manifest, write_manifest
+from pipeline.manifests.manifest import Manifest, give_back, read_manifest, write_manifest
 from pipeline.plan import Plan, Shard, Work, outstanding
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, locks

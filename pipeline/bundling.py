@@ -13,7 +13,7 @@ from pipeline import canary, stages
 from pipeline.bundle import INDEX, Bundle, Index, encoded
 from pipeline.dataset import FeatureSet
 from pipeline.errors import BundleError
-from pipeline.manifest import Manifest
+from pipeline.manifests.manifest import Manifest
 from pipeline.stages import Source
 from pipeline.storage import atomic
 from pipeline.transform import Transform

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
-from pipeline.manifest import Manifest
+from pipeline.manifests.manifest import Manifest
 from pipeline.recover import Record, locate
 from pipeline.transform import Transform
 

@@ -19,7 +19,7 @@ from pipeline import audio
 from pipeline.defaults import SHARD_SECONDS
 from pipeline.errors import ManifestError
 from pipeline.hashing import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
-from pipeline.manifest import Manifest, taken
+from pipeline.manifests.manifest import Manifest, taken
 from pipeline.recipes.recipe import Recipe
 from pipeline.stages import Source
 

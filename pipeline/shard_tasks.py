@@ -18,7 +18,7 @@ from luigi.parameter import ParameterVisibility
 from pipeline import errors, stages, storage
 from pipeline.build import Build, build_of
 from pipeline.hashing import STAGES, hash_of
-from pipeline.manifest import give_back
+from pipeline.manifests.manifest import give_back
 from pipeline.plan import Plan, Shard
 from pipeline.storage import atomic, locks
 from pipeline.storage.scratch import Spool

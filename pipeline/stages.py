@@ -32,9 +32,9 @@ from pipeline import audio, storage
 from pipeline.audio.isolation import Lost, isolated
 from pipeline.defaults import CLIP_TIMEOUT
 from pipeline.errors import ChangedAudioError, ManifestError
-from pipeline.file_cache import FileCache, hash_file
 from pipeline.hashing import values_hash
-from pipeline.manifest import refuse_escape
+from pipeline.manifests.file_cache import FileCache, hash_file
+from pipeline.manifests.manifest import refuse_escape
 from pipeline.storage.atomic import Quarantined
 from pipeline.storage.retry import retrying
 from pipeline.storage.scratch import Place, Spool, release, room

@@ -25,7 +25,7 @@ from pipeline import storage
 from pipeline.errors import DamagedArtifactError, ManifestError
 from pipeline.hashing import hash_of
 from pipeline.layout import open_zarr
-from pipeline.manifest import give_back, taken
+from pipeline.manifests.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
 from pipeline.reader import Rows
 from pipeline.storage.atomic import Quarantined, check_files, read_table, remove, replacing

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.hashing import digest, op_versions
-from pipeline.manifest import give_back, taken
+from pipeline.manifests.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
 from pipeline.recipes.recipe import Recipe
 from pipeline.stages import Represented

@@ -56,7 +56,7 @@ from pipeline.build import is_embedded
 from pipeline.bundling import write_bundle
 from pipeline.dataset import FeatureSet
 from pipeline.errors import NoRecordError, TrackerError
-from pipeline.manifest import Manifest, write_manifest
+from pipeline.manifests.manifest import Manifest, write_manifest
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic
 

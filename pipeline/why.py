@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pipeline import recover
 from pipeline.errors import DamagedArtifactError, IncomparableError
 from pipeline.hashing import STAGES, op_versions
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.recover import Record

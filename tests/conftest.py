@@ -94,8 +94,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A published feature set of several shards, to read: 12 clips, two equal, and a bad one."""
     from pipeline import engines
     from pipeline.build import Build
+    from pipeline.manifests.scan import scan
     from pipeline.plan import Plan
-    from pipeline.scan import scan
 
     folder = tmp_path_factory.mktemp("built")
     for i in range(12):
@@ -120,8 +120,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     the others, longer, broken; ids and labels of some are HTML and terminal escapes."""
     from pipeline import engines
     from pipeline.build import Build
+    from pipeline.manifests.scan import scan
     from pipeline.plan import Plan
-    from pipeline.scan import scan
 
     folder = tmp_path_factory.mktemp("mixed")
     audio = folder / "audio"

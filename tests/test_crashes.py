@@ -22,11 +22,11 @@ import soundfile as sf
 
 from pipeline import engines, stages
 from pipeline.build import Build
-from pipeline.manifest import read_manifest, write_manifest
+from pipeline.manifests.manifest import read_manifest, write_manifest
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.recover import recorded_keys
-from pipeline.scan import scan
 from pipeline.verify import verify
 from tests.conftest import REPOSITORY, SMALL
 

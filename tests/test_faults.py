@@ -20,7 +20,7 @@ import soundfile as sf
 import tomli_w
 
 from pipeline import FeatureSet
-from pipeline.file_cache import FileCache
+from pipeline.manifests.file_cache import FileCache
 from pipeline.storage import atomic
 from pipeline.waveforms import read_waveforms
 from tests.conftest import SMALL

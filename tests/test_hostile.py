@@ -22,9 +22,9 @@ import tomli_w
 
 from pipeline import FeatureSet
 from pipeline.errors import DamagedArtifactError, ForeignStoreError, ManifestError, RecipeError
-from pipeline.manifest import read_manifest, write_manifest
+from pipeline.manifests.manifest import read_manifest, write_manifest
+from pipeline.manifests.scan import scan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.stages import Source
 from pipeline.stages import decode as decode_stage
 from pipeline.transform import Transform

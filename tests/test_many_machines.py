@@ -13,10 +13,10 @@ import soundfile as sf
 
 from pipeline import engines
 from pipeline.build import Build
-from pipeline.manifest import read_manifest, write_manifest
+from pipeline.manifests.manifest import read_manifest, write_manifest
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.storage import atomic, locks
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill, luigid, wait_for

@@ -23,7 +23,7 @@ from pathlib import Path
 folder, recipe, root, slices, limit = sys.argv[1:]
 from pipeline import FeatureSet, engines, store; from pipeline.storage import scratch  # what a build imports
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.build import Build
 from dsp import streaming, resample

@@ -17,7 +17,7 @@ from luigi.parameter import ParameterVisibility
 from pipeline import storage
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.shard_tasks import Target

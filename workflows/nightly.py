@@ -22,10 +22,10 @@ import luigi
 
 from pipeline import storage
 from pipeline.errors import DamagedArtifactError, RecipeError
-from pipeline.manifest import write_manifest
+from pipeline.manifests.manifest import write_manifest
+from pipeline.manifests.scan import scan
 from pipeline.recipes.recipe import Recipe
 from pipeline.recover import read_attributes
-from pipeline.scan import scan
 from pipeline.shard_tasks import Target
 from pipeline.storage.atomic import read_json, write_json
 from workflows.build_feature_set import BuildFeatureSet, PlaceParameter

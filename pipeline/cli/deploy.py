@@ -43,7 +43,7 @@ def bundle(
     from pipeline.bundling import write_bundle
     from pipeline.dataset import FeatureSet
     from pipeline.errors import ChangedAudioError
-    from pipeline.manifest import Manifest, read_manifest
+    from pipeline.manifests.manifest import Manifest, read_manifest
 
     path = find_store(root, key)
     attributes = attributes_of(path)

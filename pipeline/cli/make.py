@@ -22,7 +22,7 @@ from pipeline.cli.options import (
 from pipeline.console import print_error, print_result, progress
 
 if TYPE_CHECKING:
-    from pipeline.manifest import Manifest
+    from pipeline.manifests.manifest import Manifest
 
 Engine = Literal["local", "luigid", "dask"]
 
@@ -62,8 +62,8 @@ def scan(
 
     Example: basilar scan audio -o manifest.parquet --label parent --split train=0.8,test=0.2
     """
-    from pipeline.manifest import write_manifest
-    from pipeline.scan import scan as scan_source
+    from pipeline.manifests.manifest import write_manifest
+    from pipeline.manifests.scan import scan as scan_source
 
     manifest, left_out = scan_source(
         source,
@@ -283,12 +283,12 @@ def build(
 
 
 def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
-    from pipeline.manifest import Manifest, read_manifest
+    from pipeline.manifests.manifest import Manifest, read_manifest
 
     if source.suffix == ".parquet" and not source.is_dir():
         manifest = read_manifest(source)
     else:
-        from pipeline.scan import scan as scan_source
+        from pipeline.manifests.scan import scan as scan_source
 
         manifest, left_out = scan_source(source, root=audio_root, progress=progress("scanning"))
         for line in _said_of_columns(left_out) if source.is_file() else ():
@@ -298,7 +298,7 @@ def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
 
 def _said_of_columns(ignored: list[str]) -> list[str]:
     """A line on each column of a table that no manifest has."""
-    from pipeline.manifest import SCHEMA
+    from pipeline.manifests.manifest import SCHEMA
 
     meant = {name: name.strip().lower() for name in ignored}
     hints = {

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.dataset import FeatureSet
-from pipeline.manifest import Manifest, taken
+from pipeline.manifests.manifest import Manifest, taken
 from pipeline.pictures import axes
 from pipeline.plan import Plan
 from pipeline.progress import Progress

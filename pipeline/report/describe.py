@@ -19,7 +19,7 @@ from dsp import moments
 from pipeline import storage
 from pipeline.dataset import FeatureSet
 from pipeline.layout import open_zarr
-from pipeline.manifest import Manifest
+from pipeline.manifests.manifest import Manifest
 from pipeline.recipes.kinds import Logarithmic, Representation
 from pipeline.statistics import MOMENTS
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.dataset import FeatureSet
-from pipeline.manifest import taken
+from pipeline.manifests.manifest import taken
 from pipeline.pictures import drawing
 from pipeline.recipes.recipe import Recipe
 from pipeline.report import charts, describe

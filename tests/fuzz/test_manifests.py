@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import SCHEMA, Manifest, read_manifest, write_manifest
-from pipeline.scan import scan
+from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest, write_manifest
+from pipeline.manifests.scan import scan
 from tests.fuzz import examples
 
 PATHS = ["a.wav", "b.wav", "deep/ö ü.wav"]

@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.manifest import SCHEMA, Manifest
+from pipeline.manifests.manifest import SCHEMA, Manifest
 from pipeline.plan import MAX_SHARDS, Plan, shard_borders
 from pipeline.recipes.recipe import Recipe
 from tests.fuzz import examples

@@ -11,9 +11,9 @@ import soundfile as sf
 
 from pipeline import engines, store
 from pipeline.build import Build
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 
 RECIPE = {
     "name": "golden",

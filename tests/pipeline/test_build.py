@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import build, manifest, running, storage
+from pipeline import build, running, storage
 from pipeline.build import Build, build_of
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.manifests import manifest
+from pipeline.manifests.manifest import Manifest, read_manifest
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
-from pipeline.scan import scan
 from tests.damage import flip
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 

@@ -7,8 +7,8 @@ import soundfile as sf
 from pipeline import Bundle, FeatureSet
 from pipeline.bundling import write_bundle
 from pipeline.errors import BundleError, ChangedAudioError
+from pipeline.manifests.scan import scan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from tests.pipeline.test_store import LOG_MEL, SMALL, publish
 
 STANDARD = {"kind": "standard", "split": "all"}

@@ -12,9 +12,9 @@ from pipeline.audio import decoders
 from pipeline.build import Build, build_of
 from pipeline.canary import Canary
 from pipeline.errors import CanaryError
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.shard_tasks import Decode, Represent, Resample
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 

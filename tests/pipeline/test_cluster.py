@@ -4,9 +4,9 @@ import pytest
 
 from pipeline import cluster, engines, errors
 from pipeline.build import Build, build_of
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.storage import atomic
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, dask

@@ -6,9 +6,9 @@ from pipeline import FeatureSet, differences
 from pipeline.build import Build
 from pipeline.differences import compare, first_stage
 from pipeline.errors import IncomparableError
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from tests.conftest import SMALL
 
 

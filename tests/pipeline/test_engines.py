@@ -22,10 +22,10 @@ from pipeline.build import Build
 from pipeline.defaults import KEEP
 from pipeline.errors import RecipeError
 from pipeline.hashing import STAGES
-from pipeline.manifest import write_manifest
+from pipeline.manifests.manifest import write_manifest
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.shard_tasks import Represent
 from pipeline.storage.atomic import check_files, read_table
 from pipeline.tasks import LogRun

@@ -6,10 +6,10 @@ import pytest
 
 from pipeline import recover
 from pipeline.errors import DamagedArtifactError, NoRecordError
-from pipeline.file_cache import FileCache
+from pipeline.manifests.file_cache import FileCache
 from pipeline.recover import MissingAudioError, locate, of_folder, of_root
 from tests.damage import edit_json, edit_table, flip, store_of
-from tests.pipeline.test_scan import settle
+from tests.pipeline.manifests.test_scan import settle
 
 
 def test_a_store_is_its_own_record(built):

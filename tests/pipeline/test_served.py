@@ -21,9 +21,9 @@ from mlflow.exceptions import MlflowException
 from pipeline import Bundle, Transform, engines
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.bundling import write_bundle
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.served import ServedBundle
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_bundling import STANDARD, make_set

@@ -21,9 +21,9 @@ from dsp import buffers, resample, streaming
 from pipeline import audio, stages
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.hashing import values_hash
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.stages import Source
 from pipeline.storage import retry, scratch
 from pipeline.storage.atomic import Quarantined

@@ -6,9 +6,9 @@ import pytest
 
 from pipeline import statistics
 from pipeline.errors import DamagedArtifactError
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.statistics import read_statistics, write_statistics
 from pipeline.storage.atomic import read_table
 from pipeline.transform import Transform

@@ -7,9 +7,9 @@ from rich.console import Console
 
 from pipeline import engines, running, status
 from pipeline.build import Build
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.shard_tasks import Represent, Resample
 from pipeline.storage import locks
 from pipeline.tasks import FitNormalization, Publish

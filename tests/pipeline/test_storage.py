@@ -21,10 +21,10 @@ from pipeline import engines, storage
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.dataset import FeatureSet
 from pipeline.loader import Loader
-from pipeline.manifest import read_manifest, write_manifest
+from pipeline.manifests.manifest import read_manifest, write_manifest
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.storage import atomic, object_store
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, Server, done_by, luigid
@@ -134,7 +134,9 @@ def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
 
 def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypatch):
     uploaded(memory, audio_folder, "/bucket/audio")
-    monkeypatch.setattr("pipeline.file_cache.time.time", lambda: time.time_ns() / 1e9 + 10)
+    monkeypatch.setattr(
+        "pipeline.manifests.file_cache.time.time", lambda: time.time_ns() / 1e9 + 10
+    )
     first, _ = scan("memory://bucket/audio")
     fetched = []
     fetch = storage._fetch_file

@@ -12,9 +12,9 @@ import zarr
 
 from pipeline import FeatureSet, stages, statistics, store
 from pipeline.hashing import digest, values_hash
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.scan import scan
 from pipeline.transform import Transform
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}

@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from pipeline import Bundle, FeatureSet, errors, tracking
 from pipeline.build import embedded_tracking_uri
 from pipeline.errors import NoRecordError
-from pipeline.manifest import SCHEMA, Manifest, read_manifest
+from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest
 from tests.conftest import write_clips
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
 

@@ -8,7 +8,7 @@ from dsp import resample
 from pipeline import recover
 from pipeline.build import Build
 from pipeline.errors import IncomparableError
-from pipeline.manifest import SCHEMA, Manifest, write_manifest
+from pipeline.manifests.manifest import SCHEMA, Manifest, write_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.why import ClipChange, Side, explain, nearest, why

@@ -11,8 +11,8 @@ import pytest
 
 from pipeline import storage
 from pipeline.hashing import STAGES
-from pipeline.manifest import write_manifest
-from pipeline.scan import scan
+from pipeline.manifests.manifest import write_manifest
+from pipeline.manifests.scan import scan
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Processes, dask, done_by, luigid
 from workflows.build_feature_set import BuildFeatureSet

@@ -10,8 +10,8 @@ import soundfile as sf
 from mlflow.tracking import MlflowClient
 
 from pipeline import FeatureSet, engines
-from pipeline.manifest import write_manifest
-from pipeline.scan import scan
+from pipeline.manifests.manifest import write_manifest
+from pipeline.manifests.scan import scan
 from pipeline.storage import atomic
 from tests.conftest import REPOSITORY
 from workflows import train_baseline

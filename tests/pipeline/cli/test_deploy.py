@@ -5,8 +5,8 @@ import pytest
 
 from pipeline import Bundle, FeatureSet, cli, engines
 from pipeline.build import Build
+from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
-from pipeline.scan import scan
 from tests.pipeline.test_store import LOG_MEL, recipe_of
 
 

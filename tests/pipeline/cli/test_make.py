@@ -13,7 +13,7 @@ import pytest
 import soundfile as sf
 
 from pipeline import FeatureSet, audio
-from pipeline.manifest import read_manifest
+from pipeline.manifests.manifest import read_manifest
 from pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 

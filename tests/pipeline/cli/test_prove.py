@@ -5,7 +5,7 @@ import pytest
 from dsp import resample
 from pipeline import engines, tracking
 from pipeline.build import Build
-from pipeline.manifest import write_manifest
+from pipeline.manifests.manifest import write_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.transform import Transform

@@ -2,9 +2,9 @@ import os
 import sqlite3
 
 from pipeline import audio
-from pipeline.file_cache import FileCache
-from pipeline.scan import scan
-from tests.pipeline.test_scan import settle
+from pipeline.manifests.file_cache import FileCache
+from pipeline.manifests.scan import scan
+from tests.pipeline.manifests.test_scan import settle
 
 
 def cache_file(folder, monkeypatch):

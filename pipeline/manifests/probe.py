@@ -2,7 +2,7 @@
 
 Files are hashed and probed in parallel, in child processes: one that kills its child, or takes too
 long, has that as its problem. What was once looked at is remembered while the file does not change
-(`pipeline.file_cache`), so a second look opens no file.
+(`pipeline.manifests.file_cache`), so a second look opens no file.
 """
 
 import errno
@@ -20,7 +20,7 @@ from typing import Any
 from pipeline import audio, storage
 from pipeline.audio.isolation import Lost, isolated
 from pipeline.errors import ManifestError
-from pipeline.file_cache import FileCache, hash_file
+from pipeline.manifests.file_cache import FileCache, hash_file
 from pipeline.storage.retry import retrying
 
 AUDIO_SUFFIXES = frozenset(

@@ -1,6 +1,6 @@
 """From a folder of audio, or a table of clips, to a manifest.
 
-Files are found by content, not by name alone (`pipeline.facts`). Of a folder or a Parquet table,
+Files are found by content, not by name alone (`pipeline.manifests.probe`). Of a folder or a Parquet table,
 some rows at a time are Python's objects: a million clips take little more than their columns do.
 """
 
@@ -23,8 +23,7 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.errors import ManifestError
-from pipeline.facts import inspected, statuses
-from pipeline.manifest import (
+from pipeline.manifests.manifest import (
     SCHEMA,
     Manifest,
     give_back,
@@ -34,6 +33,7 @@ from pipeline.manifest import (
     recorded_root,
     refuse_escape,
 )
+from pipeline.manifests.probe import inspected, statuses
 from pipeline.progress import Progress
 
 _ROWS = 1024  # that are Python's objects at once

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifest import (
+from pipeline.manifests.manifest import (
     SCHEMA,
     Manifest,
     give_back,
@@ -17,7 +17,7 @@ from pipeline.manifest import (
     taken,
     write_manifest,
 )
-from pipeline.scan import scan
+from pipeline.manifests.scan import scan
 
 
 def test_manifest_and_audio_move_together(audio_folder, tmp_path):

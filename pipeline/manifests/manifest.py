@@ -1,7 +1,7 @@
 """Manifests: the lock file of a data set, one row a clip, each with its file's SHA-256.
 
 A manifest is a Parquet table sorted by id, with the folder that its paths start from (`root`) in
-its metadata. CSV and JSON Lines are exported by suffix, and imported by `pipeline.scan`. A file
+its metadata. CSV and JSON Lines are exported by suffix, and imported by `pipeline.manifests.scan`. A file
 that looks like audio but cannot be read stays in the manifest with its `problem`: the build
 quarantines it, so that nothing is lost without a word.
 

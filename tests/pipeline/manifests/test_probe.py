@@ -6,11 +6,12 @@ from contextlib import closing
 import pytest
 
 from pipeline import audio
-from pipeline import facts as facts_module
-from pipeline.facts import inspected, statuses
-from pipeline.file_cache import hash_file
-from pipeline.scan import contents, scan
-from tests.pipeline.test_scan import settle
+from pipeline.manifests import file_cache
+from pipeline.manifests import probe as facts_module
+from pipeline.manifests.file_cache import hash_file
+from pipeline.manifests.probe import inspected, statuses
+from pipeline.manifests.scan import contents, scan
+from tests.pipeline.manifests.test_scan import settle
 
 
 def inspect(folder, rows, *, rehash):
@@ -117,7 +118,7 @@ def test_a_file_that_kills_the_prober_costs_itself_only(audio_folder, monkeypatc
 
 
 def test_a_disk_that_fails_for_a_moment_is_read_again(audio_folder, monkeypatch, tmp_path):
-    original = facts_module.hash_file
+    original = file_cache.hash_file
 
     def hash_file(file):
         if file.name == "05.wav" and not (tmp_path / "failed").exists():
@@ -125,6 +126,6 @@ def test_a_disk_that_fails_for_a_moment_is_read_again(audio_folder, monkeypatch,
             raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(file))
         return original(file)
 
-    monkeypatch.setattr(facts_module, "hash_file", hash_file)
+    monkeypatch.setattr(file_cache, "hash_file", hash_file)
     assert scan(audio_folder)[0].column("problem") == [None] * 12
     assert (tmp_path / "failed").exists()

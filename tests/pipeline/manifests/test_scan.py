@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
-from pipeline import facts as facts_module
-from pipeline import scan as scan_module
 from pipeline.errors import ManifestError
-from pipeline.manifest import SCHEMA, read_manifest, write_manifest
-from pipeline.scan import contents, scan
+from pipeline.manifests import probe as facts_module
+from pipeline.manifests import scan as scan_module
+from pipeline.manifests.manifest import SCHEMA, read_manifest, write_manifest
+from pipeline.manifests.scan import contents, scan
 from tests.conftest import make_noise
 
 
