@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.bundle import Bundle
+    from pipeline.compute.transform import Transform
     from pipeline.dataset import FeatureSet
     from pipeline.loader import Loader
-    from pipeline.transform import Transform
 
 __all__ = ["Bundle", "FeatureSet", "Loader", "Transform"]
 _MODULES = {

@@ -9,7 +9,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import audio, canary, errors, running, storage
+from pipeline import audio, errors, running, storage
+from pipeline.compute import canary
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from pipeline.errors import ManifestError
 from pipeline.hashing import STAGES, canonical, hash_of

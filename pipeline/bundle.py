@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from dsp.moments import normalize
-from pipeline import audio, canary, errors
+from pipeline import audio, errors
+from pipeline.compute import canary
+from pipeline.compute.transform import Stream, Transform
 from pipeline.errors import BundleError, RecipeError
 from pipeline.hashing import op_versions
 from pipeline.recipes.kinds import Section
 from pipeline.recipes.recipe import Recipe
-from pipeline.transform import Stream, Transform
 
 INDEX = "bundle.json"
 _MAX_INDEX = 1 << 24  # bytes
@@ -138,7 +139,7 @@ class Bundle:
             canary.Canary.of(bundle._array(vector.features), tolerance),
             versions=index.versions,
             since="the bundle was made",
-            advice="install those versions, or find what was patched (python -m pipeline.canary)",
+            advice="install those versions, or find what was patched (python -m pipeline.compute.canary)",
         )
         return bundle
 

@@ -9,14 +9,14 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline import canary, stages
 from pipeline.bundle import INDEX, Bundle, Index, encoded
+from pipeline.compute import canary, stages
+from pipeline.compute.stages import Source
+from pipeline.compute.transform import Transform
 from pipeline.dataset import FeatureSet
 from pipeline.errors import BundleError
 from pipeline.manifests.manifest import Manifest
-from pipeline.stages import Source
 from pipeline.storage import atomic
-from pipeline.transform import Transform
 
 _RATES = (44_100, 48_000)  # Hz, that the canary is transformed from, beside the recipe's own
 _FILE = ("golden/canary.flac", 16_000)  # and its rate, Hz

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline import audio, canary, errors, storage
+from pipeline import audio, errors, storage
+from pipeline.compute import canary
+from pipeline.compute.transform import Transform
 from pipeline.storage import atomic, locks
-from pipeline.transform import Transform
 
 State = Literal["ok", "warning", "failed"]
 LIBRARIES = (

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import audio
+from pipeline.compute.stages import Source
 from pipeline.defaults import SHARD_SECONDS
 from pipeline.errors import ManifestError
 from pipeline.hashing import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
 from pipeline.manifests.manifest import Manifest, taken
 from pipeline.recipes.recipe import Recipe
-from pipeline.stages import Source
 
 MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more
 _ROWS = 4096  # that are Python's objects at once

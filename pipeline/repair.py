@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pipeline import engines, errors, recover, statistics, storage
 from pipeline.build import Build
+from pipeline.compute.waveforms import read_waveforms
 from pipeline.errors import RepairError
 from pipeline.recover import Record
 from pipeline.storage import atomic, locks
 from pipeline.verify import Verified
-from pipeline.waveforms import read_waveforms
 
 
 @dataclass(frozen=True)

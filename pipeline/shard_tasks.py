@@ -15,15 +15,16 @@ from typing import ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import errors, stages, storage
+from pipeline import errors, storage
 from pipeline.build import Build, build_of
+from pipeline.compute import stages
+from pipeline.compute.transform import Transform
+from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
 from pipeline.hashing import STAGES, hash_of
 from pipeline.manifests.manifest import give_back
 from pipeline.plan import Plan, Shard
 from pipeline.storage import atomic, locks
 from pipeline.storage.scratch import Spool
-from pipeline.transform import Transform
-from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 
 _TELL_EVERY = 1.0  # seconds
 

@@ -31,11 +31,11 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.compute.stages import Represented
 from pipeline.hashing import digest, op_versions
 from pipeline.manifests.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
 from pipeline.recipes.recipe import Recipe
-from pipeline.stages import Represented
 from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined
 from pipeline.storage.atomic import (
     Quarantined,

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import consistency, recover, stages, storage
+from pipeline import consistency, recover, storage
+from pipeline.compute import stages
+from pipeline.compute.transform import Transform
 from pipeline.consistency import Problem
 from pipeline.dataset import FeatureSet
 from pipeline.differences import first_stage
@@ -22,7 +24,6 @@ from pipeline.hashing import hash_of
 from pipeline.progress import Progress
 from pipeline.recover import Record
 from pipeline.storage.atomic import CHECKSUMS, Checksum, checksum, read_checksums
-from pipeline.transform import Transform
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import get_args
 import numpy as np
 
 from dsp.resample import Method, resample
+from pipeline.compute.transform import Transform
 from pipeline.recipes.recipe import Recipe
-from pipeline.transform import Transform
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
 

@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import engines, stages
+from pipeline import engines
 from pipeline.build import Build
+from pipeline.compute import stages
 from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan

@@ -20,9 +20,9 @@ import soundfile as sf
 import tomli_w
 
 from pipeline import FeatureSet
+from pipeline.compute.waveforms import read_waveforms
 from pipeline.manifests.file_cache import FileCache
 from pipeline.storage import atomic
-from pipeline.waveforms import read_waveforms
 from tests.conftest import SMALL
 from tests.damage import store_of
 

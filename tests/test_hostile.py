@@ -21,13 +21,13 @@ import soundfile as sf
 import tomli_w
 
 from pipeline import FeatureSet
+from pipeline.compute.stages import Source
+from pipeline.compute.stages import decode as decode_stage
+from pipeline.compute.transform import Transform
 from pipeline.errors import DamagedArtifactError, ForeignStoreError, ManifestError, RecipeError
 from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.recipes.recipe import Recipe
-from pipeline.stages import Source
-from pipeline.stages import decode as decode_stage
-from pipeline.transform import Transform
 from tests.conftest import REPOSITORY, SMALL
 from tests.damage import edit_json, store_of
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import stages, statistics, store
+from pipeline import statistics, store
+from pipeline.compute import stages
+from pipeline.compute.transform import Transform
+from pipeline.compute.waveforms import Waveforms, write_waveforms
 from pipeline.storage import atomic
 from pipeline.tasks import FitNormalization
-from pipeline.transform import Transform
-from pipeline.waveforms import Waveforms, write_waveforms
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
 Names = dict[int, dict[str, int]]  # by the inode of a folder, the inode of each name in it

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.compute.transform import Transform
 from pipeline.dataset import FeatureSet
 from pipeline.errors import BasilarError
 from pipeline.pictures import banks, drawing
@@ -23,7 +24,6 @@ from pipeline.pictures.axes import Scale
 from pipeline.recipes.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
 from pipeline.recipes.recipe import Recipe
 from pipeline.recover import locate, manifest_of
-from pipeline.transform import Transform
 
 Signal = NDArray[np.float32]
 

@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline import stages, storage
+from pipeline import storage
+from pipeline.compute import stages
+from pipeline.compute.transform import Transform
+from pipeline.compute.waveforms import Waveforms, read_waveforms
 from pipeline.errors import DamagedArtifactError
 from pipeline.plan import Plan, Shard
 from pipeline.progress import Progress
-from pipeline.transform import Transform
-from pipeline.waveforms import Waveforms, read_waveforms
 
 FULL_SCALE = 0.999  # samples at it, or beyond, may have been clipped
 EXCERPT_SECONDS = 4.0

@@ -13,13 +13,14 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import audio, stages
+from pipeline import audio
+from pipeline.compute import stages
+from pipeline.compute.transform import Transform
+from pipeline.compute.waveforms import Waveforms
 from pipeline.errors import RecipeError
 from pipeline.hashing import recipe_hashes
 from pipeline.recipes.kinds import KINDS
 from pipeline.recipes.recipe import Recipe
-from pipeline.transform import Transform
-from pipeline.waveforms import Waveforms
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths, tables

@@ -13,14 +13,15 @@ import pytest
 import soundfile as sf
 
 from dsp import framing
-from pipeline import Bundle, audio, bundle, stages
+from pipeline import Bundle, audio, bundle
 from pipeline.bundling import write_bundle
+from pipeline.compute import stages
+from pipeline.compute.stages import Source
+from pipeline.compute.transform import Transform
 from pipeline.errors import BundleError, CanaryError
-from pipeline.stages import Source
-from pipeline.transform import Transform
 from tests.conftest import REPOSITORY
+from tests.pipeline.compute.test_canary import an_ulp_more, changing, clear_caches, one_weight
 from tests.pipeline.test_bundling import STANDARD, make_set
-from tests.pipeline.test_canary import an_ulp_more, changing, clear_caches, one_weight
 from tests.pipeline.test_store import LOG_MEL
 
 BARE = ("numpy", "scipy", "soxr", "soundfile", "av", "pydantic")

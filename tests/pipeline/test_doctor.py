@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from pipeline import canary, doctor, errors
+from pipeline import doctor, errors
+from pipeline.compute import canary
 from pipeline.doctor import checks
 from pipeline.storage import atomic, locks
 

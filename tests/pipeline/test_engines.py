@@ -255,7 +255,7 @@ def test_what_cannot_be_planned_says_why(capfd, part):
 
 
 def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypatch):
-    from pipeline import stages
+    from pipeline.compute import stages
 
     manifest, _ = scan(audio_folder)
     original, calls = stages.represent, []

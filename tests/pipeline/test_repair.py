@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import FeatureSet, recover, stages
+from pipeline import FeatureSet, recover
+from pipeline.compute import stages
 from pipeline.errors import RepairError
 from pipeline.recover import MissingAudioError, recorded_keys
 from pipeline.repair import repair
@@ -142,7 +143,7 @@ def test_without_audio_nothing_is_touched(root, tmp_path):
 
 
 def test_an_installation_that_computes_something_else_touches_nothing(root, monkeypatch):
-    from pipeline.transform import Transform
+    from pipeline.compute.transform import Transform
 
     flip(store_of(root) / "features" / "c" / "1" / "0")
     before = everything(root)

@@ -3,12 +3,13 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet, audio, errors, recover, stages, tracking
+from pipeline import FeatureSet, audio, errors, recover, tracking
+from pipeline.compute import stages
+from pipeline.compute.transform import Transform
 from pipeline.errors import NoRecordError, RebuildError
 from pipeline.hashing import values_hash
 from pipeline.recover import MissingAudioError
 from pipeline.reproduce import changes, reproduce
-from pipeline.transform import Transform
 from tests.damage import flip, store_of
 
 

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import shard_tasks, stages
+from pipeline import shard_tasks
+from pipeline.compute import stages
 from pipeline.hashing import STAGES
 from pipeline.reader import Rows
 from pipeline.shard_tasks import Decode, Represent, Resample

@@ -5,13 +5,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import statistics
+from pipeline.compute.transform import Transform
 from pipeline.errors import DamagedArtifactError
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.statistics import read_statistics, write_statistics
 from pipeline.storage.atomic import read_table
-from pipeline.transform import Transform
 from tests.damage import flip
 from tests.pipeline.test_store import LOG_MEL, SMALL
 
@@ -25,7 +25,8 @@ RECIPE = {
 @pytest.fixture
 def shards_of(audio_folder, tmp_path):
     """Make the shards of a recipe and a split without Luigi: (plan, tables)."""
-    from pipeline import stages, store
+    from pipeline import store
+    from pipeline.compute import stages
 
     def make(shares, shard_seconds=2.0, **normalization):
         recipe = Recipe.from_dict({**RECIPE, "normalization": normalization})

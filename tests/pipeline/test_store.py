@@ -10,12 +10,13 @@ import pytest
 import xarray
 import zarr
 
-from pipeline import FeatureSet, stages, statistics, store
+from pipeline import FeatureSet, statistics, store
+from pipeline.compute import stages
+from pipeline.compute.transform import Transform
 from pipeline.hashing import digest, values_hash
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.transform import Transform
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 

@@ -4,8 +4,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline import errors, shard_tasks, stages, statistics, store, tracking
+from pipeline import errors, shard_tasks, statistics, store, tracking
 from pipeline.build import Build, build_of, embedded_tracking_uri
+from pipeline.compute import stages
 from pipeline.defaults import KEEP
 from pipeline.hashing import STAGES
 from pipeline.plan import Plan

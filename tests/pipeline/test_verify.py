@@ -133,7 +133,7 @@ def test_a_sample_is_computed_from_audio(root, built, tmp_path):
 
 @pytest.mark.parametrize("stage", ["decode", "resample"])
 def test_a_sample_names_the_first_stage_that_differs(root, built, monkeypatch, stage):
-    from pipeline.transform import Transform
+    from pipeline.compute.transform import Transform
 
     original = getattr(Transform, f"{stage}_blocks")
 
@@ -154,7 +154,7 @@ def test_a_sample_names_the_first_stage_that_differs(root, built, monkeypatch, s
 
 def test_a_sample_that_cannot_be_computed_any_more(root, monkeypatch):
     from pipeline import audio
-    from pipeline.transform import Transform
+    from pipeline.compute.transform import Transform
 
     def refuse(*_, **__):
         raise audio.AudioError("unsupported", "not this version")

@@ -8,7 +8,8 @@ import luigi
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, running, stages
+from pipeline import FeatureSet, running
+from pipeline.compute import stages
 from pipeline.recipes.recipe import Recipe
 from pipeline.shard_tasks import new_attempt
 from pipeline.storage import locks

@@ -5,10 +5,10 @@ import pytest
 from dsp import resample
 from pipeline import engines, tracking
 from pipeline.build import Build
+from pipeline.compute.transform import Transform
 from pipeline.manifests.manifest import write_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.transform import Transform
 from tests.conftest import SMALL
 from tests.damage import flip, store_of
 

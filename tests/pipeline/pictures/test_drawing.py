@@ -9,10 +9,10 @@ from matplotlib.collections import PolyCollection
 from PIL import Image
 
 from dsp.mel import hz_to_mel
+from pipeline.compute.transform import Transform
 from pipeline.pictures import drawing
 from pipeline.pictures.axes import note_name
 from pipeline.recipes.kinds import Logarithmic
-from pipeline.transform import Transform
 from tests.pipeline.pictures.test_axes import RECIPES, recipe_of, shipped
 
 HZ, SECONDS, SAMPLE_RATE = 880.0, 0.7, 44100  # of a tone, an A5, and when it is loudest

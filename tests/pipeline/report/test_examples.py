@@ -39,7 +39,7 @@ def test_examples_are_the_stored_features_of_their_first_seconds(built, monkeypa
 
 @pytest.mark.parametrize("kind", ["waveform", "stft", "mel", "mfcc", "cqt", "log_mel"])
 def test_every_kind_has_a_picture(kind, noise):
-    from pipeline.transform import Transform
+    from pipeline.compute.transform import Transform
 
     recipe = Recipe.from_dict({"representation": {"kind": kind}})
     features = Transform(recipe).apply(noise(22050), sample_rate=22050)

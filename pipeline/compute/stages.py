@@ -30,6 +30,8 @@ from dsp.moments import moments
 from dsp.resample import in_blocks
 from pipeline import audio, storage
 from pipeline.audio.isolation import Lost, isolated
+from pipeline.compute.transform import Transform
+from pipeline.compute.waveforms import Waveforms
 from pipeline.defaults import CLIP_TIMEOUT
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.hashing import values_hash
@@ -38,8 +40,6 @@ from pipeline.manifests.manifest import refuse_escape
 from pipeline.storage.atomic import Quarantined
 from pipeline.storage.retry import retrying
 from pipeline.storage.scratch import Place, Spool, release, room
-from pipeline.transform import Transform
-from pipeline.waveforms import Waveforms
 
 LOST = ("crashed", "timeout")  # reasons that the machine has a part in
 

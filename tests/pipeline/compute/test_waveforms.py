@@ -3,10 +3,10 @@ import os
 import pytest
 
 from pipeline.audio.isolation import isolated
+from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
 from pipeline.errors import DamagedArtifactError
 from pipeline.storage.atomic import Quarantined
 from pipeline.storage.scratch import Place
-from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 
 
 def some(spool, *signals):

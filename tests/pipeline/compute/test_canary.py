@@ -7,10 +7,11 @@ import pytest
 
 from dsp import compress, framing, mel, representations
 from dsp import resample as resampling
-from pipeline import FeatureSet, audio, canary, cli, engines
+from pipeline import FeatureSet, audio, cli, engines
 from pipeline.audio import decoders
 from pipeline.build import Build, build_of
-from pipeline.canary import Canary
+from pipeline.compute import canary
+from pipeline.compute.canary import Canary
 from pipeline.errors import CanaryError
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
@@ -85,8 +86,10 @@ def patch(monkeypatch, name, change=None):
 
 def test_numbers_change_only_with_their_version():
     stored, now = json.loads(canary.FILE.read_text())["canaries"], canary.made()
-    again = "raise its version and run python -m pipeline.canary --write, or find out why"
-    assert now.keys() == stored.keys(), "a kind came or went: python -m pipeline.canary --write"
+    again = "raise its version and run python -m pipeline.compute.canary --write, or find out why"
+    assert now.keys() == stored.keys(), (
+        "a kind came or went: python -m pipeline.compute.canary --write"
+    )
     for name, entry in now.items():
         same = entry["sha256"] == stored[name]["sha256"]
         if entry["version"] == stored[name]["version"]:

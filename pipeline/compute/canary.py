@@ -11,7 +11,7 @@ difference by. Before a cache or a bundle is trusted, `guard` computes those of 
 What only other parameters than the defaults reach is guarded by what a recipe itself made of the
 canary, which a root keeps from its first build on (`ROOT/catalogue/canaries/HASH.json`).
 
-`python -m pipeline.canary` compares everything; `--write` records it anew, for raised versions.
+`python -m pipeline.compute.canary` compares everything; `--write` records it anew, for raised versions.
 """
 
 import base64
@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 
 from dsp import representations, resample
 from pipeline import audio, storage
+from pipeline.compute.transform import Transform
 from pipeline.errors import CanaryError
 from pipeline.hashing import recipe_hashes
 from pipeline.recipes.kinds import Framed
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic
-from pipeline.transform import Transform
 
 FILE = Path(__file__).with_name("canaries.json")
 SAMPLE_RATE = 22050  # Hz, of the signal
@@ -160,14 +160,16 @@ def check(name: str) -> str:
     """Compare one of `names` with `canaries.json`, as `compared` does. Raises CanaryError."""
     recorded = _packaged()["canaries"].get(name)
     if recorded is None:
-        raise CanaryError(f"{name}: nothing is recorded; python -m pipeline.canary --write does it")
+        raise CanaryError(
+            f"{name}: nothing is recorded; python -m pipeline.compute.canary --write does it"
+        )
     return compared(
         name,
         Canary.of(_compute(name)),
         Canary.from_json(recorded),
         versions=_packaged()["versions"],
         since="it was released",
-        advice="install those versions, or find what was patched (python -m pipeline.canary)",
+        advice="install those versions, or find what was patched (python -m pipeline.compute.canary)",
     )
 
 
@@ -277,7 +279,7 @@ def made() -> dict[str, dict[str, Any]]:
 def main(arguments: list[str]) -> int:
     """Compare every canary, or `--write` them; 0 unless one is beyond its tolerance."""
     if arguments not in ([], ["--write"]):
-        print("usage: python -m pipeline.canary [--write]", file=sys.stderr)
+        print("usage: python -m pipeline.compute.canary [--write]", file=sys.stderr)
         return 2
     if arguments:
         content = {

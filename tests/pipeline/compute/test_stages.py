@@ -18,18 +18,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsp import buffers, resample, streaming
-from pipeline import audio, stages
+from pipeline import audio
+from pipeline.compute import stages
+from pipeline.compute.stages import Source
+from pipeline.compute.transform import Transform
+from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.hashing import values_hash
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.stages import Source
 from pipeline.storage import retry, scratch
 from pipeline.storage.atomic import Quarantined
 from pipeline.storage.retry import ATTEMPTS, retrying
-from pipeline.transform import Transform
-from pipeline.waveforms import Waveforms, read_waveforms, write_waveforms
 from tests.conftest import REPOSITORY
 from tests.damage import flip
 
