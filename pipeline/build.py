@@ -98,7 +98,7 @@ class Build:
             # Here, and not again in each of the processes that tasks are forked into.
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
-            from pipeline import store  # noqa: F401
+            from pipeline.store import publish  # noqa: F401
 
             if not any(record["build"] == text for record in running.records(self.root)):
                 self._forget_losses()
@@ -175,7 +175,7 @@ class Build:
                 atomic.remove(note)
             keys.add(shard.keys["representation"])
         if keys:
-            from pipeline import statistics
+            from pipeline.store import statistics
 
             statistics.forget(self.root / "artifacts", keys)
 

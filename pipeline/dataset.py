@@ -1,6 +1,6 @@
 """Opening feature sets in training. Imports neither Luigi nor MLflow, and little else at once.
 
-Features are read straight from their shard files (`pipeline.reader`); the table of clips, Zarr and
+Features are read straight from their shard files (`pipeline.store.reader`); the table of clips, Zarr and
 pandas are touched only when they are asked for, so that a set of a million clips opens at once.
 A feature set is pickled as its path, and opens its files anew in each process.
 """
@@ -21,9 +21,9 @@ from dsp import moments
 from pipeline import storage
 from pipeline.defaults import CACHE_BYTES
 from pipeline.errors import DamagedArtifactError, ForeignStoreError
-from pipeline.layout import open_zarr
-from pipeline.reader import Access, Rows
 from pipeline.storage.atomic import checked_attributes, read_json
+from pipeline.store.layout import open_zarr
+from pipeline.store.reader import Access, Rows
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import recover, statistics, storage
+from pipeline import recover, storage
 from pipeline.hashing import STAGES
 from pipeline.recover import Record
 from pipeline.storage import atomic, locks
+from pipeline.store import statistics
 
 SETTLED = 24 * 3600.0  # seconds, after which an upload is of no build at work
 _HASH = "[0-9a-f]{32}"

@@ -8,12 +8,13 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import engines, errors, recover, statistics, storage
+from pipeline import engines, errors, recover, storage
 from pipeline.build import Build
 from pipeline.compute.waveforms import read_waveforms
 from pipeline.errors import RepairError
 from pipeline.recover import Record
 from pipeline.storage import atomic, locks
+from pipeline.store import statistics
 from pipeline.verify import Verified
 
 

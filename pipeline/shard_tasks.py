@@ -246,7 +246,7 @@ class Represent(ShardTask):
 
     def make(self) -> None:
         """Compute the representation of the clips of the shard, and count its values."""
-        from pipeline import statistics
+        from pipeline.store import statistics
 
         self._represent()
         give_back()
@@ -257,7 +257,7 @@ class Represent(ShardTask):
 
     def made_already(self) -> bool:
         """Whether the output is there and whole; what is damaged is removed."""
-        from pipeline import statistics
+        from pipeline.store import statistics
 
         if not super().made_already():
             return False
@@ -271,14 +271,14 @@ class Represent(ShardTask):
         return True
 
     def _represent(self) -> None:
-        from pipeline import store
+        from pipeline.store import publish
 
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:
             found = self.found("resample")
             waveforms = self.noted(found) if found else self.computed("resample", spool)
         give_back()
-        lost = store.write_shard(
+        lost = publish.write_shard(
             self.path(),
             partial(stages.represent, waveforms, self.transform, folder=folder),
             recipe=build.plan.recipe,

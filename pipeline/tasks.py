@@ -24,7 +24,7 @@ from pipeline.shard_tasks import Represent, Target, Task, attempt, name_of
 from pipeline.storage import atomic
 
 if TYPE_CHECKING:
-    from pipeline.statistics import ShardTables, Statistics
+    from pipeline.store.statistics import ShardTables, Statistics
 
 
 class _SetTask(Task):
@@ -49,7 +49,7 @@ class _SetTask(Task):
 
     def shards(self) -> "list[ShardTables]":
         """What the shards say. One that is damaged, or gone meanwhile, is made anew right here."""
-        from pipeline import statistics
+        from pipeline.store import statistics
 
         build, found = self.the_build, []
         for shard in build.plan.shards:
@@ -106,7 +106,7 @@ class FitNormalization(_SetTask):
 
     def make(self) -> None:
         """Merge what the shards say of the fit split."""
-        from pipeline import statistics
+        from pipeline.store import statistics
 
         build, shards = self.the_build, self.shards()
         refuse_too_many_bad(build, shards)
@@ -127,11 +127,11 @@ class Publish(_SetTask):
 
     def make(self) -> None:
         """Link the shards into one store."""
-        from pipeline import store
+        from pipeline.store import publish
 
         build, shards = self.the_build, self.shards()
         n_bad = refuse_too_many_bad(build, shards)
-        store.publish(
+        publish.publish(
             self.path(),
             build.plan,
             self._fitted(),
@@ -144,7 +144,7 @@ class Publish(_SetTask):
 
     def _fitted(self) -> "Statistics":
         """The statistics, which are made anew if they are damaged, or gone meanwhile."""
-        from pipeline import statistics
+        from pipeline.store import statistics
 
         file = self.the_build.statistics
         try:
@@ -225,7 +225,7 @@ class LogRun(_SetTask):
 
 def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> int:
     """How many clips are quarantined. Raises TooManyBadError, listing them, if it is too many."""
-    from pipeline import statistics
+    from pipeline.store import statistics
 
     n_clips, bad = len(build.plan.manifest), list(statistics.quarantined(build.plan, shards))
     allowed = max(1, int(build.max_bad * n_clips + 1e-6))

@@ -32,7 +32,7 @@ from pipeline.verify import verify
 from tests.conftest import REPOSITORY, SMALL
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["pipeline.store", "tests.test_crashes"])
+FORKS.set_forkserver_preload(["pipeline.store.publish", "tests.test_crashes"])
 
 
 class Running:

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import statistics, store
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, write_waveforms
 from pipeline.storage import atomic
+from pipeline.store import publish, statistics
 from pipeline.tasks import FitNormalization
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
@@ -157,7 +157,7 @@ def test_a_shard_is_whole_or_not_there(built, top, monkeypatch):
     make = partial(stages.represent, stages.resample(decoded, transform), transform)
     recorder = Recorder(top, monkeypatch)
     folder = top / "artifacts" / "representation" / "key"
-    store.write_shard(folder, make, recipe=plan.recipe, shard=shard)
+    publish.write_shard(folder, make, recipe=plan.recipe, shard=shard)
     hold(recorder, folder, None)
 
 
@@ -167,7 +167,7 @@ def test_a_published_store_and_its_entry_are_whole_or_not_there(built, top, monk
     fitted = statistics.read_statistics(FitNormalization.of(built.register()).path())
     recorder = Recorder(top, monkeypatch)
     published, catalogue = top / "features" / "key.zarr", top / "catalogue"
-    store.publish(
+    publish.publish(
         published,
         plan,
         fitted,

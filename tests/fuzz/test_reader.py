@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DamagedArtifactError
-from pipeline.reader import Rows
+from pipeline.store.reader import Rows
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths
-from tests.pipeline.test_reader import create, noise
+from tests.pipeline.store.test_reader import create, noise
 
 ROWS, BINS, CHUNK, SHARD = 100, 16, 8, 64
 N_CHUNKS = SHARD // CHUNK
@@ -127,7 +127,7 @@ def test_a_file_that_is_cut_after_it_was_checked_ends_its_process_and_no_other(a
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from pipeline.reader import Rows\n"
+        "from pipeline.store.reader import Rows\n"
         "folder, when = Path(sys.argv[1]), sys.argv[2]\n"
         "if when == 'before': os.truncate(folder / 'c' / '0' / '0', 100)\n"
         "rows = Rows(folder, access='map')\n"

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from pipeline import engines, store
+from pipeline import engines
 from pipeline.build import Build
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
+from pipeline.store import publish
 
 RECIPE = {
     "name": "golden",
@@ -28,7 +29,7 @@ RECIPE = {
 
 def main() -> None:
     """Three short clips in two shards, and one that cannot be read."""
-    root = Path(__file__).parent / f"store-{store.SCHEMA}"
+    root = Path(__file__).parent / f"store-{publish.SCHEMA}"
     if root.exists():
         raise SystemExit(f"{root} is there; raise SCHEMA in pipeline/store.py first")
     (root / "audio").mkdir(parents=True)

@@ -11,7 +11,7 @@ from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from tests.damage import flip
-from tests.pipeline.test_store import LOG_MEL, recipe_of
+from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
 
 def planned_in(folder, audio_folder):

@@ -21,8 +21,8 @@ from pipeline.compute.transform import Transform
 from pipeline.errors import BundleError, CanaryError
 from tests.conftest import REPOSITORY
 from tests.pipeline.compute.test_canary import an_ulp_more, changing, clear_caches, one_weight
+from tests.pipeline.store.test_publish import LOG_MEL
 from tests.pipeline.test_bundling import STANDARD, make_set
-from tests.pipeline.test_store import LOG_MEL
 
 BARE = ("numpy", "scipy", "soxr", "soundfile", "av", "pydantic")
 ABSENT = ("tomli_w", "zarr", "pandas", "pyarrow", "luigi", "filelock", "google_crc32c", "typer")

@@ -9,7 +9,7 @@ from pipeline.bundling import write_bundle
 from pipeline.errors import BundleError, ChangedAudioError
 from pipeline.manifests.scan import scan
 from pipeline.recipes.recipe import Recipe
-from tests.pipeline.test_store import LOG_MEL, SMALL, publish
+from tests.pipeline.store.test_publish import LOG_MEL, SMALL, publish
 
 STANDARD = {"kind": "standard", "split": "all"}
 

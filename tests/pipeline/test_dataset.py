@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import zarr
 
-from pipeline import FeatureSet, store
+from pipeline import FeatureSet
 from pipeline.recipes.recipe import Recipe
-from tests.pipeline.test_store import LOG_MEL, SMALL, publish
+from pipeline.store import publish
+from tests.pipeline.store.test_publish import LOG_MEL, SMALL, publish
 
 
 @pytest.fixture
@@ -243,7 +244,7 @@ def test_a_million_clips_open_at_once(make, tmp_path):
     numbers = np.arange(n_clips) % 50
     for name, values in (("start", numbers), ("n_frames", 1 + numbers)):
         shutil.rmtree(fs.path / name)
-        store.write_array(fs.path / name, values, ("clip",))
+        publish.write_array(fs.path / name, values, ("clip",))
 
     def seconds():
         begin = time.perf_counter()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dsp.augment import spec_augment
 from pipeline import FeatureSet, Loader
 from pipeline.recipes.recipe import Recipe
-from tests.pipeline.test_store import LOG_MEL, SMALL, publish
+from tests.pipeline.store.test_publish import LOG_MEL, SMALL, publish
 
 
 @pytest.fixture(scope="module")

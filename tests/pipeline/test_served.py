@@ -26,8 +26,8 @@ from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.served import ServedBundle
 from tests.conftest import REPOSITORY
+from tests.pipeline.store.test_publish import LOG_MEL, SMALL
 from tests.pipeline.test_bundling import STANDARD, make_set
-from tests.pipeline.test_store import LOG_MEL, SMALL
 
 
 def in_base64(data):

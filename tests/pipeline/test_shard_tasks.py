@@ -5,9 +5,9 @@ import pytest
 from pipeline import shard_tasks
 from pipeline.compute import stages
 from pipeline.hashing import STAGES
-from pipeline.reader import Rows
 from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.storage import atomic
+from pipeline.store.reader import Rows
 from tests.pipeline.test_build import planned_in
 
 

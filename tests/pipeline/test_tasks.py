@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline import errors, shard_tasks, statistics, store, tracking
+from pipeline import errors, shard_tasks, tracking
 from pipeline.build import Build, build_of, embedded_tracking_uri
 from pipeline.compute import stages
 from pipeline.defaults import KEEP
@@ -12,9 +12,10 @@ from pipeline.hashing import STAGES
 from pipeline.plan import Plan
 from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.storage import atomic
+from pipeline.store import publish, statistics
 from pipeline.tasks import FitNormalization, LogRun, Publish
+from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 from tests.pipeline.test_build import planned_in
-from tests.pipeline.test_store import LOG_MEL, recipe_of
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
 
     for module, name in (
         *((stages, name) for name in ("decode", "resample", "represent")),
-        *((statistics, "fit"), (store, "publish")),
+        *((statistics, "fit"), (publish, "publish")),
     ):
         monkeypatch.setattr(module, name, fail)
     monkeypatch.setattr(statistics, "read_shard", lambda folder: None)  # it is whole

@@ -16,7 +16,7 @@ from pipeline.build import embedded_tracking_uri
 from pipeline.errors import NoRecordError
 from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest
 from tests.conftest import write_clips
-from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
+from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of
 
 SERVED = Path(tracking.__file__).with_name("served.py")
 EMPTY = Manifest(Path(), SCHEMA.empty_table())

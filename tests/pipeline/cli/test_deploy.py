@@ -7,7 +7,7 @@ from pipeline import Bundle, FeatureSet, cli, engines
 from pipeline.build import Build
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
-from tests.pipeline.test_store import LOG_MEL, recipe_of
+from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
 
 @pytest.fixture

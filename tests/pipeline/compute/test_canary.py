@@ -17,7 +17,7 @@ from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.shard_tasks import Decode, Represent, Resample
-from tests.pipeline.test_store import LOG_MEL, recipe_of
+from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,6 @@ from pipeline.hashing import digest, op_versions
 from pipeline.manifests.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
 from pipeline.recipes.recipe import Recipe
-from pipeline.statistics import MOMENTS, ShardTables, Statistics, quarantined
 from pipeline.storage.atomic import (
     Quarantined,
     link,
@@ -46,7 +45,8 @@ from pipeline.storage.atomic import (
     write_checksums,
     write_json,
 )
-from pipeline.writer import Features, Geometry, create_features
+from pipeline.store.statistics import MOMENTS, ShardTables, Statistics, quarantined
+from pipeline.store.writer import Features, Geometry, create_features
 
 SCHEMA = 1
 _TEXT = ("id", "sha256", "label", "split", "group", "content", "values_sha256")

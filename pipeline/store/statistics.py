@@ -24,11 +24,11 @@ from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
 from pipeline.errors import DamagedArtifactError, ManifestError
 from pipeline.hashing import hash_of
-from pipeline.layout import open_zarr
 from pipeline.manifests.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
-from pipeline.reader import Rows
 from pipeline.storage.atomic import Quarantined, check_files, read_table, remove, replacing
+from pipeline.store.layout import open_zarr
+from pipeline.store.reader import Rows
 
 MOMENTS = ("sum", "sum_squares", "min", "max")  # the rows of `dsp.moments.moments`, in order
 _ROWS = 8192  # of features that are counted at once

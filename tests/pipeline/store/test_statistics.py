@@ -4,16 +4,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import statistics
 from pipeline.compute.transform import Transform
 from pipeline.errors import DamagedArtifactError
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.statistics import read_statistics, write_statistics
 from pipeline.storage.atomic import read_table
+from pipeline.store import statistics
+from pipeline.store.statistics import read_statistics, write_statistics
 from tests.damage import flip
-from tests.pipeline.test_store import LOG_MEL, SMALL
+from tests.pipeline.store.test_publish import LOG_MEL, SMALL
 
 RECIPE = {
     "resample": {"sample_rate": 8000},
@@ -25,8 +25,8 @@ RECIPE = {
 @pytest.fixture
 def shards_of(audio_folder, tmp_path):
     """Make the shards of a recipe and a split without Luigi: (plan, tables)."""
-    from pipeline import store
     from pipeline.compute import stages
+    from pipeline.store import publish
 
     def make(shares, shard_seconds=2.0, **normalization):
         recipe = Recipe.from_dict({**RECIPE, "normalization": normalization})
@@ -38,7 +38,7 @@ def shards_of(audio_folder, tmp_path):
                 decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
                 resampled = stages.resample(decoded, Transform(recipe))
                 make = partial(stages.represent, resampled, Transform(recipe))
-                store.write_shard(folder, make, recipe=recipe, shard=shard)
+                publish.write_shard(folder, make, recipe=recipe, shard=shard)
             tables.append(statistics.read_shard(folder))
         return plan, tables
 

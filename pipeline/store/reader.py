@@ -1,4 +1,4 @@
-"""Rows of a feature set, read straight from its Zarr shard files (`pipeline.layout`).
+"""Rows of a feature set, read straight from its Zarr shard files (`pipeline.store.layout`).
 
 Uncompressed chunks, one after the other, are one C-order array: it is mapped, or read into the
 caller's array. Blosc chunks are decoded one by one. An array of any other layout is left to
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.errors import DamagedArtifactError
-from pipeline.layout import ForeignLayoutError, Layout, open_zarr
 from pipeline.storage.atomic import read_json
+from pipeline.store.layout import ForeignLayoutError, Layout, open_zarr
 
 Access = Literal["auto", "map", "read"]
 

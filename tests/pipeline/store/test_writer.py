@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.recipes.recipe import Recipe, Store
-from pipeline.writer import Features, Geometry, create_features
+from pipeline.store.writer import Features, Geometry, create_features
 
 
 @settings(max_examples=25)

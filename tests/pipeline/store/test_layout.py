@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from pipeline import layout
 from pipeline.errors import DamagedArtifactError
-from pipeline.layout import Layout, open_zarr
-from tests.pipeline.test_reader import create
+from pipeline.store import layout
+from pipeline.store.layout import Layout, open_zarr
+from tests.pipeline.store.test_reader import create
 
 
 def parts(metadata):
