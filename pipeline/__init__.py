@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.bundle import Bundle
     from pipeline.compute.transform import Transform
-    from pipeline.dataset import FeatureSet
-    from pipeline.loader import Loader
+    from pipeline.training.feature_set import FeatureSet
+    from pipeline.training.loader import Loader
 
 __all__ = ["Bundle", "FeatureSet", "Loader", "Transform"]
 _MODULES = {

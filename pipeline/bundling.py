@@ -13,10 +13,10 @@ from pipeline.bundle import INDEX, Bundle, Index, encoded
 from pipeline.compute import canary, stages
 from pipeline.compute.stages import Source
 from pipeline.compute.transform import Transform
-from pipeline.dataset import FeatureSet
 from pipeline.errors import BundleError
 from pipeline.manifests.manifest import Manifest
 from pipeline.storage import atomic
+from pipeline.training.feature_set import FeatureSet
 
 _RATES = (44_100, 48_000)  # Hz, that the canary is transformed from, beside the recipe's own
 _FILE = ("golden/canary.flac", 16_000)  # and its rate, Hz

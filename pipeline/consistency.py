@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from dsp import moments
 from pipeline import storage
-from pipeline.dataset import FeatureSet, dense
 from pipeline.errors import DamagedArtifactError
 from pipeline.hashing import digest, recipe_hashes, values_hash
 from pipeline.recipes.recipe import Recipe
 from pipeline.recover import Record, read_attributes
 from pipeline.storage.atomic import checksum, read_json, read_table
 from pipeline.store.statistics import MOMENTS
+from pipeline.training.feature_set import FeatureSet, dense
 
 _ROWS = 8192  # of features that are counted at once
 _CLIPS = 64  # that one thread looks at before the next

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsp.moments import ordered_sum
-from pipeline.dataset import FeatureSet
 from pipeline.errors import IncomparableError
 from pipeline.progress import Progress
+from pipeline.training.feature_set import FeatureSet
 
 _ROWS = 8192  # of a clip that are compared at once
 

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.bundling import write_bundle
 from pipeline.compute.transform import Transform
-from pipeline.dataset import FeatureSet
 from pipeline.manifests.manifest import Manifest
 from pipeline.recover import Record, locate
+from pipeline.training.feature_set import FeatureSet
 
 Features = list[NDArray[Any]]
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from pipeline import engines
 from pipeline.build import Build
-from pipeline.dataset import FeatureSet
 from pipeline.differences import absolute_differences, first_stage, span
 from pipeline.errors import DamagedArtifactError, RebuildError
 from pipeline.hashing import values_hash
 from pipeline.progress import Progress
 from pipeline.recover import Record, locate, read_attributes
 from pipeline.storage.atomic import read_table
+from pipeline.training.feature_set import FeatureSet
 
 Verdict = Literal["identical", "within_tolerance", "different"]
 TOLERANCE = 1e-4  # of the range of values

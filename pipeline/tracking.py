@@ -54,11 +54,11 @@ from mlflow.types.schema import AnyType
 from pipeline import storage
 from pipeline.build import is_embedded
 from pipeline.bundling import write_bundle
-from pipeline.dataset import FeatureSet
 from pipeline.errors import NoRecordError, TrackerError
 from pipeline.manifests.manifest import Manifest, write_manifest
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic
+from pipeline.training.feature_set import FeatureSet
 
 EXPERIMENT = "basilar"
 _NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")

@@ -17,13 +17,13 @@ from pipeline import consistency, recover, storage
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.consistency import Problem
-from pipeline.dataset import FeatureSet
 from pipeline.differences import first_stage
 from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.hashing import hash_of
 from pipeline.progress import Progress
 from pipeline.recover import Record
 from pipeline.storage.atomic import CHECKSUMS, Checksum, checksum, read_checksums
+from pipeline.training.feature_set import FeatureSet
 
 
 @dataclass

@@ -80,7 +80,7 @@ def test_what_a_bundle_needs_imports_nothing_heavier(module, light):
 
 def test_loaders_import_little():
     heavy = {"luigi", "mlflow", "zarr", "pandas", "pyarrow", "scipy", "pydantic", "torch"}
-    code = f"import sys, pipeline.loader; print(*{heavy} & sys.modules.keys())"
+    code = f"import sys, pipeline.training.loader; print(*{heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
@@ -90,7 +90,7 @@ def test_matplotlib_is_imported_only_to_draw():
     assert users == {"banks", "charts", "drawing", "gallery"}
     for file in [*modules("pipeline"), *modules("workflows")]:
         assert "matplotlib.pyplot" not in imports(file), file.name
-    code = "import sys, pipeline.cli, pipeline.loader; print('matplotlib' in sys.modules)"
+    code = "import sys, pipeline.cli, pipeline.training.loader; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -10,11 +10,11 @@ import soundfile as sf
 from dsp import framing, mel
 from pipeline import engines, recover
 from pipeline.build import Build
-from pipeline.dataset import FeatureSet
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
+from pipeline.training.feature_set import FeatureSet
 from tests.conftest import SMALL
 from tests.damage import edit_json, edit_table, flip, seal, store_of
 

@@ -41,9 +41,9 @@ def bundle(
     Example: basilar bundle 3f2a --root features -o bundle
     """
     from pipeline.bundling import write_bundle
-    from pipeline.dataset import FeatureSet
     from pipeline.errors import ChangedAudioError
     from pipeline.manifests.manifest import Manifest, read_manifest
+    from pipeline.training.feature_set import FeatureSet
 
     path = find_store(root, key)
     attributes = attributes_of(path)

@@ -328,9 +328,9 @@ def diff(
 
     Example: basilar diff 3f2a 9b01 --root features
     """
-    from pipeline.dataset import FeatureSet
     from pipeline.differences import compare
     from pipeline.errors import IncomparableError
+    from pipeline.training.feature_set import FeatureSet
 
     one, two = (FeatureSet.open(find_store(root, key)) for key in (a, b))
     try:

@@ -151,10 +151,10 @@ def plot(
     Example: basilar plot clip.wav --recipe params/log_mel.toml -o clip.png
     """
     from pipeline.audio import AudioError
-    from pipeline.dataset import FeatureSet
     from pipeline.pictures import drawing, gallery
     from pipeline.recipes.recipe import Recipe
     from pipeline.storage.atomic import replacing
+    from pipeline.training.feature_set import FeatureSet
 
     formats: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
     file_format = formats.get(output.suffix)
@@ -221,10 +221,10 @@ def report(
     from dataclasses import replace
 
     from pipeline import recover, running
-    from pipeline.dataset import FeatureSet
     from pipeline.report import of_pair, of_set
     from pipeline.report.collect import collect
     from pipeline.storage.atomic import replacing
+    from pipeline.training.feature_set import FeatureSet
     from pipeline.why import Side, why
 
     if output.suffix != ".html":

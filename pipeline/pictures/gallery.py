@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.compute.transform import Transform
-from pipeline.dataset import FeatureSet
 from pipeline.errors import BasilarError
 from pipeline.pictures import banks, drawing
 from pipeline.pictures.axes import Scale
 from pipeline.recipes.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
 from pipeline.recipes.recipe import Recipe
 from pipeline.recover import locate, manifest_of
+from pipeline.training.feature_set import FeatureSet
 
 Signal = NDArray[np.float32]
 

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.dataset import FeatureSet
 from pipeline.manifests.manifest import Manifest, taken
 from pipeline.pictures import axes
 from pipeline.plan import Plan
@@ -24,6 +23,7 @@ from pipeline.report.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Tab
 from pipeline.report.examples import Example, chosen, examples
 from pipeline.report.listening import Heard, decibels, listen
 from pipeline.storage import atomic
+from pipeline.training.feature_set import FeatureSet
 
 MOST_BINS = 256  # whose statistics are listed
 SILENT = 1e-3  # of full scale: no sample of a silent clip reaches it

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from dsp import moments
 from pipeline import storage
-from pipeline.dataset import FeatureSet
 from pipeline.manifests.manifest import Manifest
 from pipeline.recipes.kinds import Logarithmic, Representation
 from pipeline.store.layout import open_zarr
 from pipeline.store.statistics import MOMENTS
+from pipeline.training.feature_set import FeatureSet
 
 MOST_ROWS = 50  # of a table
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)

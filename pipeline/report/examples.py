@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.dataset import FeatureSet
 from pipeline.manifests.manifest import taken
 from pipeline.pictures import drawing
 from pipeline.recipes.recipe import Recipe
 from pipeline.report import charts, describe
 from pipeline.report.listening import EXCERPT_SECONDS, Heard, encoded
+from pipeline.training.feature_set import FeatureSet
 
 MOST = 12
 MOST_OF_A_LABEL = 3

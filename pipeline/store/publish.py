@@ -293,7 +293,7 @@ def _write_statistics(folder: Path, statistics: Statistics) -> None:
 
 
 def write_array(path: Path, values: NDArray[Any], dimension_names: tuple[str, ...]) -> None:
-    """An array in one chunk, which `pipeline.dataset` maps, unless its rows are wide and many."""
+    """An array in one chunk, which `pipeline.training.feature_set` maps, unless its rows are wide and many."""
     _create_array(path, values.shape, values.dtype, dimension_names)[...] = values
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pipeline.bundle import INDEX, Bundle, encoded
 from pipeline.bundling import write_bundle
-from pipeline.dataset import FeatureSet
 from pipeline.errors import (
     BundleError,
     CanaryError,
@@ -19,6 +18,7 @@ from pipeline.errors import (
 )
 from pipeline.recover import of_root
 from pipeline.storage.atomic import CHECKSUMS, read_checksums
+from pipeline.training.feature_set import FeatureSet
 from pipeline.verify import verify
 from tests.damage import store_of
 from tests.fuzz import examples

@@ -6,7 +6,7 @@ import zarr
 
 from pipeline import recover
 from pipeline.consistency import check
-from pipeline.dataset import FeatureSet
+from pipeline.training.feature_set import FeatureSet
 from tests.damage import edit_json, edit_table, flip, store_of
 
 

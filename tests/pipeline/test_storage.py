@@ -19,13 +19,13 @@ import pytest
 
 from pipeline import engines, storage
 from pipeline.build import Build, embedded_tracking_uri
-from pipeline.dataset import FeatureSet
-from pipeline.loader import Loader
 from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, object_store
+from pipeline.training.feature_set import FeatureSet
+from pipeline.training.loader import Loader
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, Server, done_by, luigid
 

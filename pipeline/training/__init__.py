@@ -1,0 +1,1 @@
+"""Feature sets opened, and batches of them."""
