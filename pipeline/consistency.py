@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.errors import DamagedArtifactError
 from pipeline.hashing import digest, recipe_hashes, values_hash
 from pipeline.recipes.recipe import Recipe
-from pipeline.recover import Record, read_attributes
+from pipeline.records.record import Record, read_attributes
 from pipeline.storage.atomic import checksum, read_json, read_table
 from pipeline.store.statistics import MOMENTS
 from pipeline.training.feature_set import FeatureSet, dense

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline import recover, storage
+from pipeline import storage
 from pipeline.hashing import STAGES
-from pipeline.recover import Record
+from pipeline.records.record import Record, of_root
 from pipeline.storage import atomic, locks
 from pipeline.store import statistics
 
@@ -70,7 +70,7 @@ def find(root: Path) -> Found:
     found = Found(len(stores))
     needed: set[Path] = set()
     for store in stores:
-        record = recover.of_root(root, store.stem)
+        record = of_root(root, store.stem)
         for part in _needed(record):
             needed |= {root / "artifacts" / part, root / "artifacts/lost" / part.replace("/", "-")}
         if record.plan().key != record.key:

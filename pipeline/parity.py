@@ -27,7 +27,7 @@ from pipeline import storage
 from pipeline.bundling import write_bundle
 from pipeline.compute.transform import Transform
 from pipeline.manifests.manifest import Manifest
-from pipeline.recover import Record, locate
+from pipeline.records.record import Record, locate
 from pipeline.training.feature_set import FeatureSet
 
 Features = list[NDArray[Any]]

@@ -8,11 +8,11 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import engines, errors, recover, storage
+from pipeline import engines, errors, storage
 from pipeline.build import Build
 from pipeline.compute.waveforms import read_waveforms
 from pipeline.errors import RepairError
-from pipeline.recover import Record
+from pipeline.records.record import Record, locate, of_root, read_attributes
 from pipeline.storage import atomic, locks
 from pipeline.store import statistics
 from pipeline.verify import Verified
@@ -41,7 +41,7 @@ def repair(
             f"{storage.name(root)}: what lies in an object store is not repaired in place; delete "
             f"features/{verified.key}.zarr and the damaged artifacts there, and build again"
         )
-    record = recover.of_root(root, verified.key)
+    record = of_root(root, verified.key)
     scratch = root / f".repair-{record.key}"
     with locks.session(root):
         locks.enter(root)
@@ -90,7 +90,7 @@ def _prepare(
         except (FileNotFoundError, errors.DamagedArtifactError):
             needed |= {source.content for source in shard.sources}
     if needed:
-        located = recover.locate(record.manifest, audio_root, needed=needed)
+        located = locate(record.manifest, audio_root, needed=needed)
         build = replace(build, plan=record.plan(located))
     return build, computed
 
@@ -122,7 +122,7 @@ def _build(build: Build, record: Record, workers: int) -> None:
             f"{record.key[:12]}: its broken shards could not be built; mend what failed, and run "
             f"it again{outcome.reasons}"
         )
-    digest = recover.read_attributes(build.store / "zarr.json")["digest"]
+    digest = read_attributes(build.store / "zarr.json")["digest"]
     if digest != record.digest:
         raise RepairError(
             f"{record.key[:12]}: built anew, its digest is {digest}, not {record.digest}, so that "

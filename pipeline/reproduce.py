@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline import engines
 from pipeline.build import Build
-from pipeline.differences import absolute_differences, first_stage, span
 from pipeline.errors import DamagedArtifactError, RebuildError
 from pipeline.hashing import values_hash
 from pipeline.progress import Progress
-from pipeline.recover import Record, locate, read_attributes
+from pipeline.records.compare import absolute_differences, first_stage, span
+from pipeline.records.record import Record, locate, read_attributes
 from pipeline.storage.atomic import read_table
 from pipeline.training.feature_set import FeatureSet
 

@@ -13,15 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import consistency, recover, storage
+from pipeline import consistency, storage
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.consistency import Problem
-from pipeline.differences import first_stage
 from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.hashing import hash_of
 from pipeline.progress import Progress
-from pipeline.recover import Record
+from pipeline.records.compare import first_stage
+from pipeline.records.record import (
+    MissingAudioError,
+    Record,
+    inconsistencies,
+    locate,
+    of_root,
+    read_attributes,
+)
 from pipeline.storage.atomic import CHECKSUMS, Checksum, checksum, read_checksums
 from pipeline.training.feature_set import FeatureSet
 
@@ -66,7 +73,7 @@ def verify(
         seen: dict[tuple[int, int], Checksum] = {}
         _check_files(out, out.path, seen, pool, progress)
         try:
-            record = recover.of_root(root, key)
+            record = of_root(root, key)
         except (DamagedArtifactError, NoRecordError) as error:
             out.problems.append(Problem(str(root / "catalogue"), str(error)))
         else:
@@ -149,8 +156,8 @@ def _check_content(
     if record.source != "store":  # the store's own record is not consistent, and was not taken
         file = out.path / "zarr.json"
         try:
-            own = Record("store", recover.read_attributes(file), record.manifest, Path())
-            problems = list(recover.inconsistencies(own, out.key))
+            own = Record("store", read_attributes(file), record.manifest, Path())
+            problems = list(inconsistencies(own, out.key))
         except DamagedArtifactError as error:
             problems = [str(error)]
         out.problems += [Problem(str(file), problem) for problem in problems]
@@ -174,8 +181,8 @@ def _check_sample(
     chosen = sorted(by_content, key=lambda c: hash_of("sample", key=record.key, content=c))
     chosen = chosen[:sample]
     try:
-        manifest = recover.locate(record.manifest, audio_root, needed=set(chosen))
-    except recover.MissingAudioError as error:
+        manifest = locate(record.manifest, audio_root, needed=set(chosen))
+    except MissingAudioError as error:
         return [Problem(str(audio_root or record.manifest.root), str(error))]
     transform = Transform(record.recipe)
     sources = {s.content: s for shard in record.plan(manifest).shards for s in shard.sources}

@@ -27,7 +27,7 @@ from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.recover import recorded_keys
+from pipeline.records.record import recorded_keys
 from pipeline.verify import verify
 from tests.conftest import REPOSITORY, SMALL
 

@@ -8,12 +8,13 @@ import pytest
 import soundfile as sf
 
 from dsp import framing, mel
-from pipeline import engines, recover
+from pipeline import engines
 from pipeline.build import Build
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
+from pipeline.records.record import of_root
 from pipeline.training.feature_set import FeatureSet
 from tests.conftest import SMALL
 from tests.damage import edit_json, edit_table, flip, seal, store_of
@@ -347,5 +348,5 @@ def test_a_sound_set_is_found_sound(as_json, root, key):
     """What the mutations above start from."""
     assert as_json("verify", key, "--root", root, "--sample", 99)[0] == 0
     assert as_json("reproduce", key, "--root", root, "--workers", 1)[0] == 0
-    assert recover.of_root(root, key).source == "store"
-    assert Recipe.from_dict(SMALL) == recover.of_root(root, key).recipe
+    assert of_root(root, key).source == "store"
+    assert Recipe.from_dict(SMALL) == of_root(root, key).recipe

@@ -359,7 +359,7 @@ def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
     }
     reasons = []
     if explain:
-        from pipeline.why import explain as explain_build
+        from pipeline.records.explain import explain as explain_build
 
         near, found = explain_build(planned)
         result["explain"] = {"nearest": near, "stages": found}

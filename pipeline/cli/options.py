@@ -101,7 +101,7 @@ def find_key(root: Path, key: str) -> str:
 
     Raises UsageError if there is none, or several.
     """
-    from pipeline.recover import recorded_keys
+    from pipeline.records.record import recorded_keys
 
     return _find(root, key, recorded_keys(root))
 
@@ -125,7 +125,7 @@ def _find(root: Path, key: str, keys: list[str]) -> str:
 def attributes_of(path: Path) -> dict[str, Any]:
     """A store's attributes, without opening it through Zarr. Raises DamagedArtifactError."""
     from pipeline.errors import DamagedArtifactError
-    from pipeline.recover import read_attributes
+    from pipeline.records.record import read_attributes
 
     attributes = read_attributes(path / "zarr.json")
     if attributes["key"] != path.stem:

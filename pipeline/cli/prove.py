@@ -27,7 +27,7 @@ from pipeline.console import print_failure, print_result, progress
 
 if TYPE_CHECKING:
     from pipeline.consistency import Problem
-    from pipeline.recover import Record
+    from pipeline.records.record import Record
 
 Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
 CPUS = os.cpu_count() or 1
@@ -133,7 +133,7 @@ def reproduce(
     Example: basilar reproduce 3f2a --root features
     """
     from pipeline.errors import RebuildError
-    from pipeline.recover import MissingAudioError
+    from pipeline.records.record import MissingAudioError
     from pipeline.reproduce import reproduce as reproduce_set
 
     if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
@@ -199,8 +199,9 @@ def reproduce(
 
 def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Record":
     """What is recorded of a key under a root, or else in MLflow."""
-    from pipeline import errors, recover
+    from pipeline import errors
     from pipeline.errors import DamagedArtifactError
+    from pipeline.records.record import of_root, of_run
 
     if root is None and not tracking_uri:
         raise UsageError(
@@ -209,11 +210,11 @@ def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Re
     try:
         if root is not None:
             try:
-                return recover.of_root(root, find_key(root, key))
+                return of_root(root, find_key(root, key))
             except (UsageError, DamagedArtifactError):
                 if not tracking_uri:
                     raise
-        return recover.of_run(tracking_uri, key, folder)
+        return of_run(tracking_uri, key, folder)
     except errors.NoRecordError as error:
         raise UsageError(str(error)) from None
 
@@ -234,7 +235,7 @@ def parity(
     Example: basilar parity 3f2a --root features
     """
     from pipeline.parity import parity as compare
-    from pipeline.recover import MissingAudioError
+    from pipeline.records.record import MissingAudioError
 
     try:
         with tempfile.TemporaryDirectory(prefix="basilar-") as folder:
@@ -278,9 +279,9 @@ def why(
 
     Example: basilar why 3f2a params/log_mel.toml --root features
     """
-    from pipeline import why as module
     from pipeline.errors import IncomparableError
-    from pipeline.recover import of_root
+    from pipeline.records import explain as module
+    from pipeline.records.record import of_root
 
     def is_file(name: str) -> bool:
         return Path(name).suffix in (".toml", ".parquet") or name in complete_recipe(name)
@@ -328,8 +329,8 @@ def diff(
 
     Example: basilar diff 3f2a 9b01 --root features
     """
-    from pipeline.differences import compare
     from pipeline.errors import IncomparableError
+    from pipeline.records.compare import compare
     from pipeline.training.feature_set import FeatureSet
 
     one, two = (FeatureSet.open(find_store(root, key)) for key in (a, b))

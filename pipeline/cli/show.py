@@ -220,17 +220,18 @@ def report(
     """
     from dataclasses import replace
 
-    from pipeline import recover, running
+    from pipeline import running
+    from pipeline.records.explain import Side, why
+    from pipeline.records.record import of_root
     from pipeline.report import of_pair, of_set
     from pipeline.report.collect import collect
     from pipeline.storage.atomic import replacing
     from pipeline.training.feature_set import FeatureSet
-    from pipeline.why import Side, why
 
     if output.suffix != ".html":
         raise UsageError(f"-o {output}: no such page is written; the suffix must be .html")
     stores = [find_store(root, name) for name in (key, other) if name is not None]
-    records = [recover.of_root(root, store.stem) for store in stores]
+    records = [of_root(root, store.stem) for store in stores]
     reports = [
         collect(
             FeatureSet.open(store),

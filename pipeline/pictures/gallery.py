@@ -22,7 +22,7 @@ from pipeline.pictures import banks, drawing
 from pipeline.pictures.axes import Scale
 from pipeline.recipes.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
 from pipeline.recipes.recipe import Recipe
-from pipeline.recover import locate, manifest_of
+from pipeline.records.record import locate, manifest_of
 from pipeline.training.feature_set import FeatureSet
 
 Signal = NDArray[np.float32]

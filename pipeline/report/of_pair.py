@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.records.explain import Why
 from pipeline.report import charts
 from pipeline.report.collect import Report
 from pipeline.report.describe import MOST_ROWS, Table
@@ -18,7 +19,6 @@ from pipeline.report.page import (
     unit,
     written,
 )
-from pipeline.why import Why
 
 _SECTIONS = {
     "differences": "What differs",

@@ -16,7 +16,7 @@ from pipeline.errors import (
     ForeignStoreError,
     NoRecordError,
 )
-from pipeline.recover import of_root
+from pipeline.records.record import of_root
 from pipeline.storage.atomic import CHECKSUMS, read_checksums
 from pipeline.training.feature_set import FeatureSet
 from pipeline.verify import verify

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import recover
 from pipeline.consistency import check
+from pipeline.records.record import of_root, recorded_keys
 from pipeline.training.feature_set import FeatureSet
 from tests.damage import edit_json, edit_table, flip, store_of
 
 
 def problems(root):
-    (key,) = recover.recorded_keys(root)
-    record = recover.of_root(root, key)
+    (key,) = recorded_keys(root)
+    record = of_root(root, key)
     return list(check(root, record, FeatureSet.open(record.store), map))
 
 

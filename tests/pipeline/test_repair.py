@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import FeatureSet, recover
+from pipeline import FeatureSet
 from pipeline.compute import stages
 from pipeline.errors import RepairError
-from pipeline.recover import MissingAudioError, recorded_keys
+from pipeline.records.record import MissingAudioError, of_root, recorded_keys
 from pipeline.repair import repair
 from pipeline.storage.atomic import leftovers
 from pipeline.verify import verify
@@ -22,7 +22,7 @@ def check(root):
 def shards_of(root):
     """The artifact of each shard, in order, with its inode."""
     (key,) = recorded_keys(root)
-    names = recover.of_root(root, key).attributes["shards"]
+    names = of_root(root, key).attributes["shards"]
     return [root / "artifacts" / "representation" / name for name in names]
 
 

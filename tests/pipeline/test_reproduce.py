@@ -3,19 +3,19 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet, audio, errors, recover, tracking
+from pipeline import FeatureSet, audio, errors, tracking
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.errors import NoRecordError, RebuildError
 from pipeline.hashing import values_hash
-from pipeline.recover import MissingAudioError
+from pipeline.records.record import MissingAudioError, of_root, of_run
 from pipeline.reproduce import changes, reproduce
 from tests.damage import flip, store_of
 
 
 @pytest.fixture
 def record(root, built):
-    return recover.of_root(root, built.plan.key)
+    return of_root(root, built.plan.key)
 
 
 def test_a_set_is_identical_whatever_the_workers_and_the_shards(record, built, tmp_path):
@@ -43,7 +43,7 @@ def test_the_catalogue_is_enough_with_audio_moved_and_renamed(root, built, tmp_p
     moved = shutil.copytree(built.plan.manifest.root, tmp_path / "moved")
     for i, file in enumerate(sorted(moved.rglob("*.wav"))[:5]):
         file.rename(moved / f"renamed{i}.bin")
-    found = reproduce(recover.of_root(root, built.plan.key), audio_root=moved)
+    found = reproduce(of_root(root, built.plan.key), audio_root=moved)
     assert (found.verdict, found.source, found.found_elsewhere) == ("identical", "catalogue", 5)
 
 
@@ -112,7 +112,7 @@ def test_one_clip_of_another_value_is_the_only_one_named(record, monkeypatch):
 def test_without_the_old_values_a_difference_cannot_be_tolerated(root, built, monkeypatch):
     louder(monkeypatch, "represent", 1e-4)
     shutil.rmtree(root / "features")
-    found = reproduce(recover.of_root(root, built.plan.key))
+    found = reproduce(of_root(root, built.plan.key))
     assert (found.verdict, found.largest) == ("different", None)
     assert {clip.reason for clip in found.differing} == {"the values it had are not at hand"}
 
@@ -191,12 +191,12 @@ def test_an_mlflow_run_alone_is_enough(root, built, tmp_path, tracker):
     store, key = store_of(root), built.plan.key
     tracking.log_run(store, built.plan.manifest, tracker, folder=tmp_path / "mlflow")
     shutil.rmtree(root)
-    record = recover.of_run(tracker, key[:7], tmp_path / "run")
+    record = of_run(tracker, key[:7], tmp_path / "run")
     assert (record.source, record.key, record.store) == ("mlflow", key, None)
     assert reproduce(record).verdict == "identical"
     with pytest.raises(NoRecordError, match="of its runs begins with 'ffff'; there is none"):
-        recover.of_run(tracker, "ffff", tmp_path / "none")
+        of_run(tracker, "ffff", tmp_path / "none")
     with pytest.raises(NoRecordError, match="x%: it is no key"):
-        recover.of_run(tracker, "x%", tmp_path / "none")
+        of_run(tracker, "x%", tmp_path / "none")
     with pytest.raises(errors.TrackerError, match="nonsense://x"):
-        recover.of_run("nonsense://x", key, tmp_path / "none")
+        of_run("nonsense://x", key, tmp_path / "none")

@@ -12,9 +12,9 @@ import pytest
 
 from pipeline import FeatureSet
 from pipeline.recipes.recipe import Recipe
+from pipeline.records.explain import Side, why
 from pipeline.report import of_pair, of_set
 from pipeline.report.collect import collect
-from pipeline.why import Side, why
 from tests.conftest import HOSTILE
 
 CHROMIUM = shutil.which("chromium")

@@ -5,9 +5,9 @@ import pytest
 
 from pipeline import FeatureSet
 from pipeline.recipes.recipe import Recipe
+from pipeline.records.explain import ClipChange, Side, why
 from pipeline.report import of_pair
 from pipeline.report.collect import collect
-from pipeline.why import ClipChange, Side, why
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,13 @@ import pyarrow as pa
 import pytest
 
 from dsp import resample
-from pipeline import recover
 from pipeline.build import Build
 from pipeline.errors import IncomparableError
 from pipeline.manifests.manifest import SCHEMA, Manifest, write_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.why import ClipChange, Side, explain, nearest, why
+from pipeline.records.explain import ClipChange, Side, explain, nearest, why
+from pipeline.records.record import of_root
 from tests.conftest import SMALL
 
 
@@ -160,7 +160,7 @@ def test_the_tree_of_a_recipe():
 def test_files_and_records_are_sides(built, tmp_path):
     (tmp_path / "r.toml").write_text(recipe().to_toml())
     write_manifest(built.plan.manifest, tmp_path / "m.parquet")
-    record = Side.of_record(recover.of_root(built.root, built.plan.key))
+    record = Side.of_record(of_root(built.root, built.plan.key))
     assert why(record, Side.of_plan(built.plan)).count == 0
     toml, parquet = (Side.of_file(tmp_path / name) for name in ("r.toml", "m.parquet"))
     assert why(record, toml).count == why(parquet, record).count == 0
@@ -233,7 +233,7 @@ def test_the_nearest_set_is_the_one_that_differs_in_least(built, tmp_path):
     manifests.mkdir()
     plans = [plan_of(built, **mel(n_mels=n, fmin=f)) for n, f in ((9, 0.0), (9, 5.0), (10, 0.0))]
     for plan in plans:
-        attributes = recover.of_root(built.root, built.plan.key).attributes
+        attributes = of_root(built.root, built.plan.key).attributes
         made = {
             **attributes,
             **{"key": plan.key, "recipe_hash": plan.hashes["normalization"]},

@@ -16,13 +16,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline import recover
 from pipeline.errors import DamagedArtifactError, IncomparableError
 from pipeline.hashing import STAGES, op_versions
 from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.recover import Record
+from pipeline.records.record import Record, of_root, recorded_keys
 
 if TYPE_CHECKING:
     from pipeline.build import Build
@@ -142,10 +141,10 @@ def why(a: Side, b: Side) -> Why:
 def nearest(root: Path, side: Side, *, but: str = "") -> tuple[Record, Why] | None:
     """The set ever published under a root that differs in least, and how; None if there is none."""
     found = []
-    for key in recover.recorded_keys(root):
+    for key in recorded_keys(root):
         if key != but:
             with suppress(DamagedArtifactError):  # basilar verify says so
-                record = recover.of_root(root, key)
+                record = of_root(root, key)
                 found.append((record, why(Side.of_record(record), side)))
     return min(found, key=lambda pair: pair[1].count, default=None)
 

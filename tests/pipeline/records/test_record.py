@@ -4,17 +4,23 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import recover
 from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.manifests.file_cache import FileCache
-from pipeline.recover import MissingAudioError, locate, of_folder, of_root
+from pipeline.records.record import (
+    MissingAudioError,
+    locate,
+    of_folder,
+    of_root,
+    read_attributes,
+    recorded_keys,
+)
 from tests.damage import edit_json, edit_table, flip, store_of
 from tests.pipeline.manifests.test_scan import settle
 
 
 def test_a_store_is_its_own_record(built):
     key = built.plan.key
-    assert recover.recorded_keys(built.root) == [key]
+    assert recorded_keys(built.root) == [key]
     record = of_root(built.root, key)
     assert (record.source, record.key, record.store) == ("store", key, built.store)
     assert record.recipe == built.plan.recipe
@@ -30,7 +36,7 @@ def test_the_catalogue_outlives_the_store(root, built):
     assert (record.source, record.key, record.store) == ("catalogue", built.plan.key, None)
     assert record.recipe == built.plan.recipe
     assert len(record.clips) == 12
-    assert recover.recorded_keys(root) == [built.plan.key]
+    assert recorded_keys(root) == [built.plan.key]
 
 
 def test_a_store_that_does_not_say_what_it_is_gives_way_to_the_catalogue(root, built):
@@ -173,6 +179,6 @@ def test_a_folder_of_audio_that_is_gone_names_every_clip_up_to_fifty(built, tmp_
 
 
 def test_attributes_are_the_same_from_store_and_catalogue(built):
-    from_store = recover.read_attributes(built.store / "zarr.json")
+    from_store = read_attributes(built.store / "zarr.json")
     entry = built.root / "catalogue" / "features" / f"{built.plan.key}.json"
-    assert recover.read_attributes(entry) == from_store == json.loads(entry.read_text())
+    assert read_attributes(entry) == from_store == json.loads(entry.read_text())
