@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.bundle import Bundle
     from pipeline.compute.transform import Transform
+    from pipeline.deployment.bundle import Bundle
     from pipeline.training.feature_set import FeatureSet
     from pipeline.training.loader import Loader
 

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.bundling import write_bundle
 from pipeline.compute.transform import Transform
+from pipeline.deployment.export import write_bundle
 from pipeline.manifests.manifest import Manifest
 from pipeline.records.record import Record, locate
 from pipeline.training.feature_set import FeatureSet
@@ -41,7 +41,7 @@ import json, sys
 for name in json.loads(sys.argv[1]):
     sys.modules[name] = None
 import numpy
-from pipeline.bundle import Bundle
+from pipeline.deployment.bundle import Bundle
 bundle = Bundle.load(sys.argv[2])
 for file, clip in json.loads(sys.stdin.read()).items():
     numpy.save(file, bundle.transform_file(clip.pop("path"), **clip), allow_pickle=False)

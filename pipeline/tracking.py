@@ -1,6 +1,6 @@
 """MLflow: one run a feature set, with recipe, data set, statistics and bundle; one a training.
 
-Only this module, and `pipeline.served`, which MLflow runs, import mlflow. A run is looked for by
+Only this module, and `pipeline.deployment.mlflow_model`, which MLflow runs, import mlflow. A run is looked for by
 its tag before it is made, so that nothing has two. A tracker that does not answer costs seconds:
 retries are bounded, and TrackerError is raised.
 """
@@ -53,7 +53,7 @@ from mlflow.types.schema import AnyType
 
 from pipeline import storage
 from pipeline.build import is_embedded
-from pipeline.bundling import write_bundle
+from pipeline.deployment.export import write_bundle
 from pipeline.errors import NoRecordError, TrackerError
 from pipeline.manifests.manifest import Manifest, write_manifest
 from pipeline.recipes.recipe import Recipe

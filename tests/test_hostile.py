@@ -144,7 +144,7 @@ def test_names_do_nothing_to_a_terminal_and_name_no_files(audio_folder, basilar,
     said.append(basilar("show", EVIL, "--root", "root"))
     said.append(basilar("recipe", EVIL))
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.bundle", "bundle"],
+        [sys.executable, "-m", "pipeline.deployment.bundle", "bundle"],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         check=False,

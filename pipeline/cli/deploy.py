@@ -40,7 +40,7 @@ def bundle(
 
     Example: basilar bundle 3f2a --root features -o bundle
     """
-    from pipeline.bundling import write_bundle
+    from pipeline.deployment.export import write_bundle
     from pipeline.errors import ChangedAudioError
     from pipeline.manifests.manifest import Manifest, read_manifest
     from pipeline.training.feature_set import FeatureSet
@@ -77,7 +77,7 @@ def check_bundle(
 
     Example: basilar check-bundle bundle
     """
-    from pipeline.bundle import Bundle
+    from pipeline.deployment.bundle import Bundle
 
     loaded = Bundle.load(folder)
     found = loaded.check()

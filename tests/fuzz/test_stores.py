@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bundle import INDEX, Bundle, encoded
-from pipeline.bundling import write_bundle
+from pipeline.deployment.bundle import INDEX, Bundle, encoded
+from pipeline.deployment.export import write_bundle
 from pipeline.errors import (
     BundleError,
     CanaryError,

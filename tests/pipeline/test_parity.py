@@ -7,7 +7,7 @@ import pytest
 from pipeline import FeatureSet, parity
 from pipeline.parity import Way
 from pipeline.records.record import Record
-from tests.pipeline.test_bundling import make_set
+from tests.pipeline.deployment.test_export import make_set
 
 NAMES = ["pipeline", "bundle, bare", "MLflow model", "served model", "stream"]
 

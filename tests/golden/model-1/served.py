@@ -21,7 +21,7 @@ from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
 from pipeline.audio import AudioError
-from pipeline.bundle import Bundle
+from pipeline.deployment.bundle import Bundle
 
 
 class ServedBundle(PythonModel):

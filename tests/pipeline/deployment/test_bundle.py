@@ -13,16 +13,17 @@ import pytest
 import soundfile as sf
 
 from dsp import framing
-from pipeline import Bundle, audio, bundle
-from pipeline.bundling import write_bundle
+from pipeline import Bundle, audio
 from pipeline.compute import stages
 from pipeline.compute.stages import Source
 from pipeline.compute.transform import Transform
+from pipeline.deployment import bundle
+from pipeline.deployment.export import write_bundle
 from pipeline.errors import BundleError, CanaryError
 from tests.conftest import REPOSITORY
 from tests.pipeline.compute.test_canary import an_ulp_more, changing, clear_caches, one_weight
+from tests.pipeline.deployment.test_export import STANDARD, make_set
 from tests.pipeline.store.test_publish import LOG_MEL
-from tests.pipeline.test_bundling import STANDARD, make_set
 
 BARE = ("numpy", "scipy", "soxr", "soundfile", "av", "pydantic")
 ABSENT = ("tomli_w", "zarr", "pandas", "pyarrow", "luigi", "filelock", "google_crc32c", "typer")
@@ -370,7 +371,9 @@ print(json.dumps(found))
         by_name = sorted(range(len(fs)), key=lambda i, fs=fs: fs.clips["id"][i])
         stored = [fs.normalize(fs[i]).tobytes() for i in by_name]
         assert found[fs.key] == [hashlib.sha256(data).hexdigest() for data in stored]
-    assert "canary at 48000 Hz             identical" in run("-m", "pipeline.bundle", folders[0])
+    assert "canary at 48000 Hz             identical" in run(
+        "-m", "pipeline.deployment.bundle", folders[0]
+    )
 
 
 @pytest.mark.torture
@@ -381,10 +384,10 @@ def test_importing_takes_at_most_twice_the_time_of_what_it_is_made_of():
         return min(float(subprocess.check_output(command, cwd=REPOSITORY)) for _ in range(5))
 
     libraries = seconds("numpy, scipy.fft, scipy.sparse, pydantic")
-    assert seconds("pipeline.bundle") < 2 * libraries
+    assert seconds("pipeline.deployment.bundle") < 2 * libraries
 
 
 def test_importing_brings_nothing_heavy():
-    code = f"import sys, pipeline.bundle; print(*{set(ABSENT)} & sys.modules.keys())"
+    code = f"import sys, pipeline.deployment.bundle; print(*{set(ABSENT)} & sys.modules.keys())"
     done = subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY, text=True)
     assert done.split() == []

@@ -5,7 +5,7 @@ import pytest
 import soundfile as sf
 
 from pipeline import Bundle, FeatureSet
-from pipeline.bundling import write_bundle
+from pipeline.deployment.export import write_bundle
 from pipeline.errors import BundleError, ChangedAudioError
 from pipeline.manifests.scan import scan
 from pipeline.recipes.recipe import Recipe

@@ -20,14 +20,14 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import Bundle, Transform, engines
 from pipeline.build import Build, embedded_tracking_uri
-from pipeline.bundling import write_bundle
+from pipeline.deployment.export import write_bundle
+from pipeline.deployment.mlflow_model import ServedBundle
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.served import ServedBundle
 from tests.conftest import REPOSITORY
+from tests.pipeline.deployment.test_export import STANDARD, make_set
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL
-from tests.pipeline.test_bundling import STANDARD, make_set
 
 
 def in_base64(data):

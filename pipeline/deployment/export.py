@@ -1,4 +1,4 @@
-"""Make a bundle of a published feature set; `pipeline.bundle` reads it."""
+"""Make a bundle of a published feature set; `pipeline.deployment.bundle` reads it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline.bundle import INDEX, Bundle, Index, encoded
 from pipeline.compute import canary, stages
 from pipeline.compute.stages import Source
 from pipeline.compute.transform import Transform
+from pipeline.deployment.bundle import INDEX, Bundle, Index, encoded
 from pipeline.errors import BundleError
 from pipeline.manifests.manifest import Manifest
 from pipeline.storage import atomic
@@ -36,7 +36,7 @@ PyAV and Pydantic are enough:
     features = bundle.transform(y, sample_rate=44100)   # ({columns} columns, a row a frame)
     features = bundle.transform_file("clip.flac")
 
-Check it: `basilar check-bundle DIR`, or `python -m pipeline.bundle DIR` where there is no command
+Check it: `basilar check-bundle DIR`, or `python -m pipeline.deployment.bundle DIR` where there is no command
 line. Both compute every golden vector in `golden/` (audio in, features out) and exit with 1 if one
 moved or if a file is damaged.
 

@@ -6,8 +6,8 @@
       golden/          audio in, features out: NAME.npy or NAME.flac, and NAME.features.npy
       README.md
 
-A folder of data: no pickle, no code. `pipeline.bundling` makes one; this module reads it, and needs
-no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `python -m pipeline.bundle DIR`
+A folder of data: no pickle, no code. `pipeline.deployment.export` makes one; this module reads it, and needs
+no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `python -m pipeline.deployment.bundle DIR`
 checks one.
 """
 
@@ -282,7 +282,7 @@ def _compared(name: str, now: NDArray[Any], then: NDArray[Any]) -> Golden:
 def main(arguments: list[str]) -> int:
     """Check the bundle in a folder: 0 if nothing moved."""
     if len(arguments) != 1:
-        print("usage: python -m pipeline.bundle DIR", file=sys.stderr)
+        print("usage: python -m pipeline.deployment.bundle DIR", file=sys.stderr)
         return 2
     try:
         bundle = Bundle.load(arguments[0])
