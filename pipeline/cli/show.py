@@ -151,8 +151,8 @@ def plot(
     Example: basilar plot clip.wav --recipe params/log_mel.toml -o clip.png
     """
     from pipeline.audio import AudioError
-    from pipeline.pictures import drawing, gallery
     from pipeline.recipes.recipe import Recipe
+    from pipeline.report.plots import drawing, gallery
     from pipeline.storage.atomic import replacing
     from pipeline.training.feature_set import FeatureSet
 

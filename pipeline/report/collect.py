@@ -14,7 +14,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.manifests.manifest import Manifest, taken
-from pipeline.pictures import axes
 from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.recipes.recipe import Recipe
@@ -22,6 +21,7 @@ from pipeline.report import describe
 from pipeline.report.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Table
 from pipeline.report.examples import Example, chosen, examples
 from pipeline.report.listening import Heard, decibels, listen
+from pipeline.report.plots import axes
 from pipeline.storage import atomic
 from pipeline.training.feature_set import FeatureSet
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.manifests.manifest import taken
-from pipeline.pictures import drawing
 from pipeline.recipes.recipe import Recipe
 from pipeline.report import charts, describe
 from pipeline.report.listening import EXCERPT_SECONDS, Heard, encoded
+from pipeline.report.plots import drawing
 from pipeline.training.feature_set import FeatureSet
 
 MOST = 12

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.pictures.axes import columns
 from pipeline.recipes.recipe import Recipe
 from pipeline.report import charts
 from pipeline.report.collect import Report
@@ -28,6 +27,7 @@ from pipeline.report.page import (
     unit,
     written,
 )
+from pipeline.report.plots.axes import columns
 
 _SECTIONS = {
     "what": "What it is",

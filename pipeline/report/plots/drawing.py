@@ -21,9 +21,9 @@ from PIL import Image
 
 from dsp.compress import log
 from dsp.mel import hz_to_mel, mel_to_hz
-from pipeline.pictures.axes import Columns, Scale, columns, seconds, ticks
 from pipeline.recipes.kinds import Logarithmic, Mfcc, Representation
 from pipeline.recipes.recipe import Recipe
+from pipeline.report.plots.axes import Columns, Scale, columns, seconds, ticks
 
 Format = Literal["png", "svg"]
 Bar = Literal["right", "bottom"]

@@ -1,6 +1,6 @@
 """Pictures of what a recipe does, without a clip: the mel scale and filter banks.
 
-Drawn on Matplotlib's axes, like those of `pipeline.pictures.drawing`, and from the tables that
+Drawn on Matplotlib's axes, like those of `pipeline.report.plots.drawing`, and from the tables that
 features are computed with.
 """
 
@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 
 from dsp.chroma import stft_to_chroma
 from dsp.cqt import Cqt
-from pipeline.pictures.axes import columns, of_cqt, of_stft
-from pipeline.pictures.drawing import BRIGHT, DARK, PALE, colour_bar, frequency_axis
 from pipeline.recipes.kinds import Chroma, ConstantQ, MelBands
 from pipeline.recipes.recipe import Recipe
+from pipeline.report.plots.axes import columns, of_cqt, of_stft
+from pipeline.report.plots.drawing import BRIGHT, DARK, PALE, colour_bar, frequency_axis
 
 
 def mel_scale(ax: Axes, recipe: Recipe) -> None:

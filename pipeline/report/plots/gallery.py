@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.compute.transform import Transform
 from pipeline.errors import BasilarError
-from pipeline.pictures import banks, drawing
-from pipeline.pictures.axes import Scale
 from pipeline.recipes.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
 from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import locate, manifest_of
+from pipeline.report.plots import banks, drawing
+from pipeline.report.plots.axes import Scale
 from pipeline.training.feature_set import FeatureSet
 
 Signal = NDArray[np.float32]

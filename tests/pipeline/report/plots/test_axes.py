@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from dsp.mel import hz_to_mel
-from pipeline.pictures.axes import columns, note_name, seconds, ticks
 from pipeline.recipes.kinds import Framed
 from pipeline.recipes.recipe import Recipe
+from pipeline.report.plots.axes import columns, note_name, seconds, ticks
 from tests.conftest import REPOSITORY
 
 RECIPES = sorted(path.stem for path in (REPOSITORY / "params").glob("*.toml"))

@@ -10,10 +10,10 @@ from PIL import Image
 
 from dsp.mel import hz_to_mel
 from pipeline.compute.transform import Transform
-from pipeline.pictures import drawing
-from pipeline.pictures.axes import note_name
 from pipeline.recipes.kinds import Logarithmic
-from tests.pipeline.pictures.test_axes import RECIPES, recipe_of, shipped
+from pipeline.report.plots import drawing
+from pipeline.report.plots.axes import note_name
+from tests.pipeline.report.plots.test_axes import RECIPES, recipe_of, shipped
 
 HZ, SECONDS, SAMPLE_RATE = 880.0, 0.7, 44100  # of a tone, an A5, and when it is loudest
 # A recipe of every kind that is drawn as an image, and some with other people's conventions.
@@ -310,7 +310,7 @@ def test_an_svg_keeps_its_text_and_no_date():
 def test_nothing_needs_a_display_or_pyplot():
     code = (
         "import sys, numpy as np\n"
-        "from pipeline.pictures import drawing, gallery\n"
+        "from pipeline.report.plots import drawing, gallery\n"
         "from pipeline.recipes.recipe import Recipe\n"
         "recipe = Recipe.from_dict({'representation': {'kind': 'log_mel'}})\n"
         "with drawing.style():\n"

@@ -7,11 +7,11 @@ import soundfile as sf
 from pipeline import FeatureSet
 from pipeline.cli.show import Picture
 from pipeline.compute.transform import Transform
-from pipeline.pictures import drawing, gallery
-from pipeline.pictures.axes import columns
 from pipeline.recipes.kinds import KINDS
 from pipeline.recipes.recipe import Recipe
-from tests.pipeline.pictures.test_axes import recipe_of
+from pipeline.report.plots import drawing, gallery
+from pipeline.report.plots.axes import columns
+from tests.pipeline.report.plots.test_axes import recipe_of
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from dsp.chroma import stft_to_chroma
-from pipeline.pictures import banks, drawing
-from pipeline.pictures.axes import columns
-from tests.pipeline.pictures.test_axes import recipe_of, shipped
+from pipeline.report.plots import banks, drawing
+from pipeline.report.plots.axes import columns
+from tests.pipeline.report.plots.test_axes import recipe_of, shipped
 
 
 @pytest.fixture(autouse=True)
