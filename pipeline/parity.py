@@ -161,15 +161,15 @@ def _request(transform: Transform, clip: Clip) -> dict[str, Any]:
 
 
 def _save_model(folder: Path, fs: FeatureSet) -> None:
-    from pipeline import tracking  # imports mlflow
+    from pipeline.tracking import runs  # imports mlflow
 
-    tracking.save_model(folder / "model", folder / "bundle", fs)
+    runs.save_model(folder / "model", folder / "bundle", fs)
 
 
 def _predicted(model: Path, requests: list[dict[str, Any]]) -> Features:
-    from pipeline import tracking
+    from pipeline.tracking import runs
 
-    return [_whole(x) for x in tracking.predict(model, requests)]
+    return [_whole(x) for x in runs.predict(model, requests)]
 
 
 def _served(model: Path, requests: list[dict[str, Any]]) -> Features:

@@ -182,13 +182,14 @@ class LogRun(_SetTask):
     def make(self) -> None:
         """Log the feature set, or leave it to the next build if the tracker does not answer."""
         build = self.the_build
-        from pipeline import errors, tracking  # imports mlflow, which no other task needs
+        from pipeline import errors
+        from pipeline.tracking import runs  # imports mlflow, which no other task needs
 
         run_id, built = None, self._built()
         try:
             folder = build.root / "mlflow"
             manifest = build.plan.manifest
-            run_id = tracking.log_run(
+            run_id = runs.log_run(
                 build.store,
                 manifest,
                 build.tracking_uri,

@@ -124,14 +124,15 @@ class TrainBaseline(FitBaseline):
 
     def run(self) -> None:
         """Log the result."""
-        from pipeline import errors, tracking
+        from pipeline import errors
+        from pipeline.tracking import runs
 
         result, build = atomic.read_json(self.result), self.build
         for name, value in metrics(result).items():
             print(f"{name} {value:.3f}")
         print(f"all of it is in {storage.name(self.result)}")
         try:
-            run_id = tracking.log_training(
+            run_id = runs.log_training(
                 build.store,
                 build.tracking_uri,
                 folder=build.root / "mlflow",

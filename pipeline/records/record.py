@@ -137,9 +137,9 @@ def of_run(uri: str, key: str, folder: Path) -> Record:
 
     Raises NoRecordError, TrackerError, or DamagedArtifactError if it is not to be believed.
     """
-    from pipeline import tracking  # imports mlflow
+    from pipeline.tracking import runs  # imports mlflow
 
-    store = tracking.fetch_run(uri, key, folder)
+    store = runs.fetch_run(uri, key, folder)
     record = of_folder(folder, "mlflow")
     return replace(record, store=store if storage.exists(store / "zarr.json") else None)
 

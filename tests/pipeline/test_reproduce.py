@@ -3,13 +3,14 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet, audio, errors, tracking
+from pipeline import FeatureSet, audio, errors
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.errors import NoRecordError, RebuildError
 from pipeline.hashing import values_hash
 from pipeline.records.record import MissingAudioError, of_root, of_run
 from pipeline.reproduce import changes, reproduce
+from pipeline.tracking import runs
 from tests.damage import flip, store_of
 
 
@@ -189,7 +190,7 @@ def test_what_may_explain_a_difference():
 
 def test_an_mlflow_run_alone_is_enough(root, built, tmp_path, tracker):
     store, key = store_of(root), built.plan.key
-    tracking.log_run(store, built.plan.manifest, tracker, folder=tmp_path / "mlflow")
+    runs.log_run(store, built.plan.manifest, tracker, folder=tmp_path / "mlflow")
     shutil.rmtree(root)
     record = of_run(tracker, key[:7], tmp_path / "run")
     assert (record.source, record.key, record.store) == ("mlflow", key, None)

@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline import errors, shard_tasks, tracking
+from pipeline import errors, shard_tasks
 from pipeline.build import Build, build_of, embedded_tracking_uri
 from pipeline.compute import stages
 from pipeline.defaults import KEEP
@@ -14,6 +14,7 @@ from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.storage import atomic
 from pipeline.store import publish, statistics
 from pipeline.tasks import FitNormalization, LogRun, Publish
+from pipeline.tracking import runs
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 from tests.pipeline.test_build import planned_in
 
@@ -125,9 +126,9 @@ def test_the_record_of_a_run_has_no_password(planned, monkeypatch, caplog):
     uri = "http://me:secret@127.0.0.1:9"
     run = LogRun.of(replace(planned, tracking_uri=uri).register())
     error = errors.TrackerError("no answer")
-    monkeypatch.setattr(tracking, "log_run", Mock(side_effect=error))
+    monkeypatch.setattr(runs, "log_run", Mock(side_effect=error))
     run.make()
-    assert tracking.log_run.call_args.args[2] == uri
+    assert runs.log_run.call_args.args[2] == uri
     assert atomic.read_json(run.path())["uri"] == "http://127.0.0.1:9"
     assert "secret" not in run.path().read_text() + caplog.text
 

@@ -3,12 +3,13 @@ import shutil
 import pytest
 
 from dsp import resample
-from pipeline import engines, tracking
+from pipeline import engines
 from pipeline.build import Build
 from pipeline.compute.transform import Transform
 from pipeline.manifests.manifest import write_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
+from pipeline.tracking import runs
 from tests.conftest import SMALL
 from tests.damage import flip, store_of
 
@@ -96,7 +97,7 @@ def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built
 
 
 def test_reproduce_from_mlflow(as_json, root, built, tmp_path, tracker):
-    tracking.log_run(store_of(root), built.plan.manifest, tracker, folder=tmp_path / "mlflow")
+    runs.log_run(store_of(root), built.plan.manifest, tracker, folder=tmp_path / "mlflow")
     shutil.rmtree(root / "features")
     shutil.rmtree(root / "catalogue")
     arguments = ("reproduce", built.plan.key[:9], "--tracking-uri", tracker, "--workers", 1)

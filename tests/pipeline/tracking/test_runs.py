@@ -11,14 +11,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from pipeline import Bundle, FeatureSet, errors, tracking
+from pipeline import Bundle, FeatureSet, errors
 from pipeline.build import embedded_tracking_uri
 from pipeline.errors import NoRecordError
 from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest
+from pipeline.tracking import runs
 from tests.conftest import write_clips
 from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of
 
-SERVED = Path(tracking.__file__).with_name("served.py")
+SERVED = Path(runs.__file__).with_name("served.py")
 EMPTY = Manifest(Path(), SCHEMA.empty_table())
 
 
@@ -29,7 +30,7 @@ def store(tmp_path_factory):
     audio, root = write_clips(folder / "audio"), folder / "root"
     (audio / "broken.wav").write_bytes(b"RIFF broken")
     plan, path = publish(root, audio, recipe_of(LOG_MEL))
-    tracking.log_run(path, plan.manifest, embedded_tracking_uri(root), folder=root / "mlflow")
+    runs.log_run(path, plan.manifest, embedded_tracking_uri(root), folder=root / "mlflow")
     return path
 
 
@@ -111,7 +112,7 @@ def test_a_report_that_cannot_be_drawn_is_a_warning(logged, tmp_path, monkeypatc
     client.delete_run(run.info.run_id)
     monkeypatch.setattr("pipeline.report.of_set.render", lambda found: 1 / 0)
     uri, folder = embedded_tracking_uri(tmp_path / "root"), tmp_path / "root" / "mlflow"
-    again = tracking.log_run(fs.path, read_manifest(Path(file)), uri, folder=folder)
+    again = runs.log_run(fs.path, read_manifest(Path(file)), uri, folder=folder)
     assert client.get_run(again).info.status == "FINISHED"
     names = {artifact.path for artifact in client.list_artifacts(again)}
     assert "recipe.toml" in names
@@ -151,7 +152,7 @@ def test_a_model_is_registered_when_asked_and_once(logged, tmp_path):
     fs, client, run = logged
     uri, folder = embedded_tracking_uri(tmp_path / "root"), tmp_path / "root" / "mlflow"
     for register_as in ("birds", "birds@champion", "birds@champion"):
-        again = tracking.log_run(fs.path, EMPTY, uri, folder=folder, register_as=register_as)
+        again = runs.log_run(fs.path, EMPTY, uri, folder=folder, register_as=register_as)
         assert again == run.info.run_id
     (registered,) = client.search_model_versions("name = 'birds'")
     assert registered.source == model_of(client, run).artifact_location
@@ -167,10 +168,10 @@ def test_a_model_that_cannot_be_logged_leaves_nothing(logged, tmp_path, monkeypa
     def fail(*_):
         raise RuntimeError("half-way")
 
-    monkeypatch.setattr(tracking, "save_model", fail)
+    monkeypatch.setattr(runs, "save_model", fail)
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(errors.TrackerError, match="RuntimeError: half-way"):
-        tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
+        runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert client.search_runs([run.info.experiment_id]) == []
     assert len(client.search_logged_models([run.info.experiment_id])) == before
 
@@ -178,7 +179,7 @@ def test_a_model_that_cannot_be_logged_leaves_nothing(logged, tmp_path, monkeypa
 def test_a_feature_set_is_logged_once(logged, tmp_path):
     fs, client, run = logged
     uri = embedded_tracking_uri(tmp_path / "root")
-    again = tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
+    again = runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert again == run.info.run_id
     assert len(client.search_runs([run.info.experiment_id])) == 1
 
@@ -188,9 +189,9 @@ def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path, monkeypatch, root,
     """Soon in the root's own tracker, which nobody else logs to by its lock."""
     fs, client, run = logged
     client.update_run(run.info.run_id, status="RUNNING")
-    monkeypatch.setattr(tracking, "_UNFINISHED_SECONDS", patience)
+    monkeypatch.setattr(runs, "_UNFINISHED_SECONDS", patience)
     uri = embedded_tracking_uri(tmp_path / "root")
-    again = tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / root / "mlflow")
+    again = runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / root / "mlflow")
     assert again != run.info.run_id
     assert [r.info.run_id for r in client.search_runs([run.info.experiment_id])] == [again]
 
@@ -198,15 +199,15 @@ def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path, monkeypatch, root,
 def test_names_of_splits_become_names_of_metrics(logged):
     fs, _, _ = logged
     fs.clips["split"] = "hold out: 1"
-    assert tracking.metrics(fs)["clips_hold_out__1"] == 12
+    assert runs.metrics(fs)["clips_hold_out__1"] == 12
 
 
 def test_more_bins_than_a_request_takes_are_logged(logged, tmp_path, monkeypatch):
     fs, client, run = logged
     client.delete_run(run.info.run_id)
-    monkeypatch.setattr(tracking, "_AT_ONCE", 7)
+    monkeypatch.setattr(runs, "_AT_ONCE", 7)
     uri = embedded_tracking_uri(tmp_path / "root")
-    again = tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
+    again = runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     line = client.get_metric_history(again, "per_bin/max")
     assert [point.value for point in line] == fs.stats["max"].tolist()
 
@@ -214,7 +215,7 @@ def test_more_bins_than_a_request_takes_are_logged(logged, tmp_path, monkeypatch
 def test_a_tracker_that_refuses_is_named(logged, tmp_path):
     fs, _, _ = logged
     with pytest.raises(errors.TrackerError, match="nonsense://x"):
-        tracking.log_run(fs.path, EMPTY, "nonsense://x", folder=tmp_path / "mlflow")
+        runs.log_run(fs.path, EMPTY, "nonsense://x", folder=tmp_path / "mlflow")
 
 
 @pytest.mark.parametrize("user", ["me", "me:secret", "me:s@cret"])
@@ -225,10 +226,10 @@ def test_errors_of_a_tracker_tell_no_password(logged, tmp_path, monkeypatch, use
     def fail(*_, **__):
         raise MlflowException(f"API request to {uri}/api/2.0/mlflow failed")
 
-    monkeypatch.setattr(tracking, "MlflowClient", fail)
+    monkeypatch.setattr(runs, "MlflowClient", fail)
     for ask in (
-        lambda: tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "mlflow"),
-        lambda: tracking.fetch_run(uri, "ab", tmp_path),
+        lambda: runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "mlflow"),
+        lambda: runs.fetch_run(uri, "ab", tmp_path),
     ):
         with pytest.raises(errors.TrackerError) as raised:
             ask()
@@ -241,7 +242,7 @@ def test_a_run_that_another_process_is_logging_is_left_to_it(logged, tmp_path):
     client.update_run(run.info.run_id, status="RUNNING")
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(errors.TrackerError, match="is being logged by another"):
-        tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "another" / "mlflow")
+        runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "another" / "mlflow")
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
 
@@ -252,7 +253,7 @@ def test_a_tracker_beside_the_roots_own_is_not_taken_for_it(logged, tmp_path):
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     client.update_run(run.info.run_id, status="RUNNING")
     with pytest.raises(errors.TrackerError, match="is being logged by another"):
-        tracking.log_run(fs.path, EMPTY, client.tracking_uri, folder=root / "mlflow")
+        runs.log_run(fs.path, EMPTY, client.tracking_uri, folder=root / "mlflow")
     assert client.get_run(run.info.run_id).info.lifecycle_stage == "active"
 
 
@@ -263,10 +264,10 @@ def test_a_run_that_fails_half_way_leaves_nothing(logged, tmp_path, monkeypatch)
     def fail(*_):
         raise RuntimeError("half-way")
 
-    monkeypatch.setattr(tracking, "per_bin_table", fail)
+    monkeypatch.setattr(runs, "per_bin_table", fail)
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(errors.TrackerError, match="RuntimeError: half-way"):
-        tracking.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
+        runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
     assert client.search_runs([run.info.experiment_id]) == []
 
 
@@ -276,14 +277,14 @@ def test_a_database_that_is_none_is_a_tracker_that_does_not_answer(logged, tmp_p
     folder.mkdir(parents=True)
     (folder / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(errors.TrackerError, match="DatabaseError"):
-        tracking.log_run(fs.path, EMPTY, embedded_tracking_uri(tmp_path / "other"), folder=folder)
+        runs.log_run(fs.path, EMPTY, embedded_tracking_uri(tmp_path / "other"), folder=folder)
 
 
 @pytest.mark.parametrize("name", ["r#x", "r x", "ré", "r&a=b;c", "r:y@z"])
 def test_roots_of_any_name_hold_their_own_tracker(logged, tmp_path, name):
     fs, _, _ = logged
     root = tmp_path / name
-    run_id = tracking.log_run(fs.path, EMPTY, embedded_tracking_uri(root), folder=root / "mlflow")
+    run_id = runs.log_run(fs.path, EMPTY, embedded_tracking_uri(root), folder=root / "mlflow")
     assert (root / "mlflow" / "mlflow.db").stat().st_size > 0
     assert (root / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"root", name}
@@ -300,16 +301,14 @@ def test_a_moved_root_writes_where_it_is_now(logged, tmp_path):
     moved = (tmp_path / "root").rename(tmp_path / "moved")
     again = FeatureSet.open(moved / fs.path.name)
     MlflowClient(embedded_tracking_uri(moved)).delete_run(run.info.run_id)
-    run_id = tracking.log_run(
-        again.path, EMPTY, embedded_tracking_uri(moved), folder=moved / "mlflow"
-    )
+    run_id = runs.log_run(again.path, EMPTY, embedded_tracking_uri(moved), folder=moved / "mlflow")
     assert (moved / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
     assert not (tmp_path / "root").exists()
 
 
 def log_training(fs, uri, folder, name="baseline 1", **changed):
     said = {"parameters": {"seed": 0}, "metrics": {"accuracy_of a:b": 0.5}} | changed
-    return tracking.log_training(fs.path, uri, folder=folder, name=name, **said)
+    return runs.log_training(fs.path, uri, folder=folder, name=name, **said)
 
 
 def test_a_training_is_a_run_that_names_its_feature_set(logged, tmp_path):
@@ -325,7 +324,7 @@ def test_a_training_is_a_run_that_names_its_feature_set(logged, tmp_path):
     assert training.data.tags["basilar.feature_set"] == run.data.tags["basilar.key"]
     assert "basilar.key" not in training.data.tags  # it is not the run of the feature set
     assert training.inputs.dataset_inputs[0].dataset.digest == fs.digest
-    again = tracking.log_run(fs.path, EMPTY, embedded_tracking_uri(root), folder=root / "mlflow")
+    again = runs.log_run(fs.path, EMPTY, embedded_tracking_uri(root), folder=root / "mlflow")
     assert again == run.info.run_id
 
 
@@ -348,12 +347,12 @@ def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, store, tmp_path):
     fs, client, run = logged
     uri = embedded_tracking_uri(tmp_path / "root")
     folder = tmp_path / "run"
-    assert tracking.fetch_run(uri, fs.key[:5], folder) == store
+    assert runs.fetch_run(uri, fs.key[:5], folder) == store
     assert json.loads((folder / "feature_set.json").read_text()) == fs.attributes
     assert read_manifest(folder / "manifest.parquet").hash == fs.attributes["manifest_hash"]
     assert (folder / "clips.parquet").read_bytes() == (fs.path / "clips.parquet").read_bytes()
     other = client.create_run(run.info.experiment_id, tags={"basilar.key": fs.key[:5] + "x"})
-    tracking.fetch_run(uri, fs.key[:5], folder)  # what is not finished is not there
+    runs.fetch_run(uri, fs.key[:5], folder)  # what is not finished is not there
     client.set_terminated(other.info.run_id, "FINISHED")
     with pytest.raises(NoRecordError, match=f"begins with '{fs.key[:5]}'; there is: {fs.key[:5]}"):
-        tracking.fetch_run(uri, fs.key[:5], folder)
+        runs.fetch_run(uri, fs.key[:5], folder)
