@@ -16,15 +16,15 @@ RATE, N_FFT, HOP, MELS = 22050, 2048, 512, 128
 
 
 def ours(manifest: Path, out: Path) -> None:
-    from pipeline import engines
-    from pipeline.build import Build, embedded_tracking_uri
+    from pipeline.build import luigi_engine
+    from pipeline.build.build import Build, embedded_tracking_uri
     from pipeline.manifests.manifest import read_manifest
     from pipeline.plan import Plan
     from pipeline.recipes.recipe import Recipe
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     build = Build(out, plan, embedded_tracking_uri(out))
-    assert engines.run(build, workers=2, log=False).succeeded
+    assert luigi_engine.run(build, workers=2, log=False).succeeded
 
 
 def bare_loop(manifest: Path, _: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import FeatureSet, engines
-from pipeline.build import Build, embedded_tracking_uri
+from pipeline import FeatureSet
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build, embedded_tracking_uri
 from pipeline.manifests.manifest import SCHEMA, Manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
@@ -72,7 +73,7 @@ class Corpus:
             )
             plan = Plan(recipe, excerpts(seconds))
             build = Build(self.root, plan, embedded_tracking_uri(self.root))
-            if not engines.run(build, workers=os.cpu_count() or 1).succeeded:
+            if not luigi_engine.run(build, workers=os.cpu_count() or 1).succeeded:
                 raise SystemExit(f"{self.root}: the build failed")
             build.store.rename(path)  # both have one key: make room for the other
         return path

@@ -8,8 +8,9 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import engines, errors, storage
-from pipeline.build import Build
+from pipeline import errors, storage
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
 from pipeline.compute.waveforms import read_waveforms
 from pipeline.errors import RepairError
 from pipeline.records.record import Record, locate, of_root, read_attributes
@@ -116,7 +117,7 @@ def _written_wrong(record: Record, verified: Verified) -> set[str]:
 
 def _build(build: Build, record: Record, workers: int) -> None:
     """Build the set, which must come out as it was."""
-    outcome = engines.run(build, workers=workers, log=False)
+    outcome = luigi_engine.run(build, workers=workers, log=False)
     if not outcome.succeeded:
         raise RepairError(
             f"{record.key[:12]}: its broken shards could not be built; mend what failed, and run "

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from pipeline import engines
-from pipeline.build import Build
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
 from pipeline.errors import DamagedArtifactError, RebuildError
 from pipeline.hashing import values_hash
 from pipeline.progress import Progress
@@ -81,7 +81,7 @@ def reproduce(
     with _folder(into) as root:
         plan = record.plan(manifest, shard_seconds)
         build = Build(root.absolute(), plan, "", keep=("representation",), max_bad=1.0)
-        outcome = engines.run(build, workers=workers, log=False)
+        outcome = luigi_engine.run(build, workers=workers, log=False)
         if not outcome.succeeded:
             raise RebuildError(
                 f"{record.key[:12]}: it could not be built again; mend what failed, and run it "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pipeline.build import Build
+    from pipeline.build.build import Build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Shared machines stall: how long an example takes says nothing about it.
@@ -92,8 +92,8 @@ SMALL = {
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A published feature set of several shards, to read: 12 clips, two equal, and a bad one."""
-    from pipeline import engines
-    from pipeline.build import Build
+    from pipeline.build import luigi_engine
+    from pipeline.build.build import Build
     from pipeline.manifests.scan import scan
     from pipeline.plan import Plan
 
@@ -107,7 +107,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     (folder / "audio" / "broken.wav").write_bytes(b"RIFF broken")
     manifest, _ = scan(folder / "audio", label="parent", split={"train": 0.7, "test": 0.3})
     build = Build(folder / "root", Plan(Recipe.from_dict(SMALL), manifest, 1.0), "")
-    assert engines.run(build, workers=1, log=False).succeeded
+    assert luigi_engine.run(build, workers=1, log=False).succeeded
     return build
 
 
@@ -118,8 +118,8 @@ HOSTILE = "<script>document.title = 'hacked'</script>\x1b[31m"
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A published feature set to report on: noise, and a clip each that is silent, clipped, unlike
     the others, longer, broken; ids and labels of some are HTML and terminal escapes."""
-    from pipeline import engines
-    from pipeline.build import Build
+    from pipeline.build import luigi_engine
+    from pipeline.build.build import Build
     from pipeline.manifests.scan import scan
     from pipeline.plan import Plan
 
@@ -145,7 +145,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     (folder / "clips.jsonl").write_text("\n".join(lines))
     manifest, _ = scan(folder / "clips.jsonl", root=audio)
     build = Build(folder / "root", Plan(Recipe.from_dict(SMALL), manifest, 4.0), "")
-    assert engines.run(build, workers=1, log=False).succeeded
+    assert luigi_engine.run(build, workers=1, log=False).succeeded
     return build
 
 

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import engines
-from pipeline.build import Build
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
 from pipeline.compute import stages
 from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
@@ -77,7 +77,7 @@ def carry_out(said, root, manifest, options):
     build = Build(root, plan, tracker, keep=options.get("keep", keep))
     if "counted" in options:
         stages.represent = counted(stages.represent, options["counted"])
-    outcome = engines.run(build, workers=options.get("workers", 2), log=bool(tracker))
+    outcome = luigi_engine.run(build, workers=options.get("workers", 2), log=bool(tracker))
     digest = digest_of(build.store) if outcome.succeeded else None
     said.send((digest, outcome.mlflow_run_id))
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import engines
-from pipeline.build import Build
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
 from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
@@ -57,7 +57,7 @@ def work(tmp_path_factory):
     plan = Plan(Recipe.from_dict(SMALL), read_manifest(folder / "m.parquet"), 1.5)
     assert len(plan.shards) > 20
     build = Build(folder / "clean", plan, "")
-    assert engines.run(build, workers=1, log=False).succeeded
+    assert luigi_engine.run(build, workers=1, log=False).succeeded
     return folder, digest_in(build.root)
 
 
@@ -118,7 +118,7 @@ def test_a_worker_in_a_folder_of_its_own_shares_a_build_by_a_luigid(work, tmp_pa
         build.register(scheduler=url)
         helper = start_worker(processes, build.root, url, "a", idle=0)
         wait_for(lambda: running(url, helper))
-        assert engines.run(build, workers=1, log=False, scheduler=url).succeeded
+        assert luigi_engine.run(build, workers=1, log=False, scheduler=url).succeeded
         assert digest_in(build.root) == clean
         assert helper.wait(60) == 0, said(tmp_path / "a")
         assert said(tmp_path / "a") == f"done {plan.key}\n"

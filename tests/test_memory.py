@@ -21,11 +21,11 @@ import json, os, resource, sys, threading, time
 from pathlib import Path
 
 folder, recipe, root, slices, limit = sys.argv[1:]
-from pipeline import FeatureSet, engines; from pipeline.store import publish; from pipeline.storage import scratch  # what a build imports
+from pipeline import FeatureSet; from pipeline.build import luigi_engine; from pipeline.store import publish; from pipeline.storage import scratch  # what a build imports
 from pipeline.recipes.recipe import Recipe
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
-from pipeline.build import Build
+from pipeline.build.build import Build
 from dsp import streaming, resample
 
 if int(slices):

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.build.set_tasks import FitNormalization
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, write_waveforms
 from pipeline.storage import atomic
 from pipeline.store import publish, statistics
-from pipeline.tasks import FitNormalization
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
 Names = dict[int, dict[str, int]]  # by the inode of a folder, the inode of each name in it

@@ -13,7 +13,8 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline import FeatureSet, engines
+from pipeline import FeatureSet
+from pipeline.build import luigi_engine
 from pipeline.hashing import recipe_hashes
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
@@ -146,7 +147,7 @@ def main() -> int:
     recipe = Path(__file__).parents[1] / "params" / "log_mel.toml"
     task = DemoClassifier(folder=Path("demo"), recipe=recipe)
     cached = task.complete()
-    if not cached and not engines.run_luigi(task, workers=2).succeeded:
+    if not cached and not luigi_engine.run_luigi(task, workers=2).succeeded:
         return 1
     result = atomic.read_json(Path(task.output().path))
     fs = FeatureSet.open(result["path"])

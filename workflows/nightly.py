@@ -21,12 +21,12 @@ from typing import Any
 import luigi
 
 from pipeline import storage
+from pipeline.build.shard_tasks import Target
 from pipeline.errors import DamagedArtifactError, RecipeError
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import read_attributes
-from pipeline.shard_tasks import Target
 from pipeline.storage.atomic import read_json, write_json
 from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 

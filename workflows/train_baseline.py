@@ -33,9 +33,9 @@ from scipy.fft import dct
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from pipeline import FeatureSet, Loader, storage
-from pipeline.build import Build
+from pipeline.build.build import Build
+from pipeline.build.shard_tasks import Target
 from pipeline.hashing import hash_of
-from pipeline.shard_tasks import Target
 from pipeline.storage import atomic
 from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 

@@ -208,7 +208,7 @@ def build(
 
     Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
-    from pipeline.build import Build, embedded_tracking_uri
+    from pipeline.build.build import Build, embedded_tracking_uri
     from pipeline.plan import Plan
     from pipeline.recipes.recipe import Recipe
 
@@ -230,10 +230,11 @@ def build(
     if dry_run:
         _dry_run(planned, explain, as_json)
         return
-    from pipeline import engines, errors
+    from pipeline import errors
+    from pipeline.build import luigi_engine
 
     try:
-        outcome = engines.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
+        outcome = luigi_engine.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
     except errors.SchedulerError as error:
         raise UsageError(str(error)) from None
     except KeyboardInterrupt:

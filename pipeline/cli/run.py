@@ -17,7 +17,7 @@ def status(root: Root, as_json: Json = False) -> None:
 
     Example: basilar status --root features
     """
-    from pipeline import status as builds
+    from pipeline.build import status as builds
 
     if storage.is_remote(root):
         raise UsageError(
@@ -54,7 +54,8 @@ def worker(
 
     Example: basilar worker --root features --scheduler http://127.0.0.1:8082
     """
-    from pipeline import engines, errors
+    from pipeline import errors
+    from pipeline.build import luigi_engine
 
     if storage.is_remote(root):
         raise UsageError(
@@ -62,7 +63,7 @@ def worker(
             f"basilar build --engine luigid --scheduler {scheduler} here, too: they share the work"
         )
     try:
-        done = engines.assist(
+        done = luigi_engine.assist(
             root.absolute(), scheduler=scheduler, workers=workers, key=key, idle=idle
         )
     except errors.SchedulerError as error:
@@ -94,7 +95,7 @@ def ui(
 
     Example: basilar ui --root features
     """
-    from pipeline import ui as pages
+    from pipeline.build import ui as pages
 
     if storage.is_remote(root):
         raise UsageError(

@@ -220,7 +220,7 @@ def report(
     """
     from dataclasses import replace
 
-    from pipeline import running
+    from pipeline.build import registry
     from pipeline.records.explain import Side, why
     from pipeline.records.record import of_root
     from pipeline.report import of_pair, of_set
@@ -236,7 +236,7 @@ def report(
         collect(
             FeatureSet.open(store),
             replace(record.manifest, root=audio_root or record.manifest.root),
-            built=running.recorded(root, record.key),
+            built=registry.recorded(root, record.key),
             progress=progress("listening"),
         )
         for store, record in zip(stores, records, strict=True)

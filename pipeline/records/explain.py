@@ -24,7 +24,7 @@ from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import Record, of_root, recorded_keys
 
 if TYPE_CHECKING:
-    from pipeline.build import Build
+    from pipeline.build.build import Build
 
 Pair = tuple[Any, Any]
 SHOWN = 20  # clips that are named in each group

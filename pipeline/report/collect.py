@@ -83,7 +83,7 @@ def collect(
 ) -> Report:
     """Gather what there is to say of a feature set whose clips are those of `manifest`.
 
-    `built` is what the root recorded of its build (`pipeline.running.recorded`); about `seconds` of
+    `built` is what the root recorded of its build (`pipeline.build.registry.recorded`); about `seconds` of
     audio are listened to. Raises OSError and DamagedArtifactError for a store that cannot be read.
     """
     recipe = Recipe.from_dict(fs.recipe)

@@ -10,7 +10,7 @@
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
-    ROOT/running/ID.json                  builds at work (`pipeline.running`)
+    ROOT/running/ID.json                  builds at work (`pipeline.build.registry`)
     ROOT/latest/NAME.json                 the newest feature set of a recipe (`workflows.nightly`)
     ROOT/.lock                            who is at work (`pipeline.storage.locks`)
 

@@ -52,7 +52,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
 from pipeline import storage
-from pipeline.build import is_embedded
+from pipeline.build.build import is_embedded
 from pipeline.deployment.export import write_bundle
 from pipeline.errors import NoRecordError, TrackerError
 from pipeline.manifests.manifest import Manifest, write_manifest
@@ -82,8 +82,8 @@ def log_run(
     Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
     logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
     is ROOT/mlflow: it holds the lock, and the artifacts of the root's own tracker, which is
-    `pipeline.build.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
-    (`pipeline.running.recorded`). Raises TrackerError if the tracker does not answer or refuses.
+    `pipeline.build.build.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
+    (`pipeline.build.registry.recorded`). Raises TrackerError if the tracker does not answer or refuses.
     """
     fs = FeatureSet.open(store)
     recipe = Recipe.from_dict(fs.recipe)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from pipeline import engines
-from pipeline.build import Build
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
@@ -39,7 +39,7 @@ def main() -> None:
     (root / "audio" / "broken.wav").write_bytes(b"RIFF broken")
     manifest, _ = scan(root / "audio", split={"train": 0.3, "test": 0.7})
     plan = Plan(Recipe.from_dict(RECIPE), manifest, 0.4)
-    assert engines.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    assert luigi_engine.run(Build(root, plan, ""), workers=1, log=False).succeeded
     for name in ("artifacts", "running", ".lock"):
         path = root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import engines, errors, garbage
-from pipeline.build import Build
+from pipeline import errors, garbage
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
 from pipeline.errors import DamagedArtifactError
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
@@ -33,7 +34,7 @@ def several(built, tmp_path_factory):
     root = tmp_path_factory.mktemp("several") / "root"
     builds = [Build(root, plan, "") for plan in plans(built.plan.manifest)]
     for build in builds:
-        assert engines.run(build, workers=1, log=False).succeeded
+        assert luigi_engine.run(build, workers=1, log=False).succeeded
     return builds
 
 
@@ -66,7 +67,7 @@ def test_what_is_left_is_all_that_the_sets_need(several, tmp_path_factory, gone)
         assert verify(root, builds[i].plan.key).problems == []
         assert verify(root, builds[i].plan.key).artifacts
         shutil.rmtree(builds[i].store)  # made of the artifacts that are left
-        outcome = engines.run(builds[i], workers=1, log=False)
+        outcome = luigi_engine.run(builds[i], workers=1, log=False)
         assert outcome.succeeded
         assert outcome.computed == nothing
         for shard in builds[i].plan.shards:

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import engines, storage
-from pipeline.build import Build, embedded_tracking_uri
+from pipeline import storage
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build, embedded_tracking_uri
 from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
@@ -77,7 +78,7 @@ def planned(audio, root, *, shard_seconds=1.0):
 
 def digest(build, *, workers=1):
     """What a build comes to."""
-    assert engines.run(build, workers=workers, log=False).succeeded
+    assert luigi_engine.run(build, workers=workers, log=False).succeeded
     return FeatureSet.open(storage.name(build.store)).digest
 
 
@@ -96,7 +97,7 @@ def published(tmp_path_factory, built):
         build = Build(
             storage.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), ""
         )
-        assert engines.run(build, workers=1, log=False).succeeded
+        assert luigi_engine.run(build, workers=1, log=False).succeeded
         value = FeatureSet.open(built.store).digest
         storage._forget()
     return "memory://kept/root", build.plan.key, value
@@ -177,7 +178,7 @@ def test_a_changed_object_is_refused(memory, audio_folder, tmp_path, capfd):
     uploaded(memory, audio_folder, "/bucket/audio")
     build = planned("memory://bucket/audio", tmp_path / "root")
     memory.pipe_file("/bucket/audio/a/00.wav", (audio_folder / "b" / "01.wav").read_bytes())
-    assert not engines.run(build, workers=1, log=False).succeeded
+    assert not luigi_engine.run(build, workers=1, log=False).succeeded
     assert "memory://bucket/audio/a/00.wav\nto do: scan again" in capfd.readouterr().err
 
 
@@ -185,7 +186,7 @@ def test_a_missing_object_is_named(memory, audio_folder, tmp_path, capfd):
     uploaded(memory, audio_folder, "/bucket/audio")
     build = planned("memory://bucket/audio", tmp_path / "root")
     memory.rm("/bucket/audio/a/00.wav")
-    assert not engines.run(build, workers=1, log=False).succeeded
+    assert not luigi_engine.run(build, workers=1, log=False).succeeded
     assert "memory://bucket/audio/a/00.wav" in capfd.readouterr().err
 
 
@@ -193,7 +194,7 @@ def test_a_second_build_finds_the_first(memory, audio_folder, monkeypatch):
     build = planned(audio_folder, "memory://bucket/root")
     digest(build)
     monkeypatch.setattr(storage, "_made", {})
-    again = engines.run(planned(audio_folder, "memory://bucket/root"), workers=1, log=False)
+    again = luigi_engine.run(planned(audio_folder, "memory://bucket/root"), workers=1, log=False)
     assert (again.succeeded, again.shards_computed) == (True, 0)
 
 
@@ -544,7 +545,7 @@ def test_s3_gives_the_local_digest(s3, local, as_json, tmp_path):
     uploaded(s3, audio, "bucket/audio")
     build = planned("s3://bucket/audio", "s3://bucket/root")
     assert digest(build, workers=2) == value
-    again = engines.run(build, workers=1, log=False)
+    again = luigi_engine.run(build, workers=1, log=False)
     assert (again.succeeded, again.shards_computed) == (True, 0)
     key = build.plan.key
     code, found = as_json("verify", key, "--root", "s3://bucket/root", "--sample", 1)

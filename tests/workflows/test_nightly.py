@@ -8,10 +8,11 @@ import luigi
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, running
+from pipeline import FeatureSet
+from pipeline.build import registry
+from pipeline.build.shard_tasks import new_attempt
 from pipeline.compute import stages
 from pipeline.recipes.recipe import Recipe
-from pipeline.shard_tasks import new_attempt
 from pipeline.storage import locks
 from pipeline.storage.atomic import read_json
 from tests.conftest import REPOSITORY, SMALL
@@ -44,7 +45,7 @@ def night(audio_folder, tmp_path, monkeypatch, tracker):
         try:
             return luigi.build([task], workers=workers, local_scheduler=True)
         finally:
-            running.end(root)
+            registry.end(root)
 
     with locks.session(root):
         yield run

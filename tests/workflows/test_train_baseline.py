@@ -9,7 +9,8 @@ import pytest
 import soundfile as sf
 from mlflow.tracking import MlflowClient
 
-from pipeline import FeatureSet, engines
+from pipeline import FeatureSet
+from pipeline.build import luigi_engine
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.storage import atomic
@@ -62,7 +63,7 @@ def feature_set(manifest, root, tracker, recipe="log_mel_speech"):
     task = BuildFeatureSet(
         recipe=PARAMS / f"{recipe}.toml", manifest=manifest, root=root, tracking_uri=tracker
     )
-    assert engines.run_luigi(task, workers=1).succeeded
+    assert luigi_engine.run_luigi(task, workers=1).succeeded
     return FeatureSet.open(task.output().path)
 
 
@@ -75,7 +76,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
         root=tmp_path / "root",
         tracking_uri=tracker,
     )
-    assert engines.run_luigi(task, workers=1).succeeded
+    assert luigi_engine.run_luigi(task, workers=1).succeeded
     result = atomic.read_json(task.result)
     known, unknown = result["random_fifth"], result["leave_one_group_out"]
     assert (known["train"], known["test"]) == (800, 200)
@@ -98,7 +99,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
 
     monkeypatch.setattr(train_baseline, "evaluate", None)  # would fail if it were called
     assert task.complete()
-    assert engines.run_luigi(task, workers=1).succeeded
+    assert luigi_engine.run_luigi(task, workers=1).succeeded
     task.requires().run()
     assert atomic.read_json(task.result) == result
 
@@ -136,7 +137,7 @@ def test_the_root_may_be_a_url(made_up, tracker, monkeypatch, capsys):
     )
     store = fsspec.filesystem("memory")
     try:
-        assert engines.run_luigi(task, workers=1).succeeded
+        assert luigi_engine.run_luigi(task, workers=1).succeeded
         where = f"/trained/root/results/{task.address}.json"
         assert json.loads(store.cat_file(where))["clips"] == 30
         assert f"all of it is in memory:/{where}" in capsys.readouterr().out

@@ -3,8 +3,9 @@ import shutil
 
 import pytest
 
-from pipeline import Bundle, FeatureSet, cli, engines
-from pipeline.build import Build
+from pipeline import Bundle, FeatureSet, cli
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
@@ -28,7 +29,7 @@ def basilar(capsys, monkeypatch):
 def built(audio_folder, tmp_path, tracker):
     plan = Plan(recipe_of(LOG_MEL), scan(audio_folder)[0], 2.0)
     build = Build(tmp_path / "root", plan, tracker)
-    assert engines.run(build, workers=1).succeeded
+    assert luigi_engine.run(build, workers=1).succeeded
     return build
 
 

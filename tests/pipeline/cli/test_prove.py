@@ -3,8 +3,8 @@ import shutil
 import pytest
 
 from dsp import resample
-from pipeline import engines
-from pipeline.build import Build
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
 from pipeline.compute.transform import Transform
 from pipeline.manifests.manifest import write_manifest
 from pipeline.plan import Plan
@@ -145,7 +145,7 @@ def two(root, built):
         built.plan.manifest,
         1.0,
     )
-    assert engines.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    assert luigi_engine.run(Build(root, plan, ""), workers=1, log=False).succeeded
     return built.plan.key, plan.key
 
 
@@ -220,7 +220,7 @@ def test_diff_refuses_sets_of_other_bins(basilar, root, built):
     plan = Plan(
         Recipe.from_dict({**SMALL, "representation": {"kind": "waveform"}}), built.plan.manifest
     )
-    assert engines.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    assert luigi_engine.run(Build(root, plan, ""), workers=1, log=False).succeeded
     code, _, err = basilar("diff", built.plan.key, plan.key, "--root", root)
     assert code == 2
     assert "has 8 bins and" in " ".join(err.split())

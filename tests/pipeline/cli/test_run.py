@@ -3,7 +3,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from pipeline import running
+from pipeline.build import registry
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import locks
 from tests.conftest import SMALL
@@ -28,7 +28,7 @@ def test_status_shows_what_runs(built, basilar, as_json):
         assert found["stages"]["decode"] == [len(built.plan.shards)] * 2
         _, out, _ = basilar("status", "--root", built.root)
         assert out.startswith(f"small {built.plan.key[:12]}: 100%, 13 of 13 clips, 1 quarantined")
-        running.end(built.root)
+        registry.end(built.root)
 
 
 def test_status_of_no_root_is_wrong_use(basilar, tmp_path):

@@ -7,16 +7,17 @@ import pytest
 
 from dsp import compress, framing, mel, representations
 from dsp import resample as resampling
-from pipeline import FeatureSet, audio, cli, engines
+from pipeline import FeatureSet, audio, cli
 from pipeline.audio import decoders
-from pipeline.build import Build, build_of
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build, build_of
+from pipeline.build.shard_tasks import Decode, Represent, Resample
 from pipeline.compute import canary
 from pipeline.compute.canary import Canary
 from pipeline.errors import CanaryError
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.shard_tasks import Decode, Represent, Resample
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
 
@@ -126,7 +127,7 @@ def test_a_tiny_difference_is_a_warning_that_the_store_keeps(planned, monkeypatc
     build = planned()
     patch(monkeypatch, "window", an_ulp_more)
     with caplog.at_level(logging.WARNING, "basilar"):
-        assert engines.run(build, workers=1).succeeded
+        assert luigi_engine.run(build, workers=1).succeeded
     warnings = FeatureSet.open(build.store).attributes["canary"]
     assert len(warnings) == 1
     assert warnings[0].startswith("representation log_mel: it computes other numbers than when it")
@@ -135,7 +136,7 @@ def test_a_tiny_difference_is_a_warning_that_the_store_keeps(planned, monkeypatc
 
 def test_a_usual_build_has_nothing_to_warn_of(planned):
     build = planned()
-    assert engines.run(build, workers=1).succeeded
+    assert luigi_engine.run(build, workers=1).succeeded
     assert FeatureSet.open(build.store).attributes["canary"] == []
 
 
@@ -174,10 +175,10 @@ def test_workers_elsewhere_are_guarded_too(planned, monkeypatch, task, name):
 
 def test_a_cached_rerun_is_guarded(planned, monkeypatch):
     build = planned()
-    assert engines.run(build, workers=1).succeeded
+    assert luigi_engine.run(build, workers=1).succeeded
     patch(monkeypatch, "window")
     with pytest.raises(CanaryError, match="representation log_mel"):
-        engines.run(build, workers=1)
+        luigi_engine.run(build, workers=1)
 
 
 def test_only_the_decoders_of_the_data_are_asked(planned, monkeypatch):

@@ -18,8 +18,9 @@ import pytest
 import soundfile as sf
 from mlflow.exceptions import MlflowException
 
-from pipeline import Bundle, Transform, engines
-from pipeline.build import Build, embedded_tracking_uri
+from pipeline import Bundle, Transform
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build, embedded_tracking_uri
 from pipeline.deployment.export import write_bundle
 from pipeline.deployment.mlflow_model import ServedBundle
 from pipeline.manifests.scan import scan
@@ -113,7 +114,7 @@ def server(tmp_path, audio_folder):
     plan, root = Plan(recipe, scan(audio_folder)[0], 600.0), tmp_path / "root"
     uri = embedded_tracking_uri(root)
     build = Build(root, plan, uri, register_as="served@live")
-    assert engines.run(build, workers=1).mlflow_run_id
+    assert luigi_engine.run(build, workers=1).mlflow_run_id
     (folder,) = root.glob("mlflow/artifacts/models/*/artifacts/artifacts/bundle")
     port = free_port()
     programs = Path(sys.executable).parent  # mlflow runs uvicorn by its name

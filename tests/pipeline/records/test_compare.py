@@ -3,7 +3,7 @@ import pytest
 import soundfile as sf
 
 from pipeline import FeatureSet
-from pipeline.build import Build
+from pipeline.build.build import Build
 from pipeline.errors import IncomparableError
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
@@ -16,7 +16,7 @@ from tests.conftest import SMALL
 @pytest.fixture(scope="module")
 def other(built):
     """Build another set in the same root: of a changed representation, or without some clips."""
-    from pipeline import engines
+    from pipeline.build import luigi_engine
 
     def make(without=(), **representation):
         recipe = {**SMALL, "representation": {**SMALL["representation"], **representation}}
@@ -26,7 +26,7 @@ def other(built):
         build = Build(
             built.root.parent / "other", Plan(Recipe.from_dict(recipe), manifest, 600), ""
         )
-        assert engines.run(build, workers=1, log=False).succeeded
+        assert luigi_engine.run(build, workers=1, log=False).succeeded
         return FeatureSet.open(build.store)
 
     return make
@@ -96,13 +96,13 @@ def test_sets_of_other_shapes_are_refused(built, other, change, problem):
 
 
 def test_sets_without_a_clip_in_common_are_refused(built, tmp_path):
-    from pipeline import engines
+    from pipeline.build import luigi_engine
 
     (tmp_path / "audio").mkdir()
     sf.write(tmp_path / "audio" / "sine.wav", np.sin(np.arange(4000) / 9), 8000)
     plan = Plan(Recipe.from_dict(SMALL), scan(tmp_path / "audio")[0])
     build = Build(tmp_path / "root", plan, "")
-    assert engines.run(build, workers=1, log=False).succeeded
+    assert luigi_engine.run(build, workers=1, log=False).succeeded
     with pytest.raises(IncomparableError, match="have no clip in common"):
         compare(FeatureSet.open(built.store), FeatureSet.open(build.store))
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from dsp import resample
-from pipeline.build import Build
+from pipeline.build.build import Build
 from pipeline.errors import IncomparableError
 from pipeline.manifests.manifest import SCHEMA, Manifest, write_manifest
 from pipeline.plan import Plan

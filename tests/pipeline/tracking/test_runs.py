@@ -12,7 +12,7 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
 from pipeline import Bundle, FeatureSet, errors
-from pipeline.build import embedded_tracking_uri
+from pipeline.build.build import embedded_tracking_uri
 from pipeline.errors import NoRecordError
 from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.tracking import runs

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import ui
-from pipeline.build import embedded_tracking_uri
+from pipeline.build import ui
+from pipeline.build.build import embedded_tracking_uri
 from pipeline.recipes.recipe import Recipe
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, basilar, wait_for

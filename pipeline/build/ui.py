@@ -23,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.build import embedded_tracking_uri
+from pipeline.build.build import embedded_tracking_uri
 from pipeline.errors import BasilarError
 
 HOST = "127.0.0.1"

@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
-from pipeline import running, storage
-from pipeline.build import Build, build_of
+from pipeline import storage
+from pipeline.build import registry
+from pipeline.build.build import Build, build_of
 from pipeline.console import on_screen, print_error, stderr
 from pipeline.hashing import STAGES
 from pipeline.storage import atomic
@@ -118,7 +119,7 @@ class Watch:
 
 def of_root(root: Path) -> list[tuple[Status, list[str]]]:
     """The builds that run in a root, the oldest first, and the processes that are at each."""
-    records = running.records(root)
+    records = registry.records(root)
     oldest = {record["build"]: record for record in reversed(records)}
     found = []
     for text, record in reversed(oldest.items()):

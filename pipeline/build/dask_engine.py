@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.build import build_of
+from pipeline.build.build import build_of
+from pipeline.build.shard_tasks import Decode, Represent, Resample
 from pipeline.errors import ClusterError
 from pipeline.plan import Shard
-from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.storage import locks
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up

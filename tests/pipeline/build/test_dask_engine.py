@@ -2,8 +2,9 @@ import sys
 
 import pytest
 
-from pipeline import cluster, engines, errors
-from pipeline.build import Build, build_of
+from pipeline import errors
+from pipeline.build import dask_engine, luigi_engine
+from pipeline.build.build import Build, build_of
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
@@ -21,7 +22,7 @@ def plan(audio_folder):
 def clean(plan, tmp_path):
     """The digest of the plan's set, built here."""
     build = Build(tmp_path / "clean", plan, "")
-    assert engines.run(build, workers=1, log=False).succeeded
+    assert luigi_engine.run(build, workers=1, log=False).succeeded
     return digest(build)
 
 
@@ -37,7 +38,7 @@ def test_one_call_makes_a_shard_and_writes_what_is_kept(plan, tmp_path):
     for keep in (("representation",), ("resample",), ("decode", "resample", "representation")):
         build = Build(tmp_path / "-".join(keep), plan, "", keep)
         text = build.register()
-        cluster.compute(text, 0)
+        dask_engine.compute(text, 0)
         assert kept(build_of(text)) == {*keep, "representation"}
         assert [len(build.work().pending[s]) for s in keep] == [len(plan.shards) - 1] * len(keep)
 
@@ -46,7 +47,7 @@ def test_a_dask_cluster_builds_the_same_set(plan, clean, tmp_path):
     with Processes() as processes:
         file, _ = dask(processes, tmp_path / "dask")
         build = Build(tmp_path / "root", plan, "", dask=str(file))
-        outcome = engines.run(build, workers=1, log=False)
+        outcome = luigi_engine.run(build, workers=1, log=False)
         assert outcome.succeeded
         assert outcome.computed["representation"] == len(plan.shards) > 4
         assert digest(build) == clean
@@ -55,19 +56,19 @@ def test_a_dask_cluster_builds_the_same_set(plan, clean, tmp_path):
         (plan.manifest.root / plan.shards[1].sources[0].path).unlink()
         text = other.register()
         with pytest.raises(FileNotFoundError):
-            cluster.map_shards(text, plan.shards, address=str(file))
+            dask_engine.map_shards(text, plan.shards, address=str(file))
         assert [s.index for s in other.work().pending["representation"]] == [1]
 
 
 def test_without_dask_the_message_says_what_to_install(plan, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(errors.ClusterError, match=r"pip install 'basilar\[dask\]'"):
-        cluster.map_shards("", plan.shards, address="tcp://127.0.0.1:9")
+        dask_engine.map_shards("", plan.shards, address="tcp://127.0.0.1:9")
 
 
 def test_without_a_cluster_the_message_says_where_it_was_looked_for(plan, tmp_path, monkeypatch):
     with pytest.raises(errors.ClusterError, match=r"none\.json: no such scheduler file"):
-        cluster.map_shards("", plan.shards, address=str(tmp_path / "none.json"))
-    monkeypatch.setattr(cluster, "_TIMEOUT", 0.5)
+        dask_engine.map_shards("", plan.shards, address=str(tmp_path / "none.json"))
+    monkeypatch.setattr(dask_engine, "_TIMEOUT", 0.5)
     with pytest.raises(errors.ClusterError, match=r"127\.0\.0\.1:9: no Dask scheduler"):
-        cluster.map_shards("", plan.shards, address="tcp://127.0.0.1:9")
+        dask_engine.map_shards("", plan.shards, address="tcp://127.0.0.1:9")

@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, audio, engines, garbage
-from pipeline.build import Build
+from pipeline import FeatureSet, audio, garbage
+from pipeline.build import luigi_engine
+from pipeline.build.build import Build
+from pipeline.build.set_tasks import LogRun
+from pipeline.build.shard_tasks import Represent
 from pipeline.defaults import KEEP
 from pipeline.errors import RecipeError
 from pipeline.hashing import STAGES
@@ -26,9 +29,7 @@ from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.shard_tasks import Represent
 from pipeline.storage.atomic import check_files, read_table
-from pipeline.tasks import LogRun
 from tests.conftest import REPOSITORY, SMALL
 from tests.damage import flip
 
@@ -42,7 +43,7 @@ def build(tmp_path, tracker):
     def run(recipe, manifest, *, root="root", workers=1, shard_seconds=600.0, **options):
         plan = Plan(recipe, manifest, shard_seconds)
         planned = Build(tmp_path / root, plan, tracker, **options)
-        return engines.run(planned, workers=workers), planned
+        return luigi_engine.run(planned, workers=workers), planned
 
     return run
 
@@ -107,7 +108,7 @@ def test_a_rerun_computes_nothing_and_logs_no_second_run(build, audio_folder):
 
 def test_a_build_may_end_with_the_feature_set_and_without_mlflow(tmp_path, audio_folder):
     planned = Build(tmp_path / "root", Plan(small(), scan(audio_folder)[0]), "")
-    outcome = engines.run(planned, workers=1, log=False)
+    outcome = luigi_engine.run(planned, workers=1, log=False)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
     made = {path.name for path in planned.root.iterdir()}
@@ -250,7 +251,7 @@ class Planned(luigi.Task):
 
 @pytest.mark.parametrize("part", ["complete", "requires", "of another"])
 def test_what_cannot_be_planned_says_why(capfd, part):
-    assert not engines.run_luigi(Planned(part=part), workers=1).succeeded
+    assert not luigi_engine.run_luigi(Planned(part=part), workers=1).succeeded
     assert capfd.readouterr().err == "error: it went\nwhere: r.toml\nto do: restore it\n"
 
 
@@ -298,7 +299,7 @@ def test_artifacts_that_are_damaged_are_made_anew(built, root, caplog, fitted):
         flip(again.statistics)
     else:
         again.statistics.unlink()
-    assert engines.run(again, workers=1, log=False).succeeded
+    assert luigi_engine.run(again, workers=1, log=False).succeeded
     assert values_of(again.store) == values_of(moved) == expected
     assert caplog.text.count("; its shard is made anew") == 4
     for shard in shards:
@@ -311,13 +312,13 @@ def test_a_dead_tracker_costs_seconds_loses_nothing_and_is_logged_next_time(
     manifest, _ = scan(audio_folder)
     plan = Plan(small(), manifest)
     dead = Build(tmp_path / "root", plan, "http://127.0.0.1:9")
-    outcome = engines.run(dead, workers=1)
+    outcome = luigi_engine.run(dead, workers=1)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
     assert outcome.seconds < 30
     assert "not logged to MLflow: http://127.0.0.1:9" in caplog.text
     assert dead.store.exists()
-    outcome = engines.run(Build(tmp_path / "root", plan, tracker), workers=1)
+    outcome = luigi_engine.run(Build(tmp_path / "root", plan, tracker), workers=1)
     assert outcome.mlflow_run_id is not None
     assert outcome.shards_computed == 0
 
@@ -402,7 +403,7 @@ def test_two_rates_in_one_workflow(tmp_path, audio_folder, tracker):
         def requires(self):
             return [LogRun.of(build.register()) for build in builds]
 
-    assert engines.run_luigi(Both(), workers=1).succeeded
+    assert luigi_engine.run_luigi(Both(), workers=1).succeeded
     assert all(build.store.exists() for build in builds)
 
 
@@ -478,7 +479,7 @@ def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, m
         plan = Plan(Recipe.from_dict({**SMALL, **changes}), built.plan.manifest, 1.0)
         planned = Build(tmp_path / "root", plan, "", keep, max_bad=0.5)
         expected = planned.work(begun=False)
-        outcome = engines.run(planned, workers=1, log=False)
+        outcome = luigi_engine.run(planned, workers=1, log=False)
         assert outcome.succeeded
         assert outcome.computed == {stage: len(expected.pending[stage]) for stage in STAGES}
         return planned, outcome.computed

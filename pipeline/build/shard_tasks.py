@@ -16,7 +16,7 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from pipeline import errors, storage
-from pipeline.build import Build, build_of
+from pipeline.build.build import Build, build_of
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms

@@ -2,7 +2,7 @@
 
 A record is JSON: `key` and `name` of the feature set, `host` and `process` that build it, `started`
 (seconds since 1970), `pending` (by stage, the shards that were missing then), `scheduler` (of the
-luigid it shares its tasks by, or nothing), and `build`, its text form (`pipeline.build.Build`).
+luigid it shares its tasks by, or nothing), and `build`, its text form (`pipeline.build.build.Build`).
 One that holds the password of a tracker can be read by nobody else.
 Whose lock is free was killed, and its record is removed by whoever sees it. A root where nothing
 can be written or locked has no records.

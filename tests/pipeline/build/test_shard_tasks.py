@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import shard_tasks
+from pipeline.build import shard_tasks
+from pipeline.build.shard_tasks import Decode, Represent, Resample
 from pipeline.compute import stages
 from pipeline.hashing import STAGES
-from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.storage import atomic
 from pipeline.store.reader import Rows
-from tests.pipeline.test_build import planned_in
+from tests.pipeline.build.test_build import planned_in
 
 
 @pytest.fixture

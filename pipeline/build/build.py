@@ -9,7 +9,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import audio, errors, running, storage
+from pipeline import audio, errors, storage
+from pipeline.build import registry
 from pipeline.compute import canary
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from pipeline.errors import ManifestError
@@ -100,9 +101,9 @@ class Build:
 
             from pipeline.store import publish  # noqa: F401
 
-            if not any(record["build"] == text for record in running.records(self.root)):
+            if not any(record["build"] == text for record in registry.records(self.root)):
                 self._forget_losses()
-        running.begin(
+        registry.begin(
             self.root,
             text,
             key=self.plan.key,

@@ -5,14 +5,15 @@ import luigi
 import pytest
 from rich.console import Console
 
-from pipeline import engines, running, status
-from pipeline.build import Build
+from pipeline import console
+from pipeline.build import luigi_engine, registry, status
+from pipeline.build.build import Build
+from pipeline.build.set_tasks import FitNormalization, Publish
+from pipeline.build.shard_tasks import Represent, Resample
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.shard_tasks import Represent, Resample
 from pipeline.storage import locks
-from pipeline.tasks import FitNormalization, Publish
 from tests.conftest import SMALL
 
 
@@ -26,7 +27,7 @@ def build(audio_folder, tmp_path):
     with locks.session(planned.root):
         planned.register()
         yield planned
-        running.end(planned.root)
+        registry.end(planned.root)
 
 
 def make(build, shard, *tasks):
@@ -77,8 +78,8 @@ def test_what_was_there_before_is_not_counted_as_fast(build):
 def test_a_build_shows_how_far_it_is(build, screen, monkeypatch, capsys):
     seen = io.StringIO()
     terminal = Console(file=seen, force_terminal=True, width=120)
-    monkeypatch.setattr(status, "on_screen", lambda: screen)
-    monkeypatch.setattr(status, "stderr", terminal)
+    monkeypatch.setattr(console, "on_screen", lambda: screen)
+    monkeypatch.setattr(console, "stderr", terminal)
     monkeypatch.setattr(status, "_REDRAW", 0.05)
     monkeypatch.setattr(status, "_LINE", 0.05)
     with status.shown(build):
@@ -94,12 +95,12 @@ def test_a_build_shows_how_far_it_is(build, screen, monkeypatch, capsys):
 
 def test_a_cached_build_shows_nothing(built, capsys, monkeypatch):
     monkeypatch.setattr(status, "_LINE", 0.01)
-    assert engines.run(built, workers=1, log=False, show=True).succeeded
+    assert luigi_engine.run(built, workers=1, log=False, show=True).succeeded
     assert capsys.readouterr().err == ""
 
 
 def test_a_task_tells_luigi_how_far_it_is(build, monkeypatch):
-    monkeypatch.setattr("pipeline.shard_tasks._TELL_EVERY", 0.0)
+    monkeypatch.setattr("pipeline.build.shard_tasks._TELL_EVERY", 0.0)
     scheduler = luigi.scheduler.Scheduler()
     worker = luigi.worker.Worker(scheduler=scheduler)
     told = []

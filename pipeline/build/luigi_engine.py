@@ -29,15 +29,16 @@ from typing import Any, NamedTuple
 import luigi
 from luigi.worker import TaskProcess
 
-from pipeline import running, status, storage
-from pipeline.build import Build, build_of, logged_run
+from pipeline import storage
+from pipeline.build import registry, status
+from pipeline.build.build import Build, build_of, logged_run
+from pipeline.build.set_tasks import LogRun, Publish
+from pipeline.build.shard_tasks import new_attempt
 from pipeline.console import print_error
 from pipeline.errors import LostWorkerError, SchedulerError
 from pipeline.hashing import STAGES
 from pipeline.plan import disk_bytes
-from pipeline.shard_tasks import new_attempt
 from pipeline.storage import locks
-from pipeline.tasks import LogRun, Publish
 from pipeline.text import Lines, explained, laid_out
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
@@ -111,7 +112,7 @@ def run(
             with _interruptible(), status.shown(build) if show else contextlib.nullcontext():
                 ran = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
         finally:
-            running.end(build.root)
+            registry.end(build.root)
     work = build.work()
     left = work.pending
     if not ran.succeeded:
@@ -140,7 +141,7 @@ def assist(
     done: dict[str, Ran] = {}
     since = time.monotonic()
     while True:
-        for record in running.records(root):
+        for record in registry.records(root):
             text, name = record["build"], record["key"]
             if not (record["scheduler"] and name.startswith(key)):
                 continue
@@ -153,7 +154,7 @@ def assist(
                     mine = build_of(text).register(scheduler=scheduler)
                     done[name] = run_luigi(Publish.of(mine), workers=workers, scheduler=scheduler)
                 finally:
-                    running.end(root)
+                    registry.end(root)
             since = time.monotonic()
         if time.monotonic() - since >= idle:
             return done

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import luigi
 
-from pipeline import errors, running, storage
-from pipeline.build import Build, build_of, logged_run, run_file
+from pipeline import errors, storage
+from pipeline.build import registry
+from pipeline.build.build import Build, build_of, logged_run, run_file
+from pipeline.build.shard_tasks import Represent, Target, Task, attempt, name_of
 from pipeline.errors import TooManyBadError
 from pipeline.plan import Plan
-from pipeline.shard_tasks import Represent, Target, Task, attempt, name_of
 from pipeline.storage import atomic
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class MapShards(_SetTask):
 
     def run(self) -> None:
         """Map the shards that are missing over the cluster."""
-        from pipeline import cluster
+        from pipeline.build import dask_engine
 
         build = self.the_build
         missing = build.work().pending["representation"]
@@ -79,7 +80,7 @@ class MapShards(_SetTask):
         def tell(done: int) -> None:
             self.tell(f"{done} of {len(missing)} shards", 100 * done // len(missing))
 
-        cluster.map_shards(self.build, missing, address=build.dask, tell=tell)
+        dask_engine.map_shards(self.build, missing, address=build.dask, tell=tell)
 
 
 def _represented(build: str) -> list[luigi.Task]:
@@ -212,8 +213,8 @@ class LogRun(_SetTask):
     def _built(self) -> dict[str, Any] | None:
         """What the report says of the build that came first to log the set."""
         build = self.the_build
-        known = running.recorded(build.root, build.plan.key)
-        begun = running.begun(build.root, self.build)
+        known = registry.recorded(build.root, build.plan.key)
+        begun = registry.begun(build.root, self.build)
         if known is not None or begun is None:
             return known
         return {

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import build, running, storage
-from pipeline.build import Build, build_of
+from pipeline import storage
+from pipeline.build import build, registry
+from pipeline.build.build import Build, build_of
 from pipeline.manifests import manifest
 from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.manifests.scan import scan
@@ -113,10 +114,10 @@ def test_losses_are_forgotten_once_a_build_by_who_begins_it(planned):
     assert not is_left_by(planned)
     assert is_left_by(planned)
     assert not is_left_by(replace(planned, clip_timeout=1.0))
-    running.end(planned.root)
+    registry.end(planned.root)
     planned.store.mkdir(parents=True)
     assert is_left_by(planned)
-    running.end(planned.root)
+    registry.end(planned.root)
     planned.store.rmdir()
     assert planned.work().pending["resample"][0].index == 1
     assert planned.work(begun=False).pending["resample"][0].index == 0

@@ -4,19 +4,20 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline import errors, shard_tasks
-from pipeline.build import Build, build_of, embedded_tracking_uri
+from pipeline import errors
+from pipeline.build import shard_tasks
+from pipeline.build.build import Build, build_of, embedded_tracking_uri
+from pipeline.build.set_tasks import FitNormalization, LogRun, Publish
+from pipeline.build.shard_tasks import Decode, Represent, Resample
 from pipeline.compute import stages
 from pipeline.defaults import KEEP
 from pipeline.hashing import STAGES
 from pipeline.plan import Plan
-from pipeline.shard_tasks import Decode, Represent, Resample
 from pipeline.storage import atomic
 from pipeline.store import publish, statistics
-from pipeline.tasks import FitNormalization, LogRun, Publish
 from pipeline.tracking import runs
+from tests.pipeline.build.test_build import planned_in
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
-from tests.pipeline.test_build import planned_in
 
 
 @pytest.fixture

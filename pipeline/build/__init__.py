@@ -1,0 +1,1 @@
+"""Luigi tasks and engines."""
