@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from pipeline.audit.verify import verify
 from pipeline.build import luigi_engine
 from pipeline.build.build import Build
 from pipeline.compute import stages
@@ -28,7 +29,6 @@ from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import recorded_keys
-from pipeline.verify import verify
 from tests.conftest import REPOSITORY, SMALL
 
 FORKS = multiprocessing.get_context("forkserver")

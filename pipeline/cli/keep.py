@@ -22,7 +22,7 @@ def gc(
 
     Example: basilar gc --root features --delete
     """
-    from pipeline import garbage
+    from pipeline.audit import garbage
 
     if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root of a build")
@@ -70,7 +70,7 @@ def doctor(
 
     Example: basilar doctor --root features
     """
-    from pipeline.doctor import checks
+    from pipeline.audit.doctor import checks
 
     found = list(checks(None if root is None else root.absolute(), tracking_uri))
     print_result(

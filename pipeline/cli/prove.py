@@ -26,7 +26,7 @@ from pipeline.cli.options import (
 from pipeline.console import print_failure, print_result, progress
 
 if TYPE_CHECKING:
-    from pipeline.consistency import Problem
+    from pipeline.audit.consistency import Problem
     from pipeline.records.record import Record
 
 Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
@@ -48,8 +48,8 @@ def verify(
 
     Example: basilar verify 3f2a --root features --sample 10
     """
-    from pipeline.repair import repair as repair_set
-    from pipeline.verify import verify as verify_set
+    from pipeline.audit.repair import repair as repair_set
+    from pipeline.audit.verify import verify as verify_set
 
     def checked() -> Any:
         return verify_set(
@@ -132,9 +132,9 @@ def reproduce(
 
     Example: basilar reproduce 3f2a --root features
     """
+    from pipeline.audit.reproduce import reproduce as reproduce_set
     from pipeline.errors import RebuildError
     from pipeline.records.record import MissingAudioError
-    from pipeline.reproduce import reproduce as reproduce_set
 
     if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
         raise UsageError(
@@ -234,7 +234,7 @@ def parity(
 
     Example: basilar parity 3f2a --root features
     """
-    from pipeline.parity import parity as compare
+    from pipeline.audit.parity import parity as compare
     from pipeline.records.record import MissingAudioError
 
     try:

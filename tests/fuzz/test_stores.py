@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.audit.verify import verify
 from pipeline.deployment.bundle import INDEX, Bundle, encoded
 from pipeline.deployment.export import write_bundle
 from pipeline.errors import (
@@ -19,7 +20,6 @@ from pipeline.errors import (
 from pipeline.records.record import of_root
 from pipeline.storage.atomic import CHECKSUMS, read_checksums
 from pipeline.training.feature_set import FeatureSet
-from pipeline.verify import verify
 from tests.damage import store_of
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths

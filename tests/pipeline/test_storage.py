@@ -487,7 +487,7 @@ def test_gc_removes_what_nobody_needs_and_is_not_young(memory, audio_folder, as_
     code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
     assert (code, found["garbage"]) == (0, [])
     assert "2 more" in found["notes"][0]
-    monkeypatch.setattr("pipeline.garbage.SETTLED", -1.0)
+    monkeypatch.setattr("pipeline.audit.garbage.SETTLED", -1.0)
     code, found = as_json("gc", "--root", "memory://bucket/root", "--delete")
     assert {f"memory:/{stray}", f"memory:/{cut_off}"} == {g["path"] for g in found["garbage"]}
     assert found["unknown"] == [f"memory:/{stray}x"]

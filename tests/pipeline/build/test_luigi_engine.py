@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, audio, garbage
+from pipeline import FeatureSet, audio
+from pipeline.audit import garbage
 from pipeline.build import luigi_engine
 from pipeline.build.build import Build
 from pipeline.build.set_tasks import LogRun

@@ -1,6 +1,6 @@
 """Whether what a store says agrees: with its values, its recipe, its manifest and the catalogue.
 
-Every file is taken to be what was written (`pipeline.verify` looks at that first): what is found
+Every file is taken to be what was written (`pipeline.audit.verify` looks at that first): what is found
 here was written wrong, or changed together with its checksum.
 """
 

@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 
+from pipeline.audit.verify import verify
 from pipeline.errors import DamagedArtifactError
 from pipeline.records.record import recorded_keys
 from pipeline.storage.atomic import read_checksums
-from pipeline.verify import verify
 from tests.damage import edit_json, flip, seal, store_of
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import errors, storage
+from pipeline.audit.verify import Verified
 from pipeline.build import luigi_engine
 from pipeline.build.build import Build
 from pipeline.compute.waveforms import read_waveforms
@@ -16,7 +17,6 @@ from pipeline.errors import RepairError
 from pipeline.records.record import Record, locate, of_root, read_attributes
 from pipeline.storage import atomic, locks
 from pipeline.store import statistics
-from pipeline.verify import Verified
 
 
 @dataclass(frozen=True)

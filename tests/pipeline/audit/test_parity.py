@@ -4,8 +4,9 @@ import logging
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet, parity
-from pipeline.parity import Way
+from pipeline import FeatureSet
+from pipeline.audit import parity
+from pipeline.audit.parity import Way
 from pipeline.records.record import Record
 from tests.pipeline.deployment.test_export import make_set
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from pipeline import FeatureSet, audio, errors
+from pipeline.audit.reproduce import changes, reproduce
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.errors import NoRecordError, RebuildError
 from pipeline.hashing import values_hash
 from pipeline.records.record import MissingAudioError, of_root, of_run
-from pipeline.reproduce import changes, reproduce
 from pipeline.tracking import runs
 from tests.damage import flip, store_of
 

@@ -2,9 +2,10 @@ import os
 
 import pytest
 
-from pipeline import doctor, errors
-from pipeline.compute import canary
-from pipeline.doctor import checks
+from pipeline import errors
+from pipeline.audit import doctor
+from pipeline.audit.doctor import checks
+from pipeline.compute import canary, transform
 from pipeline.storage import atomic, locks
 
 
@@ -37,13 +38,13 @@ def test_a_library_or_codec_that_is_not_there_is_named(found, monkeypatch):
 
 
 def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
-    original = doctor.Transform.decode
+    original = transform.Transform.decode
 
     def late(self, file, **options):
         y, rate = original(self, file, **options)
         return (y[1105:], rate) if file.suffix == ".mp3" else (-y, rate)
 
-    monkeypatch.setattr(doctor.Transform, "decode", late)
+    monkeypatch.setattr(transform.Transform, "decode", late)
     said = found()
     assert "7715 samples at 22050 Hz came back of 8820" in said["decode mp3"].message
     assert {said[f"decode {name}"].state for name in ("mp3", "wav", "flac", "ogg")} == {"failed"}

@@ -5,14 +5,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import errors, garbage
+from pipeline import errors
+from pipeline.audit import garbage
+from pipeline.audit.verify import verify
 from pipeline.build import luigi_engine
 from pipeline.build.build import Build
 from pipeline.errors import DamagedArtifactError
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, locks
-from pipeline.verify import verify
 from tests.conftest import SMALL
 
 

@@ -1,7 +1,7 @@
 """Whether a published feature set is what was published, to the bit.
 
 First every file of the store, and of the shard artifacts it is linked to, against `files.json`; if
-all are what was written, then what they say (`pipeline.consistency`); on request, some clips anew
+all are what was written, then what they say (`pipeline.audit.consistency`); on request, some clips anew
 from their audio.
 """
 
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import consistency, storage
+from pipeline import storage
+from pipeline.audit import consistency
+from pipeline.audit.consistency import Problem
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
-from pipeline.consistency import Problem
 from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.hashing import hash_of
 from pipeline.progress import Progress

@@ -5,12 +5,12 @@ import pytest
 import zarr
 
 from pipeline import FeatureSet
+from pipeline.audit.repair import repair
+from pipeline.audit.verify import verify
 from pipeline.compute import stages
 from pipeline.errors import RepairError
 from pipeline.records.record import MissingAudioError, of_root, recorded_keys
-from pipeline.repair import repair
 from pipeline.storage.atomic import leftovers
-from pipeline.verify import verify
 from tests.damage import edit_json, flip, seal, store_of
 
 
@@ -172,7 +172,7 @@ def test_a_set_of_other_op_versions_is_not_repaired(root, monkeypatch):
 
 def test_a_repair_that_was_cut_off_is_done_again(root, monkeypatch):
     flip(store_of(root) / "features" / "c" / "1" / "0")
-    from pipeline import repair as module
+    from pipeline.audit import repair as module
 
     def cut_off(new, old):
         raise KeyboardInterrupt

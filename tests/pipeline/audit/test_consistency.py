@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.consistency import check
+from pipeline.audit.consistency import check
 from pipeline.records.record import of_root, recorded_keys
 from pipeline.training.feature_set import FeatureSet
 from tests.damage import edit_json, edit_table, flip, store_of
