@@ -19,8 +19,9 @@ from pipeline import audio
 from pipeline.compute.stages import Source
 from pipeline.defaults import SHARD_SECONDS
 from pipeline.errors import ManifestError
-from pipeline.hashing import STAGES, clips_hash, feature_key, hash_of, recipe_hashes
+from pipeline.hashing import clips_hash, hash_of
 from pipeline.manifests.manifest import Manifest, taken
+from pipeline.recipes.hashes import STAGES, feature_key, recipe_hashes
 from pipeline.recipes.recipe import Recipe
 
 MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more

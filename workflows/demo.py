@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pipeline import FeatureSet
 from pipeline.build import luigi_engine
-from pipeline.hashing import recipe_hashes
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
+from pipeline.recipes.hashes import recipe_hashes
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic
 from workflows.build_feature_set import BuildFeatureSet

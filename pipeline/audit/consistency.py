@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from dsp import moments
 from pipeline import storage
 from pipeline.errors import DamagedArtifactError
-from pipeline.hashing import digest, recipe_hashes, values_hash
+from pipeline.hashing import digest, values_hash
+from pipeline.recipes.hashes import recipe_hashes
 from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import Record, read_attributes
 from pipeline.storage.atomic import checksum, read_json, read_table

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import storage
-from pipeline.hashing import STAGES
+from pipeline.recipes.hashes import STAGES
 from pipeline.records.record import Record, of_root
 from pipeline.storage import atomic, locks
 from pipeline.store import statistics

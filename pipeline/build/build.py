@@ -14,9 +14,10 @@ from pipeline.build import registry
 from pipeline.compute import canary
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from pipeline.errors import ManifestError
-from pipeline.hashing import STAGES, canonical, hash_of
+from pipeline.hashing import canonical, hash_of
 from pipeline.manifests.manifest import Manifest, give_back, read_manifest, write_manifest
 from pipeline.plan import Plan, Shard, Work, outstanding
+from pipeline.recipes.hashes import STAGES
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, locks
 

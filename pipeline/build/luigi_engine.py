@@ -36,8 +36,8 @@ from pipeline.build.set_tasks import LogRun, Publish
 from pipeline.build.shard_tasks import new_attempt
 from pipeline.console import print_error
 from pipeline.errors import LostWorkerError, SchedulerError
-from pipeline.hashing import STAGES
 from pipeline.plan import disk_bytes
+from pipeline.recipes.hashes import STAGES
 from pipeline.storage import locks
 from pipeline.text import Lines, explained, laid_out
 

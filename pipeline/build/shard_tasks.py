@@ -20,9 +20,10 @@ from pipeline.build.build import Build, build_of
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
-from pipeline.hashing import STAGES, hash_of
+from pipeline.hashing import hash_of
 from pipeline.manifests.manifest import give_back
 from pipeline.plan import Plan, Shard
+from pipeline.recipes.hashes import STAGES
 from pipeline.storage import atomic, locks
 from pipeline.storage.scratch import Spool
 

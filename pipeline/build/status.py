@@ -16,7 +16,7 @@ from pipeline import storage
 from pipeline.build import registry
 from pipeline.build.build import Build, build_of
 from pipeline.console import on_screen, print_error, stderr
-from pipeline.hashing import STAGES
+from pipeline.recipes.hashes import STAGES
 from pipeline.storage import atomic
 
 _SHARDS = "computing shards"

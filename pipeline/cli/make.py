@@ -122,7 +122,7 @@ def recipe(
 
     Example: basilar recipe log_mel
     """
-    from pipeline.hashing import recipe_hashes
+    from pipeline.recipes.hashes import recipe_hashes
     from pipeline.recipes.kinds import MelBands
     from pipeline.recipes.recipe import SHIPPED, Recipe, upgraded_text
 
@@ -309,7 +309,7 @@ def _said_of_columns(ignored: list[str]) -> list[str]:
 
 
 def _keep(text: str) -> tuple[str, ...]:
-    from pipeline.hashing import STAGES
+    from pipeline.recipes.hashes import STAGES
 
     keep = {name.strip() for name in text.split(",") if name.strip()} | {"representation"}
     if not keep <= set(STAGES):

@@ -35,7 +35,7 @@ from dsp import representations, resample
 from pipeline import audio, storage
 from pipeline.compute.transform import Transform
 from pipeline.errors import CanaryError
-from pipeline.hashing import recipe_hashes
+from pipeline.recipes.hashes import recipe_hashes
 from pipeline.recipes.kinds import Framed
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic

@@ -27,7 +27,7 @@ from pipeline import audio, errors
 from pipeline.compute import canary
 from pipeline.compute.transform import Stream, Transform
 from pipeline.errors import BundleError, RecipeError
-from pipeline.hashing import op_versions
+from pipeline.recipes.hashes import op_versions
 from pipeline.recipes.kinds import Section
 from pipeline.recipes.recipe import Recipe
 

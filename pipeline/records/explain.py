@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.errors import DamagedArtifactError, IncomparableError
-from pipeline.hashing import STAGES, op_versions
 from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.plan import Plan
+from pipeline.recipes.hashes import STAGES, op_versions
 from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import Record, of_root, recorded_keys
 

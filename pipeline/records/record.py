@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import BasilarError, DamagedArtifactError, NoRecordError
-from pipeline.hashing import feature_key, recipe_hashes
 from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.manifests.scan import contents
 from pipeline.plan import Plan
 from pipeline.progress import Progress
+from pipeline.recipes.hashes import feature_key, recipe_hashes
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage.atomic import checked_attributes, read_table
 

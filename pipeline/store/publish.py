@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.compute.stages import Represented
-from pipeline.hashing import digest, op_versions
+from pipeline.hashing import digest
 from pipeline.manifests.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
+from pipeline.recipes.hashes import op_versions
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage.atomic import (
     Quarantined,

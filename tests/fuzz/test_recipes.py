@@ -18,7 +18,7 @@ from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms
 from pipeline.errors import RecipeError
-from pipeline.hashing import recipe_hashes
+from pipeline.recipes.hashes import recipe_hashes
 from pipeline.recipes.kinds import KINDS
 from pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
@@ -142,7 +142,7 @@ def test_hashes_are_the_same_in_every_process(several):
     recipes = [recipe for recipe in map(accepted, several) if recipe is not None]
     code = (
         "import json, sys, tomllib\n"
-        "from pipeline.hashing import recipe_hashes\n"
+        "from pipeline.recipes.hashes import recipe_hashes\n"
         "from pipeline.recipes.recipe import Recipe\n"
         "for text in json.load(sys.stdin):\n"
         "    print(recipe_hashes(Recipe.from_dict(tomllib.loads(text)))['normalization'])\n"

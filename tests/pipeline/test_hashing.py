@@ -18,6 +18,7 @@ from pipeline.hashing import (
     manifest_hash,
     values_hash,
 )
+from pipeline.recipes import hashes
 from pipeline.recipes.recipe import Recipe, Resample
 
 json_values = st.recursive(
@@ -86,7 +87,7 @@ def test_pre_images_are_pinned():
 def test_the_log_mel_recipes_hash_is_pinned():
     """If this fails without an op version having been raised, stored sets would be lost."""
     recipe = Recipe.from_dict({"representation": {"kind": "log_mel"}})
-    assert hashing.recipe_hashes(recipe)["normalization"] == "b838d33dfc201e24337386d2db499977"
+    assert hashes.recipe_hashes(recipe)["normalization"] == "b838d33dfc201e24337386d2db499977"
 
 
 def test_hashes_are_equal_across_processes():
@@ -108,7 +109,7 @@ def test_hashes_are_equal_across_processes():
 
 def recipe_hash(**sections):
     sections.setdefault("representation", {"kind": "log_mel"})
-    return hashing.recipe_hashes(Recipe.from_dict(sections))["normalization"]
+    return hashes.recipe_hashes(Recipe.from_dict(sections))["normalization"]
 
 
 def test_recipe_hash_covers_what_changes_numbers():
@@ -138,9 +139,9 @@ def test_recipe_hash_leaves_out_what_does_not():
 
 
 def test_upstream_hashes_are_inside_downstream_ones(monkeypatch):
-    before = hashing.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
+    before = hashes.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
     monkeypatch.setattr("dsp.resample.VERSION", 99)
-    after = hashing.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
+    after = hashes.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
     assert [stage for stage in before if before[stage] != after[stage]] == [
         "resample",
         "representation",
@@ -150,16 +151,16 @@ def test_upstream_hashes_are_inside_downstream_ones(monkeypatch):
 
 def test_hashes_of_versions_that_were_recorded(monkeypatch):
     recipe = Recipe.from_dict({"representation": {"kind": "log_mel"}})
-    then, versions = hashing.recipe_hashes(recipe), hashing.op_versions(recipe)
+    then, versions = hashes.recipe_hashes(recipe), hashes.op_versions(recipe)
     monkeypatch.setattr(hashing.audio, "VERSION", 99)
-    assert hashing.recipe_hashes(recipe) != then
-    assert hashing.recipe_hashes(recipe, versions) == then
+    assert hashes.recipe_hashes(recipe) != then
+    assert hashes.recipe_hashes(recipe, versions) == then
 
 
 def test_a_feature_key_covers_recipe_manifest_and_decoders():
-    found = {hashing.feature_key("r", "m", [])}
-    found |= {hashing.feature_key("x", "m", []), hashing.feature_key("r", "x", [])}
-    assert len(found | {hashing.feature_key("r", "m", ["libsndfile 1.2.2"])}) == 4
+    found = {hashes.feature_key("r", "m", [])}
+    found |= {hashes.feature_key("x", "m", []), hashes.feature_key("r", "x", [])}
+    assert len(found | {hashes.feature_key("r", "m", ["libsndfile 1.2.2"])}) == 4
 
 
 def test_content_of_a_whole_file_is_the_files():
@@ -202,9 +203,9 @@ def test_a_key_added_later_is_in_no_hash_of_what_was_recorded_before():
     then = Recipe.from_dict({"representation": {"kind": "log_mel"}})
     now = then.model_copy(update={"resample": Later()})
     recorded = then.resolved()
-    assert hashing.recipe_hashes(then, recorded=recorded) == hashing.recipe_hashes(then)
-    assert hashing.recipe_hashes(now)["decode"] == hashing.recipe_hashes(then)["decode"]
-    assert hashing.recipe_hashes(now)["resample"] != hashing.recipe_hashes(then)["resample"]
-    assert hashing.recipe_hashes(now, recorded=recorded) == hashing.recipe_hashes(then)
+    assert hashes.recipe_hashes(then, recorded=recorded) == hashes.recipe_hashes(then)
+    assert hashes.recipe_hashes(now)["decode"] == hashes.recipe_hashes(then)["decode"]
+    assert hashes.recipe_hashes(now)["resample"] != hashes.recipe_hashes(then)["resample"]
+    assert hashes.recipe_hashes(now, recorded=recorded) == hashes.recipe_hashes(then)
     del recorded["resample"]["quality"]
-    assert hashing.recipe_hashes(then, recorded=recorded) != hashing.recipe_hashes(then)
+    assert hashes.recipe_hashes(then, recorded=recorded) != hashes.recipe_hashes(then)

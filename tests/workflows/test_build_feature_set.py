@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import storage
-from pipeline.hashing import STAGES
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
+from pipeline.recipes.hashes import STAGES
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Processes, dask, done_by, luigid
 from workflows.build_feature_set import BuildFeatureSet

@@ -25,10 +25,10 @@ from pipeline.build.set_tasks import LogRun
 from pipeline.build.shard_tasks import Represent
 from pipeline.defaults import KEEP
 from pipeline.errors import RecipeError
-from pipeline.hashing import STAGES
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
+from pipeline.recipes.hashes import STAGES
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage.atomic import check_files, read_table
 from tests.conftest import REPOSITORY, SMALL

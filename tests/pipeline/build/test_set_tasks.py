@@ -11,8 +11,8 @@ from pipeline.build.set_tasks import FitNormalization, LogRun, Publish
 from pipeline.build.shard_tasks import Decode, Represent, Resample
 from pipeline.compute import stages
 from pipeline.defaults import KEEP
-from pipeline.hashing import STAGES
 from pipeline.plan import Plan
+from pipeline.recipes.hashes import STAGES
 from pipeline.storage import atomic
 from pipeline.store import publish, statistics
 from pipeline.tracking import runs

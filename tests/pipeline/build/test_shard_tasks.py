@@ -5,7 +5,7 @@ import pytest
 from pipeline.build import shard_tasks
 from pipeline.build.shard_tasks import Decode, Represent, Resample
 from pipeline.compute import stages
-from pipeline.hashing import STAGES
+from pipeline.recipes.hashes import STAGES
 from pipeline.storage import atomic
 from pipeline.store.reader import Rows
 from tests.pipeline.build.test_build import planned_in

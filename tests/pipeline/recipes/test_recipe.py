@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
-from pipeline.hashing import recipe_hashes
 from pipeline.recipes import recipe as module
+from pipeline.recipes.hashes import recipe_hashes
 from pipeline.recipes.kinds import KINDS, Framed
 from pipeline.recipes.recipe import Recipe, upgraded_text
 from tests.conftest import REPOSITORY

@@ -1,0 +1,52 @@
+"""The recipe hash of each stage, and the key of a feature set.
+
+A recipe hash holds every value that changes a number, op versions and the hash of the stage before.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dsp import representations, resample
+from pipeline import audio
+from pipeline.hashing import hash_of
+from pipeline.recipes.recipe import Recipe
+
+STAGES = ("decode", "resample", "representation")  # the stages of one shard, upstream first
+
+
+def recipe_hashes(
+    recipe: Recipe,
+    versions: Mapping[str, int] | None = None,
+    recorded: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """The recipe hash of each stage; each contains the one before it.
+
+    The last, `normalization`, is the hash of the whole recipe. `versions` are op versions that were
+    recorded; left out: those of this installation. `recorded` is the resolved recipe as it was
+    recorded, perhaps before a key was added, whose default then enters no hash.
+    """
+    hashes: dict[str, str] = {}
+    upstream: str | None = None
+    for stage, version in (versions or op_versions(recipe)).items():
+        parameters = getattr(recipe, stage).model_dump()
+        if recorded is not None:  # what has no value is not recorded
+            known = recorded.get(stage, {})
+            parameters = {n: v for n, v in parameters.items() if n in known or v is None}
+        upstream = hash_of(stage, op_version=version, parameters=parameters, upstream=upstream)
+        hashes[stage] = upstream
+    return hashes
+
+
+def op_versions(recipe: Recipe) -> dict[str, int]:
+    """The version of what each stage of a recipe computes, upstream first."""
+    return {
+        "decode": audio.VERSION,
+        "resample": resample.VERSION,
+        "representation": representations.VERSIONS[recipe.representation.kind],
+        "normalization": 1,
+    }
+
+
+def feature_key(recipe_hash: str, manifest_hash: str, decoders: list[str]) -> str:
+    """The key of a feature set: recipe, manifest, and the decoders of lossy files."""
+    return hash_of("features", recipe=recipe_hash, manifest=manifest_hash, decoders=decoders)
