@@ -153,7 +153,7 @@ def fetch(path: Path, *, only: str = "", but: tuple[str, ...] = ()) -> Path:
     if commit.name == "index.json":
         members = ["samples.f32"]
     else:
-        from pipeline.storage.atomic import read_checksums
+        from pipeline.storage.checksums import read_checksums
 
         _fetch_file(path / _FIRST)
         members = [*read_checksums(path)]

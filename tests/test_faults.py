@@ -22,7 +22,7 @@ import tomli_w
 from pipeline import FeatureSet
 from pipeline.compute.waveforms import read_waveforms
 from pipeline.manifests.file_cache import FileCache
-from pipeline.storage import atomic
+from pipeline.storage import checksums
 from tests.conftest import SMALL
 from tests.damage import store_of
 
@@ -117,8 +117,8 @@ def whole_only(root):
     """Whether all that can be seen under a root is whole."""
     for path in root.rglob("files.json"):
         if not any(part.startswith(".") for part in path.relative_to(root).parts):
-            for name, expected in atomic.read_checksums(path.parent).items():
-                assert atomic.checksum(path.parent / name) == expected
+            for name, expected in checksums.read_checksums(path.parent).items():
+                assert checksums.checksum(path.parent / name) == expected
     for stage in ("decode", "resample"):
         for folder in (root / "artifacts" / stage).glob("[!.]*"):
             read_waveforms(folder)

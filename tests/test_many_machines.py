@@ -17,7 +17,7 @@ from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic, locks
+from pipeline.storage import files, locks
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill, luigid, wait_for
 
@@ -67,7 +67,7 @@ def digest_in(root):
 
 
 def digest_of(store):
-    return atomic.read_json(store / "zarr.json")["attributes"]["basilar"]["digest"]
+    return files.read_json(store / "zarr.json")["attributes"]["basilar"]["digest"]
 
 
 def start_build(processes, work, root, tracker, *engine):
@@ -167,7 +167,7 @@ def test_a_clip_that_two_hosts_lost_is_had_by_the_next_set_of_two_others(work, t
     with Processes() as processes:
         url = luigid(processes, tmp_path / "luigid")
         hurt = built("ab", {}, PYTHONPATH=with_(_DEADLY, tmp_path))
-        (lost,) = atomic.read_table(hurt / "quarantine.parquet").to_pylist()
+        (lost,) = files.read_table(hurt / "quarantine.parquet").to_pylist()
         assert (lost["id"], lost["reason"]) == ("07.wav", "crashed")
         assert digest_of(hurt) != clean
         assert digest_of(built("cd", {"normalization": {"kind": "none"}})) == clean

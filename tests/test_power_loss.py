@@ -19,7 +19,7 @@ from pipeline.build.set_tasks import FitNormalization
 from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, write_waveforms
-from pipeline.storage import atomic
+from pipeline.storage import atomic, files
 from pipeline.store import publish, statistics
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
@@ -126,15 +126,15 @@ def top(tmp_path):
 
 def test_a_new_file_in_new_folders_is_whole_or_not_there(top, monkeypatch):
     recorder = Recorder(top, monkeypatch)
-    atomic.write_json(top / "root" / "runs" / "one.json", {"run": 1})
+    files.write_json(top / "root" / "runs" / "one.json", {"run": 1})
     hold(recorder, top / "root" / "runs" / "one.json", None)
 
 
 def test_a_replaced_file_is_the_old_or_the_new(top, monkeypatch):
-    atomic.write_json(top / "one.json", {"run": 1})
+    files.write_json(top / "one.json", {"run": 1})
     before = files(top / "one.json")
     recorder = Recorder(top, monkeypatch)
-    atomic.write_json(top / "one.json", {"run": 2})
+    files.write_json(top / "one.json", {"run": 2})
     hold(recorder, top / "one.json", before)
 
 

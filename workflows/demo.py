@@ -19,7 +19,7 @@ from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.recipes.hashes import recipe_hashes
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic
+from pipeline.storage import atomic, files
 from workflows.build_feature_set import BuildFeatureSet
 
 Sound = NDArray[Any]
@@ -127,7 +127,7 @@ class DemoClassifier(luigi.Task):
         fs = FeatureSet.open(features.output().path)
         accuracy, held_out = train(fs)
         result = {"accuracy": accuracy, "held_out": held_out, "path": str(fs.path)}
-        atomic.write_json(Path(self.output().path), result)
+        files.write_json(Path(self.output().path), result)
 
 
 def train(fs: FeatureSet) -> tuple[float, int]:
@@ -149,7 +149,7 @@ def main() -> int:
     cached = task.complete()
     if not cached and not luigi_engine.run_luigi(task, workers=2).succeeded:
         return 1
-    result = atomic.read_json(Path(task.output().path))
+    result = files.read_json(Path(task.output().path))
     fs = FeatureSet.open(result["path"])
     lost = ", ".join(fs.quarantine["id"])
     print(f"{'all cache hits, nothing was computed' if cached else 'built and trained'}")

@@ -27,7 +27,7 @@ from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import read_attributes
-from pipeline.storage.atomic import read_json, write_json
+from pipeline.storage.files import read_json, write_json
 from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
 

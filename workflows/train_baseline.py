@@ -36,7 +36,7 @@ from pipeline import FeatureSet, Loader, storage
 from pipeline.build.build import Build
 from pipeline.build.shard_tasks import Target
 from pipeline.hashing import hash_of
-from pipeline.storage import atomic
+from pipeline.storage import files
 from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class FitBaseline(luigi.Task):
             return
         fs = FeatureSet.open(self.build.store)
         measured = evaluate(fs, seed=self.seed, copies=self.copies)
-        atomic.write_json(
+        files.write_json(
             self.result, {"feature_set": fs.key, "parameters": self.parameters, **measured}
         )
 
@@ -127,7 +127,7 @@ class TrainBaseline(FitBaseline):
         from pipeline import errors
         from pipeline.tracking import runs
 
-        result, build = atomic.read_json(self.result), self.build
+        result, build = files.read_json(self.result), self.build
         for name, value in metrics(result).items():
             print(f"{name} {value:.3f}")
         print(f"all of it is in {storage.name(self.result)}")
@@ -148,7 +148,7 @@ class TrainBaseline(FitBaseline):
             )
             return
         marker = {"run_id": run_id, "uri": storage.shown(build.tracking_uri)}
-        atomic.write_json(storage.place(self.output().path), marker)
+        files.write_json(storage.place(self.output().path), marker)
 
 
 def evaluate(fs: FeatureSet, *, seed: int, copies: int) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from pipeline.hashing import digest, values_hash
 from pipeline.recipes.hashes import recipe_hashes
 from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import Record, read_attributes
-from pipeline.storage.atomic import checksum, read_json, read_table
+from pipeline.storage.checksums import checksum
+from pipeline.storage.files import read_json, read_table
 from pipeline.store.statistics import MOMENTS
 from pipeline.training.feature_set import FeatureSet, dense
 

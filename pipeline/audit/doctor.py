@@ -22,7 +22,7 @@ import numpy as np
 from pipeline import audio, errors, storage
 from pipeline.compute import canary
 from pipeline.compute.transform import Transform
-from pipeline.storage import atomic, locks
+from pipeline.storage import atomic, files, locks
 
 State = Literal["ok", "warning", "failed"]
 LIBRARIES = (
@@ -183,9 +183,9 @@ def _object_store(root: Path) -> Iterator[Check]:
     file = root / f".doctor-{uuid.uuid4().hex}.json"
 
     def round_trip() -> str:
-        atomic.write_json(file, "one")
+        files.write_json(file, "one")
         storage.drop(file)
-        if atomic.read_json(file) != "one":
+        if files.read_json(file) != "one":
             raise OSError("what was written did not come back")
         return f"{storage.name(root)} can be written to and read from"
 

@@ -16,7 +16,7 @@ from pipeline.hashing import values_hash
 from pipeline.progress import Progress
 from pipeline.records.compare import absolute_differences, first_stage, span
 from pipeline.records.record import Record, locate, read_attributes
-from pipeline.storage.atomic import read_table
+from pipeline.storage.files import read_table
 from pipeline.training.feature_set import FeatureSet
 
 Verdict = Literal["identical", "within_tolerance", "different"]

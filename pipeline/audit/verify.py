@@ -30,7 +30,7 @@ from pipeline.records.record import (
     of_root,
     read_attributes,
 )
-from pipeline.storage.atomic import CHECKSUMS, Checksum, checksum, read_checksums
+from pipeline.storage.checksums import CHECKSUMS, Checksum, checksum, read_checksums
 from pipeline.training.feature_set import FeatureSet
 
 

@@ -19,7 +19,7 @@ from pipeline.manifests.manifest import Manifest, give_back, read_manifest, writ
 from pipeline.plan import Plan, Shard, Work, outstanding
 from pipeline.recipes.hashes import STAGES
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic, locks
+from pipeline.storage import atomic, files, locks
 
 _MOST_BUILDS = 64  # that a process remembers
 
@@ -78,7 +78,7 @@ class Build:
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
         if not storage.exists(file):
-            atomic.write_json(file, recipe.resolved())
+            files.write_json(file, recipe.resolved())
         _enter_manifest(self.root, manifest)
         text = canonical(
             {
@@ -151,7 +151,7 @@ class Build:
 
     def note_loss(self, artifact: Path) -> None:
         """Note, before it is committed, that an artifact lacks clips that crashed or timed out."""
-        atomic.write_json(self._loss(artifact), {"clip_timeout": self.clip_timeout})
+        files.write_json(self._loss(artifact), {"clip_timeout": self.clip_timeout})
 
     def _loss(self, artifact: Path) -> Path:
         return self.root / "artifacts" / "lost" / f"{artifact.parent.name}-{artifact.name}"
@@ -289,6 +289,6 @@ def logged_run(build: Build) -> str | None:
     embedded = is_embedded(build.tracking_uri, build.root)
     if not storage.exists(marker) or (embedded and not database.exists()):
         return None
-    known = atomic.read_json(marker)
+    known = files.read_json(marker)
     run_id: str | None = known["run_id"]
     return run_id if build.register_as in ("", known.get("registered_as")) else None

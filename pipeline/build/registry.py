@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import errors, storage
-from pipeline.storage import atomic, locks
+from pipeline.storage import files, locks
 
 _own: dict[Path, int] = {}  # records, and the process that wrote them: a forked one did not
 
@@ -34,7 +34,7 @@ def begin(root: Path, build: str, **about: Any) -> None:
             return
         record = {**about, **who, "build": build}
         secret = storage.shown(build) != build  # a tracker's password, which who helps needs
-        atomic.write_json(file, record, durable=False, private=secret)
+        files.write_json(file, record, durable=False, private=secret)
         _own[file] = os.getpid()
         atexit.register(end, root)
 
@@ -71,7 +71,7 @@ def recorded(root: Path, key: str) -> dict[str, Any] | None:
     `started` (seconds since 1970) and `seconds` until it was logged; `shards`, and by stage how
     many of them were `pending` when it began.
     """
-    markers = map(atomic.read_json, storage.children(root / "runs", f"{key}-*.json"))
+    markers = map(files.read_json, storage.children(root / "runs", f"{key}-*.json"))
     found = [marker["built"] for marker in markers if marker.get("built")]
     return min(found, key=lambda built: float(built["started"]), default=None)
 
@@ -80,7 +80,7 @@ def _read(root: Path) -> list[tuple[Path, dict[str, Any]]]:
     found = []
     for file in (locks.real(root) / "running").glob("[!.]*.json"):
         with contextlib.suppress(OSError, errors.DamagedArtifactError):  # it may just be going
-            found.append((file, atomic.read_json(file)))
+            found.append((file, files.read_json(file)))
     return found
 
 

@@ -22,7 +22,7 @@ from pipeline.build.build import Build, build_of, logged_run, run_file
 from pipeline.build.shard_tasks import Represent, Target, Task, attempt, name_of
 from pipeline.errors import TooManyBadError
 from pipeline.plan import Plan
-from pipeline.storage import atomic
+from pipeline.storage import atomic, files
 
 if TYPE_CHECKING:
     from pipeline.store.statistics import ShardTables, Statistics
@@ -171,7 +171,7 @@ class LogRun(_SetTask):
         if logged_run(build) is not None:
             return True
         marker = run_file(build)
-        return storage.exists(marker) and atomic.read_json(marker)["attempt"] == attempt()
+        return storage.exists(marker) and files.read_json(marker)["attempt"] == attempt()
 
     def path(self) -> Path:
         return run_file(self.the_build)
@@ -207,7 +207,7 @@ class LogRun(_SetTask):
             "registered_as": build.register_as,
             "built": built,
         }
-        atomic.write_json(self.path(), marker)
+        files.write_json(self.path(), marker)
         self.tell(f"MLflow run {run_id}" if run_id else "MLflow did not answer")
 
     def _built(self) -> dict[str, Any] | None:

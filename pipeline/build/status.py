@@ -17,7 +17,7 @@ from pipeline.build import registry
 from pipeline.build.build import Build, build_of
 from pipeline.console import on_screen, print_error, stderr
 from pipeline.recipes.hashes import STAGES
-from pipeline.storage import atomic
+from pipeline.storage import files
 
 _SHARDS = "computing shards"
 _REDRAW = 1.0  # seconds
@@ -110,7 +110,7 @@ class Watch:
         if index not in self._bad:
             folder = self._build.shard_folder(self._build.plan.shards[index])
             try:
-                table = atomic.read_table(folder / "quarantine.parquet")
+                table = files.read_table(folder / "quarantine.parquet")
             except (FileNotFoundError, ValueError):  # gone after it was published, or damaged
                 return 0
             self._bad[index] = table.num_rows

@@ -85,7 +85,7 @@ def show(
     Example: basilar show 3f2a --root features
     """
     from pipeline.recipes.recipe import Recipe
-    from pipeline.storage.atomic import read_table
+    from pipeline.storage.files import read_table
 
     path = find_store(root, key)
     attributes = attributes_of(path)

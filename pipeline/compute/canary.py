@@ -38,7 +38,7 @@ from pipeline.errors import CanaryError
 from pipeline.recipes.hashes import recipe_hashes
 from pipeline.recipes.kinds import Framed
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic
+from pipeline.storage import files
 
 FILE = Path(__file__).with_name("canaries.json")
 SAMPLE_RATE = 22050  # Hz, of the signal
@@ -152,7 +152,7 @@ def guard(
 
 @cache
 def _packaged() -> Any:
-    return atomic.read_json(FILE)
+    return files.read_json(FILE)
 
 
 @cache
@@ -178,9 +178,9 @@ def _check_kept(recipe: Recipe, file: Path) -> list[str]:
     made = _of_recipe(recipe)
     if not storage.exists(file):
         entries = {name: canary.to_json() for name, canary in made.items()}
-        atomic.write_json(file, {"versions": library_versions(), "canaries": entries})
+        files.write_json(file, {"versions": library_versions(), "canaries": entries})
         return []
-    then = atomic.read_json(file)
+    then = files.read_json(file)
     return [
         compared(
             name,

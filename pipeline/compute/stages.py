@@ -30,6 +30,7 @@ from dsp.moments import moments
 from dsp.resample import in_blocks
 from pipeline import audio, storage
 from pipeline.audio.isolation import Lost, isolated
+from pipeline.compute.quarantine import Quarantined
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms
 from pipeline.defaults import CLIP_TIMEOUT
@@ -37,7 +38,6 @@ from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.hashing import values_hash
 from pipeline.manifests.file_cache import FileCache, hash_file
 from pipeline.manifests.manifest import refuse_escape
-from pipeline.storage.atomic import Quarantined
 from pipeline.storage.retry import retrying
 from pipeline.storage.scratch import Place, Spool, release, room
 

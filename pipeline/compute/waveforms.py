@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.compute.quarantine import Quarantined
 from pipeline.errors import DamagedArtifactError
-from pipeline.storage.atomic import Quarantined, read_json, replacing
+from pipeline.storage.atomic import replacing
+from pipeline.storage.files import read_json
 from pipeline.storage.scratch import Place, Spool, release
 
 SAMPLES, INDEX = "samples.f32", "index.json"

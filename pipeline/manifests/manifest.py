@@ -40,7 +40,8 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.errors import ManifestError
 from pipeline.hashing import content_hash, manifest_hash
-from pipeline.storage.atomic import open_table, replacing
+from pipeline.storage.atomic import replacing
+from pipeline.storage.files import open_table
 from pipeline.storage.scratch import nameless
 
 _TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips

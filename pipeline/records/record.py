@@ -21,7 +21,8 @@ from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.recipes.hashes import feature_key, recipe_hashes
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage.atomic import checked_attributes, read_table
+from pipeline.storage.files import read_table
+from pipeline.store.attributes import checked_attributes
 
 
 class MissingAudioError(BasilarError, OSError):

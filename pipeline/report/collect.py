@@ -22,7 +22,7 @@ from pipeline.report.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Tab
 from pipeline.report.examples import Example, chosen, examples
 from pipeline.report.listening import Heard, decibels, listen
 from pipeline.report.plots import axes
-from pipeline.storage import atomic
+from pipeline.storage import checksums, files
 from pipeline.training.feature_set import FeatureSet
 
 MOST_BINS = 256  # whose statistics are listed
@@ -99,8 +99,8 @@ def collect(
     measured = np.isfinite(heard.peak)
     silent = np.where(measured, heard.peak < SILENT, far.constant)
     clipped = np.nan_to_num(heard.full) >= CLIPPED
-    lost = atomic.read_table(fs.path / "quarantine.parquet")
-    files = atomic.read_checksums(fs.path).items()
+    lost = files.read_table(fs.path / "quarantine.parquet")
+    files = checksums.read_checksums(fs.path).items()
     return Report(
         attributes=fs.attributes,
         recipe=recipe,

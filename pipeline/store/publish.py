@@ -31,21 +31,16 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import storage
+from pipeline.compute.quarantine import Quarantined
 from pipeline.compute.stages import Represented
 from pipeline.hashing import digest
 from pipeline.manifests.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
 from pipeline.recipes.hashes import op_versions
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage.atomic import (
-    Quarantined,
-    link,
-    read_checksums,
-    read_json,
-    replacing,
-    write_checksums,
-    write_json,
-)
+from pipeline.storage.atomic import link, replacing
+from pipeline.storage.checksums import read_checksums, write_checksums
+from pipeline.storage.files import read_json, write_json
 from pipeline.store.statistics import MOMENTS, ShardTables, Statistics, quarantined
 from pipeline.store.writer import Features, Geometry, create_features
 

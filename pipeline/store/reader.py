@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline import storage
 from pipeline.errors import DamagedArtifactError
-from pipeline.storage.atomic import read_json
+from pipeline.storage.files import read_json
 from pipeline.store.layout import ForeignLayoutError, Layout, open_zarr
 
 Access = Literal["auto", "map", "read"]

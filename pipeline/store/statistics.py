@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 from dsp import moments
 from dsp.moments import N_CELLS, Grid, Summary
 from pipeline import storage
+from pipeline.compute.quarantine import Quarantined
 from pipeline.errors import DamagedArtifactError, ManifestError
 from pipeline.hashing import hash_of
 from pipeline.manifests.manifest import give_back, taken
 from pipeline.plan import Plan, Shard
-from pipeline.storage.atomic import Quarantined, check_files, read_table, remove, replacing
+from pipeline.storage.atomic import remove, replacing
+from pipeline.storage.checksums import check_files
+from pipeline.storage.files import read_table
 from pipeline.store.layout import open_zarr
 from pipeline.store.reader import Rows
 

@@ -57,7 +57,7 @@ from pipeline.deployment.export import write_bundle
 from pipeline.errors import NoRecordError, TrackerError
 from pipeline.manifests.manifest import Manifest, write_manifest
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic
+from pipeline.storage import atomic, checksums, files
 from pipeline.training.feature_set import FeatureSet
 
 EXPERIMENT = "basilar"
@@ -269,7 +269,7 @@ def _fill(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "recipe.toml").write_text(recipe.to_toml(), "utf-8")
-        atomic.write_json(folder / "feature_set.json", attributes)
+        files.write_json(folder / "feature_set.json", attributes)
         write_manifest(manifest, folder / "manifest.parquet")
         atomic.link(fs.path / "clips.parquet", folder / "clips.parquet")
         fs.quarantine.to_csv(folder / "quarantine.csv", index=False)
@@ -419,7 +419,7 @@ def parameters(recipe: Recipe) -> dict[str, str]:
 def metrics(fs: FeatureSet) -> dict[str, float]:
     """The statistics of a feature set as flat names and numbers."""
     clips, stats = fs.clips, fs.stats
-    files = atomic.read_checksums(fs.path)
+    files = checksums.read_checksums(fs.path)
     values: dict[str, Any] = {
         "clips": len(fs),
         "hours": clips["duration"].sum() / 3600,

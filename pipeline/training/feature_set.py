@@ -21,7 +21,8 @@ from dsp import moments
 from pipeline import storage
 from pipeline.defaults import CACHE_BYTES
 from pipeline.errors import DamagedArtifactError, ForeignStoreError
-from pipeline.storage.atomic import checked_attributes, read_json
+from pipeline.storage.files import read_json
+from pipeline.store.attributes import checked_attributes
 from pipeline.store.layout import open_zarr
 from pipeline.store.reader import Access, Rows
 

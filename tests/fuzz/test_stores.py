@@ -18,7 +18,7 @@ from pipeline.errors import (
     NoRecordError,
 )
 from pipeline.records.record import of_root
-from pipeline.storage.atomic import CHECKSUMS, read_checksums
+from pipeline.storage.checksums import CHECKSUMS, read_checksums
 from pipeline.training.feature_set import FeatureSet
 from tests.damage import store_of
 from tests.fuzz import examples

@@ -24,7 +24,7 @@ from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic, object_store
+from pipeline.storage import atomic, checksums, object_store
 from pipeline.training.feature_set import FeatureSet
 from pipeline.training.loader import Loader
 from tests.conftest import REPOSITORY, SMALL
@@ -223,7 +223,7 @@ def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed)
         for member, text in (("start", "s"), ("features", "rows"), ("zarr.json", name)):
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / member).write_text(text)
-        atomic.write_checksums(tmp_path / name)
+        checksums.write_checksums(tmp_path / name)
     ask, running, committed = storage._ask, [], 0
 
     def asks(*arguments):
@@ -286,7 +286,7 @@ def test_an_upload_of_other_files_takes_the_place_of_one_that_died(memory, tmp_p
         for member in ("values", f"of the {name}", "zarr.json"):
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / member).write_text(name)
-        atomic.write_checksums(tmp_path / name)
+        checksums.write_checksums(tmp_path / name)
     with monkeypatch.context() as patched:
         patched.setattr(type(memory), "put_file", lambda *_: 1 / 0)
         with pytest.raises(OSError, match="ZeroDivisionError"):
@@ -513,7 +513,7 @@ def test_s3_commits_once_copies_inside_and_lists_nothing(s3, server, tmp_path):
             (made / "features" / "c" / "0" / "0").unlink()
             (made / "features" / "c" / "0" / "0").write_bytes(b"rows")
         (made / "files.json").write_text("")
-        atomic.write_checksums(made, known={"features/c/0/0": (4, zlib.crc32(b"rows"))})
+        checksums.write_checksums(made, known={"features/c/0/0": (4, zlib.crc32(b"rows"))})
         assert storage.exists(folder) == (text == "3")
         storage.commit(made, folder)
     assert storage.exists(second)

@@ -14,7 +14,7 @@ from pipeline.build.shard_tasks import new_attempt
 from pipeline.compute import stages
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import locks
-from pipeline.storage.atomic import read_json
+from pipeline.storage.files import read_json
 from tests.conftest import REPOSITORY, SMALL
 from workflows.build_feature_set import BuildFeatureSet
 from workflows.nightly import Nightly

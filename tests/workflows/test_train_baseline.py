@@ -13,7 +13,7 @@ from pipeline import FeatureSet
 from pipeline.build import luigi_engine
 from pipeline.manifests.manifest import write_manifest
 from pipeline.manifests.scan import scan
-from pipeline.storage import atomic
+from pipeline.storage import files
 from tests.conftest import REPOSITORY
 from workflows import train_baseline
 from workflows.build_feature_set import BuildFeatureSet
@@ -77,7 +77,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
         tracking_uri=tracker,
     )
     assert luigi_engine.run_luigi(task, workers=1).succeeded
-    result = atomic.read_json(task.result)
+    result = files.read_json(task.result)
     known, unknown = result["random_fifth"], result["leave_one_group_out"]
     assert (known["train"], known["test"]) == (800, 200)
     assert known["accuracy"] >= 0.95
@@ -87,7 +87,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
     assert min(score["accuracy"] for score in unknown["groups"].values()) >= 0.55
 
     client = MlflowClient(tracker)
-    run = client.get_run(atomic.read_json(Path(task.output().path))["run_id"])
+    run = client.get_run(files.read_json(Path(task.output().path))["run_id"])
     assert run.data.metrics["accuracy_random_fifth"] == known["accuracy"]
     assert run.data.metrics["accuracy_leave_one_group_out"] == unknown["accuracy"]
     assert run.data.metrics["accuracy_leave_out_george"] == unknown["groups"]["george"]["accuracy"]
@@ -101,7 +101,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
     assert task.complete()
     assert luigi_engine.run_luigi(task, workers=1).succeeded
     task.requires().run()
-    assert atomic.read_json(task.result) == result
+    assert files.read_json(task.result) == result
 
 
 @pytest.mark.torture

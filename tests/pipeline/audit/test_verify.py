@@ -6,7 +6,7 @@ import pytest
 from pipeline.audit.verify import verify
 from pipeline.errors import DamagedArtifactError
 from pipeline.records.record import recorded_keys
-from pipeline.storage.atomic import read_checksums
+from pipeline.storage.checksums import read_checksums
 from tests.damage import edit_json, flip, seal, store_of
 
 

@@ -8,7 +8,7 @@ from pipeline.build.build import Build, build_of
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic
+from pipeline.storage import files
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, dask
 
@@ -27,7 +27,7 @@ def clean(plan, tmp_path):
 
 
 def digest(build):
-    return atomic.read_json(build.store / "zarr.json")["attributes"]["basilar"]["digest"]
+    return files.read_json(build.store / "zarr.json")["attributes"]["basilar"]["digest"]
 
 
 def kept(build):

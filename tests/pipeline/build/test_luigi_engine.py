@@ -30,7 +30,8 @@ from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.hashes import STAGES
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage.atomic import check_files, read_table
+from pipeline.storage.checksums import check_files
+from pipeline.storage.files import read_table
 from tests.conftest import REPOSITORY, SMALL
 from tests.damage import flip
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from pipeline.build import registry
-from pipeline.storage import atomic, locks
+from pipeline.storage import files, locks
 from tests.conftest import REPOSITORY
 
 HOLD = """
@@ -68,8 +68,8 @@ def test_the_build_that_logged_a_set_first_is_recorded(tmp_path):
     assert registry.recorded(tmp_path, "key") is None
     markers = {"key-1": {"started": 5.0}, "key-2": {"started": 4.0}, "key-3": None, "other-1": {}}
     for name, built in markers.items():
-        atomic.write_json(tmp_path / "runs" / f"{name}.json", {"built": built})
-    atomic.write_json(tmp_path / "runs" / "key-4.json", {"run_id": "of an earlier version"})
+        files.write_json(tmp_path / "runs" / f"{name}.json", {"built": built})
+    files.write_json(tmp_path / "runs" / "key-4.json", {"run_id": "of an earlier version"})
     assert registry.recorded(tmp_path, "key") == {"started": 4.0}
 
 

@@ -13,7 +13,7 @@ from pipeline.compute import stages
 from pipeline.defaults import KEEP
 from pipeline.plan import Plan
 from pipeline.recipes.hashes import STAGES
-from pipeline.storage import atomic
+from pipeline.storage import files
 from pipeline.store import publish, statistics
 from pipeline.tracking import runs
 from tests.pipeline.build.test_build import planned_in
@@ -130,7 +130,7 @@ def test_the_record_of_a_run_has_no_password(planned, monkeypatch, caplog):
     monkeypatch.setattr(runs, "log_run", Mock(side_effect=error))
     run.make()
     assert runs.log_run.call_args.args[2] == uri
-    assert atomic.read_json(run.path())["uri"] == "http://127.0.0.1:9"
+    assert files.read_json(run.path())["uri"] == "http://127.0.0.1:9"
     assert "secret" not in run.path().read_text() + caplog.text
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from dsp import buffers, resample, streaming
 from pipeline import audio
 from pipeline.compute import stages
+from pipeline.compute.quarantine import Quarantined
 from pipeline.compute.stages import Source
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
@@ -29,7 +30,6 @@ from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import retry, scratch
-from pipeline.storage.atomic import Quarantined
 from pipeline.storage.retry import ATTEMPTS, retrying
 from tests.conftest import REPOSITORY
 from tests.damage import flip

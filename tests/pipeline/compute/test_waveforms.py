@@ -3,9 +3,9 @@ import os
 import pytest
 
 from pipeline.audio.isolation import isolated
+from pipeline.compute.quarantine import Quarantined
 from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
 from pipeline.errors import DamagedArtifactError
-from pipeline.storage.atomic import Quarantined
 from pipeline.storage.scratch import Place
 
 

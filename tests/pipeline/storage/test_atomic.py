@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import DamagedArtifactError
-from pipeline.storage import atomic
+from pipeline.storage import atomic, checksums, files
 from pipeline.storage.atomic import replacing
 from tests.damage import flip
 
@@ -89,15 +89,15 @@ def test_checksums_of_files(tmp_path):
     (folder / "inner").mkdir(parents=True)
     (folder / "a").write_bytes(b"123456789")
     (folder / "inner" / "b").write_bytes(b"")
-    atomic.write_checksums(folder, known={"inner/c": (5, 7)})
+    checksums.write_checksums(folder, known={"inner/c": (5, 7)})
     expected = {"a": (9, 0xCBF43926), "inner/b": (0, 0), "inner/c": (5, 7)}
-    assert atomic.read_checksums(folder) == expected
+    assert checksums.read_checksums(folder) == expected
 
 
 def test_one_flipped_bit_in_the_checksums_is_found(tmp_path):
     (tmp_path / "a").write_bytes(b"123456789")
-    atomic.write_checksums(tmp_path)
-    file = tmp_path / atomic.CHECKSUMS
+    checksums.write_checksums(tmp_path)
+    file = tmp_path / checksums.CHECKSUMS
     written = file.read_bytes()
     found = 0
     for i in range(len(written)):
@@ -106,7 +106,7 @@ def test_one_flipped_bit_in_the_checksums_is_found(tmp_path):
             changed[i] ^= 1 << bit
             file.write_bytes(changed)
             try:
-                assert atomic.read_checksums(tmp_path) == {"a": (9, 0xCBF43926)}
+                assert checksums.read_checksums(tmp_path) == {"a": (9, 0xCBF43926)}
             except DamagedArtifactError:
                 found += 1
     # What is left are spaces and line ends, which stand for one another.
@@ -130,7 +130,7 @@ def test_linking_replaces_and_copies_where_it_must(tmp_path, monkeypatch):
 def test_a_bit_flipped_in_a_table_is_found_when_it_is_read(tmp_path):
     table = pa.table({"number": np.random.default_rng(0).integers(0, 2**60, 1000)})
     pq.write_table(table, tmp_path / "t.parquet", write_page_checksum=True)
-    assert atomic.read_table(tmp_path / "t.parquet").equals(table)
+    assert files.read_table(tmp_path / "t.parquet").equals(table)
     flip(tmp_path / "t.parquet", 0.4)
     with pytest.raises(OSError, match="CRC"):
-        atomic.read_table(tmp_path / "t.parquet")
+        files.read_table(tmp_path / "t.parquet")

@@ -9,7 +9,7 @@ from pipeline.errors import DamagedArtifactError
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.storage.atomic import read_table
+from pipeline.storage.files import read_table
 from pipeline.store import statistics
 from pipeline.store.statistics import read_statistics, write_statistics
 from tests.damage import flip
