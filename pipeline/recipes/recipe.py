@@ -9,7 +9,6 @@ read through `UPGRADES`, in memory, and `basilar recipe FILE --upgrade` prints i
 written today. A newer one is refused. No hash contains it: hashes are of values.
 """
 
-import contextlib
 import difflib
 import logging
 import tomllib
@@ -21,7 +20,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from dsp.resample import Method, Quality
 from pipeline.errors import RecipeError
-from pipeline.recipes.kinds import KINDS, AnyRepresentation, Section
+from pipeline.recipes.kinds import AnyRepresentation, Section
+from pipeline.recipes.messages import beginnings, explain, line_of, nearest, short
 
 SCHEMA = 1
 # From a table of schema n, the key, to one of schema n + 1; ValueError says why there is none.
@@ -30,7 +30,6 @@ SHIPPED = Path(__file__).parents[1] / "params"
 MAX_BYTES = 2**20  # of a recipe
 MOST_CHUNKS = 2**16  # of a shard file
 _SHOWN = 20  # mistakes that are named at once
-_SEARCHED = 10_000  # characters of the longest recipe in which a mistake's line is found
 
 
 class Decode(Section):
@@ -152,9 +151,9 @@ class Recipe(Section):
             return cls.model_validate(table)
         except ValidationError as error:
             mistakes = error.errors()
-            found = [_explain(mistake, table) for mistake in mistakes[:_SHOWN]]
-            beginnings = _beginnings(toml)
-            lines = [f"{source}{_place(beginnings, keys)}: {message}" for keys, message in found]
+            found = [explain(mistake, table) for mistake in mistakes[:_SHOWN]]
+            beginnings = beginnings(toml)
+            lines = [f"{source}{line_of(beginnings, keys)}: {message}" for keys, message in found]
             if len(mistakes) > _SHOWN:
                 lines.append(f"  … and {len(mistakes) - _SHOWN} mistakes more")
             raise RecipeError("\n".join(lines)) from None
@@ -186,7 +185,7 @@ def find(path: str | Path) -> Path:
         return path
     if path.name not in names:
         raise RecipeError(
-            f"{_short(path.name)}: no such file, nor a shipped recipe; {_nearest(path.name, names)}"
+            f"{short(path.name)}: no such file, nor a shipped recipe; {nearest(path.name, names)}"
         )
     return SHIPPED / f"{path.name}.toml"
 
@@ -196,7 +195,7 @@ def upgraded(table: dict[str, Any], *, source: str = "recipe") -> dict[str, Any]
     version = table.get("schema_version", 1)
     if type(version) is not int or version < 1:
         raise RecipeError(
-            f"{source}: schema_version = {_short(version)} is refused; it must be a whole number "
+            f"{source}: schema_version = {short(version)} is refused; it must be a whole number "
             f"from 1 to {SCHEMA}"
         )
     if version > SCHEMA:
@@ -243,74 +242,3 @@ def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
         raise RecipeError(
             f"{file}: not a TOML file ({error}); correct it, or name another"
         ) from None
-
-
-def _beginnings(toml: str) -> list[tuple[int, Any]]:
-    """What the first lines of a text say, and how many they are, unless they end in a value."""
-    found = []
-    lines = toml.splitlines(keepends=True) if len(toml) <= _SEARCHED else []
-    for n in range(1, len(lines) + 1):
-        with contextlib.suppress(ValueError, RecursionError):
-            found.append((n, tomllib.loads("".join(lines[:n]))))
-    return found
-
-
-def _place(beginnings: list[tuple[int, Any]], keys: list[str]) -> str:
-    """`, line N`, after which the key is there, or if it never is, the table around it."""
-    for depth in range(len(keys), 0, -1):
-        for n, value in beginnings:
-            for key in keys[:depth]:
-                value = value.get(key) if isinstance(value, dict) else None
-            if value is not None:
-                return f", line {n}"
-    return ""
-
-
-def _explain(error: Any, table: dict[str, Any]) -> tuple[list[str], str]:
-    """One validation error: its keys, and the key, what is wrong, and what is allowed in words."""
-    where = [str(part) for part in error["loc"]]
-    section = KINDS.get(where[1]) if where[:1] == ["representation"] and len(where) > 1 else None
-    if section is not None:  # pydantic puts the chosen kind into the path
-        where.pop(1)
-    elif where and where[0] in Recipe.model_fields:
-        annotation = Recipe.model_fields[where[0]].annotation
-        section = annotation if isinstance(annotation, type) else None
-    # Members of a union of types are named after the key: the key is what the user can change.
-    keys = where[:2]
-    key = ".".join(part[:100] for part in keys)
-    key = key if key.isprintable() else ascii(key)
-    given = error["input"]
-    if error["type"] == "extra_forbidden":
-        known = Recipe.model_fields if len(where) == 1 or section is None else section.model_fields
-        return keys, f"{key} is not a key; {_nearest(where[-1], list(known))}"
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kind = table.get("representation", {}).get("kind", "")
-        problem = f"{key}.kind = {_short(kind)} is not a kind"
-        return [*keys, "kind"], f"{problem}; {_nearest(str(kind), list(KINDS))}"
-    if error["type"] == "missing":
-        return keys, f"{key} is missing; add it"
-    if error["type"] == "value_error":
-        text = str(error["ctx"]["error"])
-        first = text.removeprefix(f"{key}: ").split(" ", 1)[0].rstrip(",:")
-        if len(keys) < 2 and first in (section.model_fields if section else Recipe.model_fields):
-            keys = [*keys, first]
-        return keys, text if not key or text.startswith(key) else f"{key}: {text}"
-    allowed = error["msg"].replace("Input should be ", "it must be ")
-    if error["type"] == "literal_error" and isinstance(given, str):
-        names = [a.strip("' ") for a in error["ctx"]["expected"].replace(" or ", ",").split(",")]
-        allowed = _nearest(given, names)
-    return keys, f"{key} = {_short(given)} is refused; {allowed}"
-
-
-def _short(value: Any) -> str:
-    """A value as a recipe has it, the beginning of a long one."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of too many digits, tables in tables
-        text = f"a value of type {type(value).__name__}"
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def _nearest(word: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(word[:100], allowed, 1)
-    return f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"
