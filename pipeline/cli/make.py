@@ -123,7 +123,7 @@ def recipe(
     Example: basilar recipe log_mel
     """
     from pipeline.recipes.hashes import recipe_hashes
-    from pipeline.recipes.kinds import MelBands
+    from pipeline.recipes.kinds.mel import MelBands
     from pipeline.recipes.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:

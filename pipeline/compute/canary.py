@@ -36,7 +36,7 @@ from pipeline import audio, storage
 from pipeline.compute.transform import Transform
 from pipeline.errors import CanaryError
 from pipeline.recipes.hashes import recipe_hashes
-from pipeline.recipes.kinds import Framed
+from pipeline.recipes.kinds.framed import Framed
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import files
 

@@ -18,7 +18,7 @@ from dsp.representations import Features, Signals
 from dsp.resample import ResampleStream, resample, resample_blocks
 from dsp.streaming import FrameStream
 from pipeline import audio
-from pipeline.recipes.kinds import Framed
+from pipeline.recipes.kinds.framed import Framed
 from pipeline.recipes.recipe import Recipe
 
 

@@ -28,7 +28,7 @@ from pipeline.compute import canary
 from pipeline.compute.transform import Stream, Transform
 from pipeline.errors import BundleError, RecipeError
 from pipeline.recipes.hashes import op_versions
-from pipeline.recipes.kinds import Section
+from pipeline.recipes.kinds.base import Section
 from pipeline.recipes.recipe import Recipe
 
 INDEX = "bundle.json"

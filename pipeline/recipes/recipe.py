@@ -20,7 +20,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from dsp.resample import Method, Quality
 from pipeline.errors import RecipeError
-from pipeline.recipes.kinds import AnyRepresentation, Section
+from pipeline.recipes.kinds.base import Section
+from pipeline.recipes.kinds.registry import AnyRepresentation
 from pipeline.recipes.messages import beginnings, explain, line_of, nearest, short
 
 SCHEMA = 1

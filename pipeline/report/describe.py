@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from dsp import moments
 from pipeline import storage
 from pipeline.manifests.manifest import Manifest
-from pipeline.recipes.kinds import Logarithmic, Representation
+from pipeline.recipes.kinds.base import Representation
+from pipeline.recipes.kinds.framed import Logarithmic
 from pipeline.store.layout import open_zarr
 from pipeline.store.statistics import MOMENTS
 from pipeline.training.feature_set import FeatureSet

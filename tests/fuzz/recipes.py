@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline.recipes.kinds import KINDS
+from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.recipe import Recipe
 
 ABSENT = object()  # a value that TOML cannot write: the key is left out

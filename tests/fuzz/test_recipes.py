@@ -19,7 +19,7 @@ from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms
 from pipeline.errors import RecipeError
 from pipeline.recipes.hashes import recipe_hashes
-from pipeline.recipes.kinds import KINDS
+from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples

@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 
 from dsp.cqt import Cqt
 from dsp.mel import MelScale, hz_to_mel, mel_to_hz
-from pipeline.recipes.kinds import Chroma, ChromaCqt, ConstantQ, Framed, MelBands, Mfcc, Spectral
+from pipeline.recipes.kinds.chroma import Chroma
+from pipeline.recipes.kinds.constant_q import ChromaCqt, ConstantQ
+from pipeline.recipes.kinds.framed import Framed
+from pipeline.recipes.kinds.mel import MelBands, Mfcc
+from pipeline.recipes.kinds.spectra import Spectral
 from pipeline.recipes.recipe import Recipe
 
 Scale = Literal["linear", "log", "mel", "note"]

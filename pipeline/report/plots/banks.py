@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 
 from dsp.chroma import stft_to_chroma
 from dsp.cqt import Cqt
-from pipeline.recipes.kinds import Chroma, ConstantQ, MelBands
+from pipeline.recipes.kinds.chroma import Chroma
+from pipeline.recipes.kinds.constant_q import ConstantQ
+from pipeline.recipes.kinds.mel import MelBands
 from pipeline.recipes.recipe import Recipe
 from pipeline.report.plots.axes import columns, of_cqt, of_stft
 from pipeline.report.plots.drawing import BRIGHT, DARK, PALE, colour_bar, frequency_axis

@@ -21,7 +21,9 @@ from PIL import Image
 
 from dsp.compress import log
 from dsp.mel import hz_to_mel, mel_to_hz
-from pipeline.recipes.kinds import Logarithmic, Mfcc, Representation
+from pipeline.recipes.kinds.base import Representation
+from pipeline.recipes.kinds.framed import Logarithmic
+from pipeline.recipes.kinds.mel import Mfcc
 from pipeline.recipes.recipe import Recipe
 from pipeline.report.plots.axes import Columns, Scale, columns, seconds, ticks
 

@@ -18,7 +18,12 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.compute.transform import Transform
 from pipeline.errors import BasilarError
-from pipeline.recipes.kinds import KINDS, Chroma, ConstantQ, Framed, MelBands, Spectral
+from pipeline.recipes.kinds.chroma import Chroma
+from pipeline.recipes.kinds.constant_q import ConstantQ
+from pipeline.recipes.kinds.framed import Framed
+from pipeline.recipes.kinds.mel import MelBands
+from pipeline.recipes.kinds.registry import KINDS
+from pipeline.recipes.kinds.spectra import Spectral
 from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import locate, manifest_of
 from pipeline.report.plots import banks, drawing

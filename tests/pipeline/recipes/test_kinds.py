@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RecipeError
-from pipeline.recipes.kinds import KINDS
+from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.recipe import Recipe
 
 SMALL = {"n_fft": 64, "hop_length": 24}

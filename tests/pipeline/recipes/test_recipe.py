@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pipeline.errors import RecipeError
 from pipeline.recipes import recipe as module
 from pipeline.recipes.hashes import recipe_hashes
-from pipeline.recipes.kinds import KINDS, Framed
+from pipeline.recipes.kinds.framed import Framed
+from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.recipe import Recipe, upgraded_text
 from tests.conftest import REPOSITORY
 

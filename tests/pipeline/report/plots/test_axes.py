@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dsp.mel import hz_to_mel
-from pipeline.recipes.kinds import Framed
+from pipeline.recipes.kinds.framed import Framed
 from pipeline.recipes.recipe import Recipe
 from pipeline.report.plots.axes import columns, note_name, seconds, ticks
 from tests.conftest import REPOSITORY

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dsp.mel import hz_to_mel
 from pipeline.compute.transform import Transform
-from pipeline.recipes.kinds import Logarithmic
+from pipeline.recipes.kinds.framed import Logarithmic
 from pipeline.report.plots import drawing
 from pipeline.report.plots.axes import note_name
 from tests.pipeline.report.plots.test_axes import RECIPES, recipe_of, shipped

@@ -7,7 +7,7 @@ import soundfile as sf
 from pipeline import FeatureSet
 from pipeline.cli.show import Picture
 from pipeline.compute.transform import Transform
-from pipeline.recipes.kinds import KINDS
+from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.recipe import Recipe
 from pipeline.report.plots import drawing, gallery
 from pipeline.report.plots.axes import columns

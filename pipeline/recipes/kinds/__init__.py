@@ -1,0 +1,1 @@
+"""The typed parameters of each kind of representation, and what they compute."""

@@ -1,0 +1,119 @@
+"""What every representation has, and the types of its fields.
+
+Lengths are in samples, frequencies in Hz. A default of a recipe is in the class of its section and
+nowhere else.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from dsp.buffers import Empty
+from dsp.moments import Grid
+from dsp.representations import Features, Signals
+
+StoredFloat = Annotated[Literal["float32", "float16"], Field(description="Of stored values.")]
+MOST_VALUES = 2**26  # a second of audio, in frames or in what comes of them
+MOST_WEIGHTS = 2**24  # of a bank of filters
+MOST_BYTES = 2**30  # of the tables of a constant-Q transform
+
+
+def _not_tiny(value: float) -> float:
+    if 0 < value < 1e-30:
+        raise ValueError(f"{value} is too small; it must be 0, or at least 1e-30")
+    return value
+
+
+NotTiny = AfterValidator(_not_tiny)
+Positive = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NotTiny]
+Floor = Annotated[float, Field(ge=1.2e-38, le=1e9, allow_inf_nan=False)]
+Hertz = Annotated[float, Field(ge=0, le=384_000, allow_inf_nan=False)]
+Power = Literal[1, 2]
+
+
+class Section(BaseModel):
+    """One table of a recipe: frozen, without unknown keys, strict about types."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Representation(Section):
+    """What every representation has: what its numbers mean and how they are stored."""
+
+    kind: str
+
+    def columns(self) -> int:
+        """Columns of the result."""
+        raise NotImplementedError
+
+    def n_frames(self, n_samples: int) -> int:
+        """Rows of the result for a clip of `n_samples` samples."""
+        raise NotImplementedError
+
+    @property
+    def too_short(self) -> str:
+        """What is said of a clip that has no row."""
+        return "less than one frame"
+
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        """The representation of each signal, before it is cast to the stored dtype.
+
+        `empty` makes the arrays of the results (`dsp.buffers`).
+        """
+        raise NotImplementedError
+
+    def centres(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sample, from the start of the clip, that each of these frames is centred on."""
+        return frames * getattr(self, "hop_length", 1)
+
+    def resolved(self, *, sample_rate: int) -> Self:
+        """The same with everything filled in that depends on the sample rate.
+
+        Raises ValueError for what cannot be, or needs too much memory.
+        """
+        hop_length: int = getattr(self, "hop_length", 1)
+        values = max(self.columns(), self.width()) * sample_rate / hop_length
+        if values > MOST_VALUES:
+            raise ValueError(
+                f"representation: a second of audio makes {values:.0f} values, more than "
+                f"{MOST_VALUES}; raise hop_length = {hop_length}, or take smaller frames, fewer "
+                "columns or a lower resample.sample_rate"
+            )
+        return self
+
+    def width(self) -> int:
+        """The most values that a row is computed from."""
+        return 0
+
+    def stored_dtype(self) -> np.dtype[Any]:
+        """The dtype of the stored values."""
+        return np.dtype(getattr(self, "dtype", "float32"))
+
+    @property
+    def pivot(self) -> float:
+        """The value of digital silence, about which squares are summed."""
+        return 0.0
+
+    @property
+    def grid(self) -> Grid:
+        """Where histograms count."""
+        return Grid("octave")
+
+    @property
+    def portable(self) -> bool:
+        """Whether its bits are promised to be the same on every processor."""
+        return True
+
+    @property
+    def by_frame(self) -> bool:
+        """Whether a row depends on its own samples alone, so that it can be streamed."""
+        return True

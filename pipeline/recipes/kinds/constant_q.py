@@ -1,0 +1,148 @@
+"""Constant-Q and variable-Q transforms, and what is made of them."""
+
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from dsp import representations
+from dsp.buffers import Empty
+from dsp.chroma import ChromaNorm
+from dsp.cqt import Cqt, cqt
+from dsp.cqt import magnitude as cqt_magnitude
+from dsp.framing import PadMode
+from dsp.representations import Features, Signals
+from pipeline.recipes.kinds.base import MOST_BYTES, NotTiny, Representation, StoredFloat
+from pipeline.recipes.kinds.framed import Logarithmic
+
+
+class ConstantQ(Representation):
+    """Representations from the constant-Q or variable-Q transform; frames are centred."""
+
+    hop_length: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    """Samples from one frame to the next."""
+    fmin: Annotated[float, Field(ge=0.001, le=384_000, allow_inf_nan=False)] = 32.70319566257483
+    """Hz of the lowest bin; C1 unless said otherwise."""
+    n_bins: Annotated[int, Field(ge=1, le=4096)] = 84
+    """Bands."""
+    bins_per_octave: Annotated[int, Field(ge=1, le=1200)] = 12
+    """Bands an octave."""
+    gamma: (
+        Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NotTiny] | Literal["erb"]
+    ) = 0.0
+    """Hz by which every band is wider (VQT); 0: CQT; `erb`: as the ear's bands."""
+    filter_scale: Annotated[float, Field(ge=0.001, le=100, allow_inf_nan=False)] = 1.0
+    """Below 1: shorter filters."""
+    scale: bool = True
+    """Coefficients are divided by the root of the filter's length, as in librosa."""
+    pad_mode: PadMode = "constant"
+    """How the signal is extended at both ends."""
+
+    @property
+    def parameters(self) -> Cqt:
+        """The bins as `dsp` takes them."""
+        return Cqt(
+            hop_length=self.hop_length,
+            fmin=self.fmin,
+            n_bins=self.n_bins,
+            bins_per_octave=self.bins_per_octave,
+            gamma=None if self.gamma == "erb" else self.gamma,
+            filter_scale=self.filter_scale,
+            scale=self.scale,
+            pad_mode=self.pad_mode,
+        )
+
+    def resolved(self, *, sample_rate: int) -> Self:
+        needed = self.parameters.table_bytes(sample_rate=sample_rate)
+        if needed > MOST_BYTES:
+            raise ValueError(
+                f"representation: its tables need {needed / 1e9:.1f} GB, more than "
+                f"{MOST_BYTES / 1e9:.1f}; lower n_bins, raise filter_scale, or take a hop_length "
+                "that is divisible by powers of 2"
+            )
+        return super().resolved(sample_rate=sample_rate)
+
+    def columns(self) -> int:
+        return self.n_bins
+
+    def width(self) -> int:
+        return self.n_bins
+
+    def n_frames(self, n_samples: int) -> int:
+        return 1 + n_samples // self.hop_length if n_samples else 0
+
+    @property
+    def by_frame(self) -> bool:
+        return False
+
+
+class ComplexCqt(ConstantQ):
+    """Complex constant-Q transform."""
+
+    kind: Literal["cqt"]
+    dtype: Literal["complex64"] = "complex64"
+
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return list(cqt(signals, self.parameters, sample_rate=sample_rate, empty=empty))
+
+
+class CqtMagnitude(ConstantQ):
+    """Magnitude of the constant-Q transform."""
+
+    kind: Literal["cqt_magnitude"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return list(cqt_magnitude(signals, self.parameters, sample_rate=sample_rate, empty=empty))
+
+
+class LogCqt(ConstantQ, Logarithmic):
+    """Logarithm of the power of the constant-Q transform, in decibels unless said otherwise."""
+
+    kind: Literal["log_cqt"]
+    dtype: StoredFloat = "float32"
+
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return representations.log_cqt(
+            signals,
+            sample_rate=sample_rate,
+            parameters=self.parameters,
+            log=self.logarithm,
+            empty=empty,
+        )
+
+
+class ChromaCqt(ConstantQ):
+    """Magnitude of the pitch classes, from the constant-Q transform."""
+
+    kind: Literal["chroma_cqt"]
+    n_chroma: Annotated[int, Field(ge=1, le=1024)] = 12
+    """Pitch classes."""
+    base_c: bool = True
+    """Bin 0 is C, or A."""
+    norm: ChromaNorm = "max"
+    """A frame is divided by its maximum, its length (`l2`), or not at all."""
+    dtype: StoredFloat = "float32"
+
+    @model_validator(mode="after")
+    def _merge(self) -> Self:
+        if self.bins_per_octave % self.n_chroma:
+            raise ValueError(
+                f"bins_per_octave = {self.bins_per_octave} is no multiple of n_chroma = "
+                f"{self.n_chroma}; it must be one"
+            )
+        return self
+
+    def columns(self) -> int:
+        return self.n_chroma
+
+    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+        return representations.chroma_cqt(
+            signals,
+            sample_rate=sample_rate,
+            parameters=self.parameters,
+            n_chroma=self.n_chroma,
+            base_c=self.base_c,
+            norm=self.norm,
+            empty=empty,
+        )

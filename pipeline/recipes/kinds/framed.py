@@ -1,0 +1,130 @@
+"""What representations from windowed frames share, and those that end in a logarithm."""
+
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from dsp.compress import FloorMode, Log, LogUnit
+from dsp.framing import Align, Framing, PadMode, WindowKind
+from dsp.moments import Grid
+from dsp.stft import is_portable
+from pipeline.recipes.kinds.base import MOST_WEIGHTS, Floor, NotTiny, Positive, Representation
+
+
+class Framed(Representation):
+    """Representations that start from windowed frames."""
+
+    n_fft: Annotated[int, Field(ge=16, le=131_072)] = 2048
+    """Samples of a frame's FFT."""
+    hop_length: Annotated[int, Field(ge=1, le=1_000_000)] = 512
+    """Samples from one frame to the next."""
+    win_length: Annotated[int, Field(ge=1, le=131_072)] | None = None
+    """Samples of the window; left out: `n_fft`."""
+    window: WindowKind = "hann"
+    """`povey` is Kaldi's: a Hann window to the power of 0.85."""
+    periodic: bool = True
+    """A periodic window (for spectra) or a symmetric one."""
+    align: Align = "center"
+    """The window lies in the middle of the FFT's frame, or at its left with zeros after it."""
+    center: bool = True
+    """Frame t is centred on sample t * hop_length, or starts there (Kaldi's snip-edges)."""
+    pad_mode: PadMode = "constant"
+    """How a centred signal is extended by half a frame."""
+    drop_last: bool = False
+    """Leave out the last frame."""
+    scale: Positive = 1.0
+    """Samples are multiplied by it; 32768 for the conventions of 16-bit integers."""
+    dither: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NotTiny] = 0.0
+    """Standard deviation of the noise added to the scaled samples; 1 for Kaldi's default."""
+    remove_dc: bool = False
+    """Subtract each frame's mean."""
+    preemphasis: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NotTiny] = 0.0
+    """y[n] - preemphasis * y[n-1] within each frame."""
+
+    @property
+    def framing(self) -> Framing:
+        """The frames as `dsp` takes them."""
+        return Framing(**{name: getattr(self, name) for name in Framing.__dataclass_fields__})
+
+    @model_validator(mode="after")
+    def _resolve_window(self) -> Self:
+        if self.win_length is None:
+            object.__setattr__(self, "win_length", self.n_fft)
+        elif self.win_length > self.n_fft:
+            raise ValueError(
+                f"win_length = {self.win_length} must not exceed n_fft = {self.n_fft}; lower it"
+            )
+        return self
+
+    def columns(self) -> int:
+        return self.framing.n_bins
+
+    def width(self) -> int:
+        return self.n_fft
+
+    def refuse_bank(self, name: str, filters: int) -> None:
+        """Raise ValueError if a bank of so many filters is too large."""
+        if filters * self.framing.n_bins > MOST_WEIGHTS:
+            raise ValueError(
+                f"representation: {name} = {filters} and n_fft = {self.n_fft} need a bank of "
+                f"{filters * self.framing.n_bins} weights, more than {MOST_WEIGHTS}; lower one"
+            )
+
+    def n_frames(self, n_samples: int) -> int:
+        return self.framing.n_frames(n_samples)
+
+    def centres(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        return frames * self.hop_length + (0.0 if self.center else self.framing.length / 2)
+
+    @property
+    def portable(self) -> bool:
+        return is_portable(self.n_fft)
+
+    @property
+    def by_frame(self) -> bool:
+        return not self.dither and super().by_frame  # its noise is a function of the whole clip
+
+
+class Logarithmic(Representation):
+    """Representations that end in a logarithm, by the conventions of `dsp.compress.Log`."""
+
+    log: LogUnit = "db"
+    """Natural logarithm, log10, or db = 10 log10: of magnitudes, half of what decibels are."""
+    gain: Positive = 1.0
+    """What the logarithm is taken of is multiplied by it: log(gain * x)."""
+    floor: Floor = 1e-10
+    """The lowest value, or what is added, as `floor_mode` says."""
+    floor_mode: FloorMode = "clip"
+    """log(max(x, floor)), or log(x + floor)."""
+    reference: Positive | Literal["max"] = 1.0
+    """The value that becomes 0, or `max` for the maximum of the clip."""
+    top_db: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] | None = None
+    """dB below a clip's maximum that values are raised to; left out: no limit."""
+    shift: Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)] = 0.0
+    """Added to the logarithm."""
+    factor: Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)] = 1.0
+    """Multiplies what results."""
+    subtract_mean: bool = False
+    """Subtract each bin's mean over the clip."""
+
+    @property
+    def logarithm(self) -> Log:
+        """The logarithm as `dsp` takes it."""
+        names = set(Log.__dataclass_fields__) - {"unit"}
+        return Log(unit=self.log, **{name: getattr(self, name) for name in names})
+
+    @property
+    def by_frame(self) -> bool:
+        return self.logarithm.by_frame and super().by_frame
+
+    @property
+    def pivot(self) -> float:
+        return self.logarithm.of_value(0.0)
+
+    @property
+    def grid(self) -> Grid:
+        """From silence to 80 dB above 1 (times the scale), which no spectrum of audio reaches."""
+        highest = self.logarithm.of_value(1e8 * getattr(self, "scale", 1.0) ** 2)
+        return Grid("linear", self.pivot, max(highest, self.pivot + 1.0))
