@@ -128,8 +128,9 @@ def prepared(files: list[Path], manifest: Path) -> None:
     """Look at the files as each contender does it once: a manifest, and Lhotse's cuts."""
     import pyarrow as pa
 
-    from pipeline.manifests.manifest import SCHEMA, Manifest, write_manifest
+    from pipeline.manifests.manifest import Manifest, write_manifest
     from pipeline.manifests.scan import scan
+    from pipeline.manifests.table import SCHEMA
 
     found, _ = scan(files[0].parent)
     names = {file.name for file in files}

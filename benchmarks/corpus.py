@@ -15,8 +15,9 @@ import pyarrow as pa
 from pipeline import FeatureSet
 from pipeline.build import luigi_engine
 from pipeline.build.build import Build, embedded_tracking_uri
-from pipeline.manifests.manifest import SCHEMA, Manifest
+from pipeline.manifests.manifest import Manifest
 from pipeline.manifests.scan import scan
+from pipeline.manifests.table import SCHEMA
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 

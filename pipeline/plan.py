@@ -20,7 +20,8 @@ from pipeline.compute.stages import Source
 from pipeline.defaults import SHARD_SECONDS
 from pipeline.errors import ManifestError
 from pipeline.hashing import clips_hash, hash_of
-from pipeline.manifests.manifest import Manifest, taken
+from pipeline.manifests.manifest import Manifest
+from pipeline.manifests.table import take_rows
 from pipeline.recipes.hashes import STAGES, feature_key, recipe_hashes
 from pipeline.recipes.recipe import Recipe
 
@@ -46,7 +47,7 @@ class Shard:
     @property
     def sources(self) -> tuple[Source, ...]:
         """Each content once, in order: where it is found."""
-        table = taken(self.manifest.table, ["path", "sha256", "offset", "duration"], self.rows)
+        table = take_rows(self.manifest.table, ["path", "sha256", "offset", "duration"], self.rows)
         columns = (column.to_pylist() for column in table.columns)
         contents = self.manifest.contents_of(self.rows)
         first: dict[str, Source] = {}

@@ -15,7 +15,8 @@ from pipeline.compute import canary
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from pipeline.errors import ManifestError
 from pipeline.hashing import canonical, hash_of
-from pipeline.manifests.manifest import Manifest, give_back, read_manifest, write_manifest
+from pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
+from pipeline.manifests.table import release_memory
 from pipeline.plan import Plan, Shard, Work, outstanding
 from pipeline.recipes.hashes import STAGES
 from pipeline.recipes.recipe import Recipe
@@ -112,7 +113,7 @@ class Build:
             scheduler=scheduler,
             pending={s: [shard.index for shard in p] for s, p in self.work().pending.items()},
         )
-        give_back()  # before processes are forked
+        release_memory()  # before processes are forked
         return text
 
     @cached_property

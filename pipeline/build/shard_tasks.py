@@ -21,7 +21,7 @@ from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
 from pipeline.hashing import hash_of
-from pipeline.manifests.manifest import give_back
+from pipeline.manifests.table import release_memory
 from pipeline.plan import Plan, Shard
 from pipeline.recipes.hashes import STAGES
 from pipeline.storage import atomic, locks
@@ -250,7 +250,7 @@ class Represent(ShardTask):
         from pipeline.store import statistics
 
         self._represent()
-        give_back()
+        release_memory()
         # Here, where shards are made at once, and not one after the other in FitNormalization.
         build, made = self.the_build, statistics.read_shard(self.path())
         statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
@@ -278,7 +278,7 @@ class Represent(ShardTask):
         with Spool(folder) as spool:
             found = self.found("resample")
             waveforms = self.noted(found) if found else self.computed("resample", spool)
-        give_back()
+        release_memory()
         lost = publish.write_shard(
             self.path(),
             partial(stages.represent, waveforms, self.transform, folder=folder),

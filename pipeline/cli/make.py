@@ -299,7 +299,7 @@ def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
 
 def _said_of_columns(ignored: list[str]) -> list[str]:
     """A line on each column of a table that no manifest has."""
-    from pipeline.manifests.manifest import SCHEMA
+    from pipeline.manifests.table import SCHEMA
 
     meant = {name: name.strip().lower() for name in ignored}
     hints = {

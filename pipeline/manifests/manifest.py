@@ -6,27 +6,19 @@ that looks like audio but cannot be read stays in the manifest with its `problem
 quarantines it, so that nothing is lost without a word.
 
 A million clips are 250 MB as a table. It lies in a nameless file in the system's folder for
-temporary files, which may be memory, and is mapped: processes that are forked share it, and
-`give_back` lets go of it. What plans need of each clip is kept as numbers, and Python's own objects
+temporary files, which may be memory, and is map_table: processes that are forked share it, and
+`release_memory` lets go of it. What plans need of each clip is kept as numbers, and Python's own objects
 are made for some rows at a time.
 """
 
-import os
-
-# Arrow's other allocators keep for long what they had once, and so would all who are forked.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-
 import csv
-import io
 import itertools
 import json
 import math
-import mmap
+import os
 import re
 import sys
-import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,35 +32,16 @@ from numpy.typing import NDArray
 from pipeline import storage
 from pipeline.errors import ManifestError
 from pipeline.hashing import content_hash, manifest_hash
+from pipeline.manifests.table import SCHEMA, map_table, open_parquet, release_memory, take_rows
 from pipeline.storage.atomic import replacing
-from pipeline.storage.files import open_table
-from pipeline.storage.scratch import nameless
 
-_TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips
-SCHEMA = pa.schema(
-    [
-        ("id", _TEXT),
-        ("path", _TEXT),  # relative to the root, with forward slashes
-        ("sha256", _TEXT),  # of the whole file
-        ("offset", pa.float64()),  # seconds; null: from the start
-        ("duration", pa.float64()),  # seconds; null: to the end
-        ("label", _TEXT),
-        ("split", _TEXT),
-        ("group", _TEXT),  # what must not cross splits: a speaker, an album
-        ("sample_rate", pa.int64()),  # of the file, Hz
-        ("channels", pa.int64()),
-        ("n_samples", pa.int64()),  # of the file
-        ("format", _TEXT),
-        ("codec", _TEXT),
-        ("decoder", _TEXT),
-        ("lossy", pa.bool_()),
-        ("problem", _TEXT),  # why the file could not be read; null: it could
-    ]
-)
+# Arrow's other allocators keep for long what they had once, and so would all who are forked.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
+
 _METADATA_KEY = b"basilar"
 _ROWS = 4096  # that are Python's objects at once
 _GROUP_ROWS = 1 << 16  # that are written at once
-_maps: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # of tables
 
 
 @dataclass(frozen=True)
@@ -118,7 +91,7 @@ class Manifest:
         order = np.argsort(first, kind="stable")
         for start, end in _runs(first[order[1:]] == first[order[:-1]]):  # as good as always equal
             rows = order[start:end]
-            ids = taken(self.table, ["id"], rows)["id"].to_pylist()
+            ids = take_rows(self.table, ["id"], rows)["id"].to_pylist()
             ranks = list(zip(self.contents_of(rows), ids, strict=True))
             order[start:end] = rows[sorted(range(len(ranks)), key=ranks.__getitem__)]
         return order
@@ -158,31 +131,12 @@ class Manifest:
         def clips() -> Iterator[tuple[str, str, str | None, str, str | None]]:
             for start in range(0, len(self), _ROWS):
                 rows = self.order[start : start + _ROWS]
-                table = taken(self.table, ["id", "label", "split", "group"], rows)
+                table = take_rows(self.table, ["id", "label", "split", "group"], rows)
                 ids, labels, splits, groups = (column.to_pylist() for column in table.columns)
                 splits = [split or "train" for split in splits]
                 yield from zip(self.contents_of(rows), ids, labels, splits, groups, strict=True)
 
         return manifest_hash(clips())
-
-
-def taken(table: pa.Table, names: list[str], rows: NDArray[np.int64]) -> pa.Table:
-    """Some rows of some columns of a table."""
-    # Handed an array, pyarrow would import pandas, which takes as long as a cached build.
-    buffer = pa.py_buffer(np.ascontiguousarray(rows, np.int64))
-    return table.select(names).take(pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer]))
-
-
-def give_back() -> None:
-    """Give the system what is free of Arrow's memory, and so of malloc's, and what was mapped.
-
-    Where tables are made one after the other, malloc would keep several times what one takes. Pages
-    of manifests are mapped again when they are needed.
-    """
-    pa.default_memory_pool().release_unused()
-    for reference in _maps.valuerefs():  # which other threads may add to
-        if (mapping := reference()) is not None:
-            mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -197,7 +151,7 @@ def read_manifest(path: Path) -> Manifest:
     with open_parquet(path) as file:
         root = recorded_root(path, file.schema_arrow)
         try:
-            table = None if root is None else mapped(partial(_column, file))
+            table = None if root is None else map_table(partial(_column, file))
         except KeyError:
             table = None
         if root is None or table is None:
@@ -210,7 +164,7 @@ def read_manifest(path: Path) -> Manifest:
         for (clip,) in manifest.rows("path"):
             refuse_escape(root, clip, path)
         _refuse_rows(manifest, path)
-    give_back()
+    release_memory()
     return manifest
 
 
@@ -221,48 +175,6 @@ def _column(file: pq.ParquetFile, field: pa.Field) -> pa.ChunkedArray:
         return found.cast(field.type)
     except pa.ArrowException as error:
         raise KeyError(field.name) from error
-
-
-def mapped(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
-    """A table of clips of which there is one column at a time, and then all in a nameless file.
-
-    `column` is asked for all of `SCHEMA`, and once more if the system has no room for a file: they
-    are in memory then.
-    """
-    try:
-        with nameless(None) as raw, io.BufferedWriter(raw) as stored:
-            starts = []
-            for field in SCHEMA:
-                one = pa.table([column(field).combine_chunks()], pa.schema([field]))
-                starts.append(stored.tell())
-                with pa.ipc.new_stream(stored, one.schema) as stream:
-                    stream.write_table(one)
-            stored.flush()
-            mapping = mmap.mmap(stored.fileno(), 0, prot=mmap.PROT_READ)
-    except OSError:
-        return pa.table([column(field) for field in SCHEMA], SCHEMA)
-    _maps[id(mapping)] = mapping
-    stored_at = pa.py_buffer(mapping).slice
-    return pa.table([pa.ipc.open_stream(stored_at(i)).read_all().column(0) for i in starts], SCHEMA)
-
-
-@contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file from anywhere.
-
-    Raises ManifestError if it is none, or what is read of it is damaged, OSError without a file.
-    """
-    try:
-        with open_table(path) as file:
-            yield file
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: a text is not UTF-8 ({error}); write it again") from None
-    except pa.ArrowException as error:
-        raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
-    except OSError as error:  # Parquet's own, of damaged pages, have no number
-        if error.errno is not None:  # the library's text does not say whose it is
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
-        raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
 
 
 def recorded_root(path: Path, schema: pa.Schema) -> Path | None:
@@ -293,7 +205,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
             with pq.ParquetWriter(temporary, table.schema, write_page_checksum=True) as writer:
                 for start in range(0, max(1, len(table)), _GROUP_ROWS):
                     writer.write_table(table.slice(start, _GROUP_ROWS))
-                    give_back()
+                    release_memory()
         elif path.suffix == ".csv":
             with temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, SCHEMA.names)
@@ -362,6 +274,6 @@ def _refuse_rows(manifest: Manifest, path: Path) -> None:
                 raise ManifestError(
                     f"{path}: row {row}: {name} = {value!r} is not possible; scan again"
                 )
-        give_back()
+        release_memory()
     if len(manifest.table.column("id").unique()) < len(manifest):
         raise ManifestError(f"{path}: an id is given twice; ids must be unique")

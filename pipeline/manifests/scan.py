@@ -23,17 +23,9 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import (
-    SCHEMA,
-    Manifest,
-    give_back,
-    is_text,
-    mapped,
-    open_parquet,
-    recorded_root,
-    refuse_escape,
-)
+from pipeline.manifests.manifest import Manifest, is_text, recorded_root, refuse_escape
 from pipeline.manifests.probe import inspected, statuses
+from pipeline.manifests.table import SCHEMA, map_table, open_parquet, release_memory
 from pipeline.progress import Progress
 
 _ROWS = 1024  # that are Python's objects at once
@@ -107,7 +99,7 @@ def scan(
             if len(clips) == _ROWS:
                 done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
                 clips.clear()
-                give_back()
+                release_memory()
     done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
     if n_seen != n_rows:
         raise ManifestError(f"{source}: it has changed while it was scanned; scan again")
@@ -135,7 +127,7 @@ def _sorted(source: Path, table: pa.Table) -> pa.Table:
             "ids must be unique"
         )
     del ids
-    return mapped(lambda field: table[field.name].take(order))
+    return map_table(lambda field: table[field.name].take(order))
 
 
 def contents(

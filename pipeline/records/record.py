@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import BasilarError, DamagedArtifactError, NoRecordError
-from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest
+from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.manifests.scan import contents
+from pipeline.manifests.table import SCHEMA
 from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.recipes.hashes import feature_key, recipe_hashes

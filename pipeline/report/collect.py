@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.manifests.manifest import Manifest, taken
+from pipeline.manifests.manifest import Manifest
+from pipeline.manifests.table import take_rows
 from pipeline.plan import Plan
 from pipeline.progress import Progress
 from pipeline.recipes.recipe import Recipe
@@ -186,7 +187,7 @@ def _outliers(clips: pa.Table, far: describe.Distances) -> Table:
 
 
 def _names(clips: pa.Table, rows: NDArray[np.int64]) -> list[tuple[str, str, str]]:
-    some = taken(clips, ["id", "label", "split"], rows).to_pylist()
+    some = take_rows(clips, ["id", "label", "split"], rows).to_pylist()
     return [(clip["id"], clip["label"] or "none", clip["split"]) for clip in some]
 
 

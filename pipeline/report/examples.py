@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.manifests.manifest import taken
+from pipeline.manifests.table import take_rows
 from pipeline.recipes.recipe import Recipe
 from pipeline.report import charts, describe
 from pipeline.report.listening import EXCERPT_SECONDS, Heard, encoded
@@ -52,7 +52,7 @@ def chosen(clips: pa.Table, most: int = MOST) -> tuple[list[int], int]:
 def examples(fs: FeatureSet, clips: pa.Table, shown: list[int], heard: Heard) -> Iterator[Example]:
     """The clips of some rows: names from the table of clips, features from the store."""
     columns = ["id", "label", "split", "duration"]
-    named = taken(clips, columns, np.array(shown, np.int64)).to_pylist()
+    named = take_rows(clips, columns, np.array(shown, np.int64)).to_pylist()
     most = round(EXCERPT_SECONDS * fs.recipe["resample"]["sample_rate"])  # a frame is a sample
     for row, clip in zip(shown, named, strict=True):
         times = fs.seconds(np.arange(min(fs.n_frames[row], most)))

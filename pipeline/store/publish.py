@@ -34,7 +34,7 @@ from pipeline import storage
 from pipeline.compute.quarantine import Quarantined
 from pipeline.compute.stages import Represented
 from pipeline.hashing import digest
-from pipeline.manifests.manifest import give_back, taken
+from pipeline.manifests.table import release_memory, take_rows
 from pipeline.plan import Plan, Shard
 from pipeline.recipes.hashes import op_versions
 from pipeline.recipes.recipe import Recipe
@@ -148,7 +148,7 @@ def publish(
                 yield shard.moment(name)[of_shard]
 
         _write_moments(temporary, moment, sum(map(len, rows)), kind.columns())
-        give_back()
+        release_memory()
         _write_statistics(temporary / "stats", statistics)
         attributes = {
             "kind": "feature set",
@@ -213,9 +213,9 @@ def _write_clips(
             usable = np.array([content in place_of for content in contents], bool)
             here = np.array([place_of[c] for c in contents if c in place_of], np.int64)
             usable_rows = planned.rows[usable]
-            given = taken(plan.manifest.table, of_manifest.names, usable_rows).cast(of_manifest)
-            give_back()
-            made_here = taken(made, made.column_names, here)
+            given = take_rows(plan.manifest.table, of_manifest.names, usable_rows).cast(of_manifest)
+            release_memory()
+            made_here = take_rows(made, made.column_names, here)
             start, frames = (made[name].to_numpy() for name in ("start", "n_frames"))
             n_samples, sample_rate = (made_here[n].to_numpy() for n in ("n_samples", "sample_rate"))
             columns = {
@@ -229,7 +229,7 @@ def _write_clips(
             if sum(map(len, pending)) >= _GROUP_ROWS or planned is plan.shards[-1]:
                 writer.write_table(pa.concat_tables(pending).combine_chunks())
                 pending = []
-                give_back()
+                release_memory()
             rows.append(here)
             starts.append(columns["start"])
             n_frames.append(frames[here])
@@ -247,7 +247,7 @@ def _digested(clips: Path) -> Iterator[tuple[str, str, int]]:
             group = file.read_row_group(i, names, use_threads=False)
             yield from zip(*(column.to_pylist() for column in group.columns), strict=True)
             del group
-            give_back()
+            release_memory()
 
 
 def _write_quarantine(folder: Path, entries: Sequence[tuple[str, ...]]) -> None:

@@ -25,7 +25,7 @@ from pipeline import storage
 from pipeline.compute.quarantine import Quarantined
 from pipeline.errors import DamagedArtifactError, ManifestError
 from pipeline.hashing import hash_of
-from pipeline.manifests.manifest import give_back, taken
+from pipeline.manifests.table import release_memory, take_rows
 from pipeline.plan import Plan, Shard
 from pipeline.storage.atomic import remove, replacing
 from pipeline.storage.checksums import check_files
@@ -106,7 +106,7 @@ def quarantined(plan: Plan, shards: Sequence[ShardTables]) -> Iterator[tuple[str
     """The clips of a plan that could not be used, by id, in content order."""
     for planned, shard in zip(plan.shards, shards, strict=True):
         if lost := {entry.content: entry for entry in shard.quarantined}:
-            ids = taken(plan.manifest.table, ["id"], planned.rows)["id"].to_pylist()
+            ids = take_rows(plan.manifest.table, ["id"], planned.rows)["id"].to_pylist()
             for clip_id, content in zip(ids, plan.manifest.contents_of(planned.rows), strict=True):
                 if content in lost:
                     yield clip_id, lost[content]
@@ -136,7 +136,7 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
             for start in range(0, len(rows), _CLIPS):
                 some = rows[start : start + _CLIPS]
                 yield np.stack([each[some] for each in moments_of], axis=1), n_frames[some]
-            give_back()
+            release_memory()
         if n_clips == 0:
             raise ManifestError(
                 f"normalization.split: {normalization.split!r} holds no usable clip, all of its "

@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest, write_manifest
+from pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
 from pipeline.manifests.scan import scan
+from pipeline.manifests.table import SCHEMA
 from tests.fuzz import examples
 
 PATHS = ["a.wav", "b.wav", "deep/ö ü.wav"]

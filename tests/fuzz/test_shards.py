@@ -8,7 +8,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.manifests.manifest import SCHEMA, Manifest
+from pipeline.manifests.manifest import Manifest
+from pipeline.manifests.table import SCHEMA
 from pipeline.plan import MAX_SHARDS, Plan, shard_borders
 from pipeline.recipes.recipe import Recipe
 from tests.fuzz import examples

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import SCHEMA, Manifest
+from pipeline.manifests.manifest import Manifest
+from pipeline.manifests.table import SCHEMA
 from pipeline.plan import MAX_SHARDS, Plan, outstanding, shard_borders
 from pipeline.recipes.recipe import Recipe
 

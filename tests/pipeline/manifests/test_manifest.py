@@ -8,16 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import (
-    SCHEMA,
-    Manifest,
-    give_back,
-    mapped,
-    read_manifest,
-    taken,
-    write_manifest,
-)
+from pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
 from pipeline.manifests.scan import scan
+from pipeline.manifests.table import SCHEMA, map_table, release_memory, take_rows
 
 
 def test_manifest_and_audio_move_together(audio_folder, tmp_path):
@@ -95,7 +88,7 @@ def test_a_table_that_was_read_is_mapped_and_not_held(audio_folder, tmp_path):
     assert pa.total_allocated_bytes() == held
     assert again.table.equals(manifest.table)
     assert resident(again.table) > 0
-    give_back()
+    release_memory()
     assert resident(again.table) == 0
     assert again.table.equals(manifest.table)
 
@@ -119,6 +112,6 @@ def test_a_column_may_have_more_than_two_gib(tmp_path):
     """Hashes of a hundred million clips have; here it is a few long texts."""
     texts = pa.array([letter * (100 << 20) for letter in "abcdefgh"], pa.large_string())
     parts = {field.name: [pa.nulls(24, field.type)] for field in SCHEMA} | {"label": [texts] * 3}
-    table = mapped(lambda field: pa.chunked_array(parts[field.name]))
-    (found,) = taken(table, ["label"], np.array([23, 1, 8])).columns
+    table = map_table(lambda field: pa.chunked_array(parts[field.name]))
+    (found,) = take_rows(table, ["label"], np.array([23, 1, 8])).columns
     assert [text[:1] for text in found.to_pylist()] == ["h", "b", "a"]

@@ -14,8 +14,9 @@ import soundfile as sf
 from pipeline.errors import ManifestError
 from pipeline.manifests import probe as facts_module
 from pipeline.manifests import scan as scan_module
-from pipeline.manifests.manifest import SCHEMA, read_manifest, write_manifest
+from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import contents, scan
+from pipeline.manifests.table import SCHEMA
 from tests.conftest import make_noise
 
 

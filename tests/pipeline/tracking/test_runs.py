@@ -14,7 +14,8 @@ from mlflow.tracking import MlflowClient
 from pipeline import Bundle, FeatureSet, errors
 from pipeline.build.build import embedded_tracking_uri
 from pipeline.errors import NoRecordError
-from pipeline.manifests.manifest import SCHEMA, Manifest, read_manifest
+from pipeline.manifests.manifest import Manifest, read_manifest
+from pipeline.manifests.table import SCHEMA
 from pipeline.tracking import runs
 from tests.conftest import write_clips
 from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of

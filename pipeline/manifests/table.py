@@ -1,0 +1,106 @@
+"""The table of clips: its schema, and memory that processes share.
+
+A table lies in a temporary file that is memory-map_table: forked processes share it, and
+`release_memory` drops its pages.
+"""
+
+import io
+import mmap
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.errors import ManifestError
+from pipeline.storage.files import open_table
+from pipeline.storage.scratch import nameless
+
+_TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips
+SCHEMA = pa.schema(
+    [
+        ("id", _TEXT),
+        ("path", _TEXT),  # relative to the root, with forward slashes
+        ("sha256", _TEXT),  # of the whole file
+        ("offset", pa.float64()),  # seconds; null: from the start
+        ("duration", pa.float64()),  # seconds; null: to the end
+        ("label", _TEXT),
+        ("split", _TEXT),
+        ("group", _TEXT),  # what must not cross splits: a speaker, an album
+        ("sample_rate", pa.int64()),  # of the file, Hz
+        ("channels", pa.int64()),
+        ("n_samples", pa.int64()),  # of the file
+        ("format", _TEXT),
+        ("codec", _TEXT),
+        ("decoder", _TEXT),
+        ("lossy", pa.bool_()),
+        ("problem", _TEXT),  # why the file could not be read; null: it could
+    ]
+)
+_maps: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # of tables
+
+
+def take_rows(table: pa.Table, names: list[str], rows: NDArray[np.int64]) -> pa.Table:
+    """Some rows of some columns of a table."""
+    # Handed an array, pyarrow would import pandas, which takes as long as a cached build.
+    buffer = pa.py_buffer(np.ascontiguousarray(rows, np.int64))
+    return table.select(names).take(pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer]))
+
+
+def release_memory() -> None:
+    """Give the system what is free of Arrow's memory, and so of malloc's, and what was map_table.
+
+    Where tables are made one after the other, malloc would keep several times what one takes. Pages
+    of manifests are map_table again when they are needed.
+    """
+    pa.default_memory_pool().release_unused()
+    for reference in _maps.valuerefs():  # which other threads may add to
+        if (mapping := reference()) is not None:
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def map_table(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
+    """A table of clips of which there is one column at a time, and then all in a nameless file.
+
+    `column` is asked for all of `SCHEMA`, and once more if the system has no room for a file: they
+    are in memory then.
+    """
+    try:
+        with nameless(None) as raw, io.BufferedWriter(raw) as stored:
+            starts = []
+            for field in SCHEMA:
+                one = pa.table([column(field).combine_chunks()], pa.schema([field]))
+                starts.append(stored.tell())
+                with pa.ipc.new_stream(stored, one.schema) as stream:
+                    stream.write_table(one)
+            stored.flush()
+            mapping = mmap.mmap(stored.fileno(), 0, prot=mmap.PROT_READ)
+    except OSError:
+        return pa.table([column(field) for field in SCHEMA], SCHEMA)
+    _maps[id(mapping)] = mapping
+    stored_at = pa.py_buffer(mapping).slice
+    return pa.table([pa.ipc.open_stream(stored_at(i)).read_all().column(0) for i in starts], SCHEMA)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file from anywhere.
+
+    Raises ManifestError if it is none, or what is read of it is damaged, OSError without a file.
+    """
+    try:
+        with open_table(path) as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: a text is not UTF-8 ({error}); write it again") from None
+    except pa.ArrowException as error:
+        raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
+    except OSError as error:  # Parquet's own, of damaged pages, have no number
+        if error.errno is not None:  # the library's text does not say whose it is
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
