@@ -4,15 +4,9 @@ Files are found by content, not by name alone (`pipeline.manifests.probe`). Of a
 some rows at a time are Python's objects: a million clips take little more than their columns do.
 """
 
-import csv
 import errno
-import hashlib
-import io
-import itertools
-import json
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -23,14 +17,12 @@ import pyarrow.compute as pc
 
 from pipeline import storage
 from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import Manifest, is_text, recorded_root, refuse_escape
+from pipeline.manifests.manifest import Manifest, is_text, refuse_escape
 from pipeline.manifests.probe import inspected, statuses
-from pipeline.manifests.table import SCHEMA, map_table, open_parquet, release_memory
+from pipeline.manifests.rows import ROWS_AT_ONCE, read_rows, seconds_cell, stated_facts, text_cell
+from pipeline.manifests.splits import from_path, splits_by
+from pipeline.manifests.table import SCHEMA, map_table, release_memory
 from pipeline.progress import Progress
-
-_ROWS = 1024  # that are Python's objects at once
-_LONGEST = 4096  # characters of an id, label, split or group
-Rows = Callable[[], Iterable[dict[str, Any]]]  # empty cells left out
 
 
 def scan(
@@ -68,7 +60,7 @@ def scan(
         def rows() -> Iterable[dict[str, Any]]:
             return ({"path": path} for path in found)
     else:
-        rows, n_rows, columns, recorded = _read_rows(source)
+        rows, n_rows, columns, recorded = read_rows(source)
         others = sorted(columns - set(SCHEMA.names))
         root = storage.place(root or recorded or source.parent).absolute()
     # In a folder, links were looked at on the way.
@@ -77,9 +69,9 @@ def scan(
 
     def stated() -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
         for row in rows():
-            yield row, _stated(source, row) if believed else None
+            yield row, stated_facts(source, row) if believed else None
 
-    split_of, status_of = _splits(split), statuses(root)
+    split_of, status_of = splits_by(split), statuses(root)
     for row, facts in () if is_folder else stated():  # all of them before any file is opened
         path = refuse_escape(root, row.get("path"), source, follow=real)
         if facts is None:
@@ -96,7 +88,7 @@ def scan(
             clip = _clip(source, row, facts, label=label, group=group)
             clip["split"] = clip["split"] or split_of(clip)
             clips.append(clip)
-            if len(clips) == _ROWS:
+            if len(clips) == ROWS_AT_ONCE:
                 done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
                 clips.clear()
                 release_memory()
@@ -189,75 +181,6 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(others)
 
 
-def _read_rows(source: Path) -> tuple[Rows, int, set[str], Path | None]:
-    """What gives the rows of a table of clips, how many, its columns, and the root it records."""
-    if source.suffix == ".parquet":
-        with open_parquet(source) as file:
-            schema, n_rows = file.schema_arrow, file.metadata.num_rows
-        rows_of = partial(_parquet_rows, source)
-        return rows_of, n_rows, set(schema.names), recorded_root(source, schema)
-    if source.suffix in (".csv", ".jsonl"):
-        try:
-            text = source.read_bytes().decode("utf-8-sig")  # a CR may be part of an id
-            if source.suffix == ".csv":
-                rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
-            else:  # not splitlines(): JSON strings may hold what it takes for the end of a line
-                rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        except (ValueError, RecursionError, csv.Error) as error:
-            kind = "CSV" if source.suffix == ".csv" else "JSON Lines"
-            raise ManifestError(f"{source}: not {kind} in UTF-8 ({error}); correct it") from None
-        if not all(isinstance(row, dict) for row in rows):
-            raise ManifestError(f"{source}: a line is no JSON object; every line must be one")
-        for number, row in enumerate(rows, 1):
-            if None in row:  # where DictReader puts cells that are in no column
-                raise ManifestError(
-                    f"{source}, row {number}: the header has no column for {row[None]!r}; quote "
-                    "cells that hold commas, or name the column"
-                )
-        return partial(map, _filled, rows), len(rows), set[str]().union(*rows), None
-    if source.exists():
-        raise ManifestError(
-            f"{source}: neither a folder nor a .parquet, .csv or .jsonl table; name one"
-        )
-    raise ManifestError(f"{source}: no such folder or table; check its path")
-
-
-def _parquet_rows(source: Path) -> Iterator[dict[str, Any]]:
-    with open_parquet(source) as file:
-        names = [name for name in file.schema_arrow.names if name in SCHEMA.names]
-        for some in file.iter_batches(_ROWS, columns=names, use_threads=False):
-            yield from map(_filled, some.to_pylist())
-
-
-def _filled(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without its empty cells."""
-    return {name: cell for name, cell in row.items() if cell not in (None, "")}
-
-
-_STATED: dict[str, Callable[[Any], bool]] = {
-    "sha256": lambda value: isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value)),
-    "sample_rate": lambda value: type(value) is int and 0 < value < 2**31,
-    "channels": lambda value: type(value) is int and 0 < value < 2**31,
-    "n_samples": lambda value: type(value) is int and 0 < value < 2**48,
-    **dict.fromkeys(("format", "codec"), lambda value: isinstance(value, str)),
-    "decoder": lambda value: value in ("soundfile", "ffmpeg"),
-    "lossy": lambda value: isinstance(value, bool),
-}
-
-
-def _stated(source: Path, row: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts of a file that a table states, if it states all; decoding checks them."""
-    if "problem" in row or not _STATED.keys() <= row.keys():
-        return None
-    for name, right in _STATED.items():
-        if not right(row[name]):
-            raise ManifestError(
-                f"{source}: {row.get('path')!r}: {name} = {row[name]!r} is not possible; correct "
-                "it, or leave it empty to have the file looked at"
-            )
-    return {**{name: row[name] for name in _STATED}, "problem": None}
-
-
 def _clip(
     source: Path,
     row: dict[str, Any],
@@ -275,95 +198,14 @@ def _clip(
             f"{source}: {path!r} is not the file that was listed, its SHA-256 is "
             f"{facts['sha256']}, not {row['sha256']}; restore it, or remove its sha256"
         )
-    text = partial(_text, source, row)
+    text = partial(text_cell, source, row)
     clip = {**facts, "path": path, "split": text("split")}
     for name in ("offset", "duration"):
-        clip[name] = _seconds(source, path, name, row.get(name))
+        clip[name] = seconds_cell(source, path, name, row.get(name))
     times = [clip[name] for name in ("offset", "duration")]
     excerpt = "" if times == [None, None] else f"@{times[0] or 0.0}"
     excerpt += "" if times[1] is None else f"+{times[1]}"
     clip["id"] = text("id") or path + excerpt
-    clip["label"] = text("label") or _from_path("label", label, path)
-    clip["group"] = text("group") or _from_path("group", group, path)
+    clip["label"] = text("label") or from_path("label", label, path)
+    clip["group"] = text("group") or from_path("group", group, path)
     return clip
-
-
-def _text(source: Path, row: dict[str, Any], name: str) -> str | None:
-    """A cell as text, which must be UTF-8 and not longer than any path."""
-    value = None if row.get(name) is None else str(row[name])
-    if value is not None and not (len(value) <= _LONGEST and is_text(value)):
-        raise ManifestError(
-            f"{source}: {row['path']!r}: {name} = {value[:40]!r}… is refused; it must be UTF-8 "
-            f"text of at most {_LONGEST} characters"
-        )
-    return value
-
-
-def _seconds(source: Path, path: str, name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds < float("inf") or (name == "duration" and seconds == 0):
-        raise ManifestError(
-            f"{source}: {path!r}: {name} = {value!r} is not a time in seconds; correct it"
-        )
-    return seconds
-
-
-def _from_path(name: str, rule: str | None, path: str) -> str | None:
-    """What `rule` says of a path: the folder's name, or what its group matches."""
-    if rule is None:
-        return None
-    if rule == "parent":
-        return Path(path).parent.name or None
-    try:
-        pattern = re.compile(rule)
-    except re.error as error:
-        raise ManifestError(
-            f"--{name}: {rule!r} is not a regular expression ({error}); correct it, or write parent"
-        ) from None
-    if name not in pattern.groupindex and pattern.groups != 1:
-        raise ManifestError(
-            f"--{name}: {rule!r} has no group; it must be 'parent' or a regular expression with a "
-            f"group (?P<{name}>…)"
-        )
-    match = pattern.search(path)
-    if match is None:
-        raise ManifestError(
-            f"--{name}: {rule!r} does not match the path {path!r}; widen it, or move the file"
-        )
-    return match[name if name in pattern.groupindex else 1]
-
-
-def _splits(split: dict[str, float] | Path | None) -> Callable[[dict[str, Any]], str | None]:
-    """What gives a clip its split, by shares or from a CSV; None if it says nothing of it."""
-    if split is None:
-        return lambda clip: None
-    if isinstance(split, Path):
-        if not split.is_file():
-            raise ManifestError(
-                f"--split {split}: no such table; name a CSV, or shares like train=0.8,test=0.2"
-            )
-        rows = list(_read_rows(split)[0]())
-        if not all({"id", "split"} <= row.keys() for row in rows):
-            raise ManifestError(
-                f"{split}: a row lacks id or split; every row must have the columns id and split"
-            )
-        given = {str(row["id"]): str(row["split"]) for row in rows}
-        return lambda clip: given.get(clip["id"])
-    total = sum(split.values())
-    if not abs(total - 1) <= 1e-6 or min(split.values()) < 0:
-        raise ManifestError(
-            f"--split: the shares sum to {total:g}; they must not be negative, and sum to 1"
-        )
-    ends = list(zip(split, itertools.accumulate(split.values()), strict=True))
-
-    def by_share(clip: dict[str, Any]) -> str:
-        token = hashlib.sha256(f"split:{clip['group'] or clip['sha256']}".encode()).digest()
-        place = int.from_bytes(token[:8]) / 2**64
-        return next((name for name, end in ends if place < end), ends[-1][0])
-
-    return by_share
