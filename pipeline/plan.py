@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import audio
-from pipeline.compute.stages import Source
 from pipeline.defaults import SHARD_SECONDS
 from pipeline.errors import ManifestError
 from pipeline.hashing import clips_hash, hash_of
 from pipeline.manifests.manifest import Manifest
+from pipeline.manifests.source import Source
 from pipeline.manifests.table import take_rows
 from pipeline.recipes.hashes import STAGES, feature_key, recipe_hashes
 from pipeline.recipes.recipe import Recipe

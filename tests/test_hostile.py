@@ -21,12 +21,12 @@ import soundfile as sf
 import tomli_w
 
 from pipeline import FeatureSet
-from pipeline.compute.stages import Source
 from pipeline.compute.stages import decode as decode_stage
 from pipeline.compute.transform import Transform
 from pipeline.errors import DamagedArtifactError, ForeignStoreError, ManifestError, RecipeError
 from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
+from pipeline.manifests.source import Source
 from pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY, SMALL
 from tests.damage import edit_json, store_of

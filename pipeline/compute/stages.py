@@ -38,21 +38,11 @@ from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.hashing import values_hash
 from pipeline.manifests.file_cache import FileCache, hash_file
 from pipeline.manifests.manifest import refuse_escape
+from pipeline.manifests.source import Source
 from pipeline.storage.retry import retrying
 from pipeline.storage.scratch import Place, Spool, release, room
 
 LOST = ("crashed", "timeout")  # reasons that the machine has a part in
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a clip's content is found: a file below the root, or an excerpt of one, in seconds."""
-
-    content: str
-    path: str
-    sha256: str
-    offset: float | None = None
-    duration: float | None = None
 
 
 @dataclass

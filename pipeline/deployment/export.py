@@ -10,11 +10,11 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from pipeline.compute import canary, stages
-from pipeline.compute.stages import Source
 from pipeline.compute.transform import Transform
 from pipeline.deployment.bundle import INDEX, Bundle, Index, encoded
 from pipeline.errors import BundleError
 from pipeline.manifests.manifest import Manifest
+from pipeline.manifests.source import Source
 from pipeline.storage import atomic
 from pipeline.training.feature_set import FeatureSet
 

@@ -21,12 +21,12 @@ from dsp import buffers, resample, streaming
 from pipeline import audio
 from pipeline.compute import stages
 from pipeline.compute.quarantine import Quarantined
-from pipeline.compute.stages import Source
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
 from pipeline.errors import ChangedAudioError, ManifestError
 from pipeline.hashing import values_hash
 from pipeline.manifests.scan import scan
+from pipeline.manifests.source import Source
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import retry, scratch

@@ -15,11 +15,11 @@ import soundfile as sf
 from dsp import framing
 from pipeline import Bundle, audio
 from pipeline.compute import stages
-from pipeline.compute.stages import Source
 from pipeline.compute.transform import Transform
 from pipeline.deployment import bundle
 from pipeline.deployment.export import write_bundle
 from pipeline.errors import BundleError, CanaryError
+from pipeline.manifests.source import Source
 from tests.conftest import REPOSITORY
 from tests.pipeline.compute.test_canary import an_ulp_more, changing, clear_caches, one_weight
 from tests.pipeline.deployment.test_export import STANDARD, make_set
