@@ -20,8 +20,9 @@ from pipeline.recipes.recipe import Recipe
 from pipeline.records.record import Record, read_attributes
 from pipeline.storage.checksums import checksum
 from pipeline.storage.files import read_json, read_table
+from pipeline.store.dense import dense
 from pipeline.store.statistics import MOMENTS
-from pipeline.training.feature_set import FeatureSet, dense
+from pipeline.training.feature_set import FeatureSet
 
 _ROWS = 8192  # of features that are counted at once
 _CLIPS = 64  # that one thread looks at before the next
