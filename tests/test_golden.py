@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import FeatureSet
 from pipeline.hashing import digest, values_hash
-from pipeline.store import publish
+from pipeline.store import schema
 from tests.conftest import REPOSITORY
 
 ROOTS = {int(path.name[6:]): path for path in (REPOSITORY / "tests" / "golden").glob("store-*")}
@@ -18,7 +18,7 @@ DIGESTS = {1: "7c97958d1ae60c52adec1d5ff2ab6252"}
 
 
 def test_every_schema_has_a_golden_root():
-    assert set(ROOTS) == set(DIGESTS) == set(range(1, publish.SCHEMA + 1)), (
+    assert set(ROOTS) == set(DIGESTS) == set(range(1, schema.SCHEMA + 1)), (
         "the schema of stores was raised: python -m tests.golden"
     )
 

@@ -157,7 +157,7 @@ def test_a_shard_is_whole_or_not_there(built, top, monkeypatch):
     make = partial(stages.represent, stages.resample(decoded, transform), transform)
     recorder = Recorder(top, monkeypatch)
     folder = top / "artifacts" / "representation" / "key"
-    publish.write_shard(folder, make, recipe=plan.recipe, shard=shard)
+    shard.write_shard(folder, make, recipe=plan.recipe, shard=shard)
     hold(recorder, folder, None)
 
 

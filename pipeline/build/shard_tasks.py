@@ -272,14 +272,14 @@ class Represent(ShardTask):
         return True
 
     def _represent(self) -> None:
-        from pipeline.store import publish
+        from pipeline.store import shard
 
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:
             found = self.found("resample")
             waveforms = self.noted(found) if found else self.computed("resample", spool)
         release_memory()
-        lost = publish.write_shard(
+        lost = shard.write_shard(
             self.path(),
             partial(stages.represent, waveforms, self.transform, folder=folder),
             recipe=build.plan.recipe,

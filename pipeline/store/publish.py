@@ -1,28 +1,8 @@
-"""The Zarr schema: writing shards, publishing them as one feature set, reading them back.
+"""Publishing: the shards of a plan, linked into one feature set."""
 
-    KEY.zarr/
-      features        (row, bin)   sharded; rows x bins in C order, unused rows NaN
-      start, n_frames (clip,)      int64: first row of each clip, and how many
-      moments/        (clip, bin)  float64: sum and sum of squares about the pivot, min, max
-      stats/          (bin,)       of the fit split: mean, std, min, max, histogram, centre, scale
-      clips.parquet   one row a clip: id, sha256, label, split, duration, …
-      quarantine.parquet           one row a clip that could not be used
-      files.json      size and CRC-32 of every other file
-      zarr.json       attributes: recipe, hashes, digest, versions; its presence is the commit
-
-A shard's artifact has the same schema without `stats`. Publishing hard-links the shards' files
-into one array: nothing is decoded or copied. A clip starts a new Zarr shard when it does not fit
-into the rest of the current one, so that only a clip longer than a Zarr shard crosses files.
-"""
-
-import contextlib
-import platform
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,79 +11,19 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline import storage
-from pipeline.compute.quarantine import Quarantined
-from pipeline.compute.stages import Represented
 from pipeline.hashing import digest
 from pipeline.manifests.table import release_memory, take_rows
-from pipeline.plan import Plan, Shard
+from pipeline.plan import Plan
 from pipeline.recipes.hashes import op_versions
-from pipeline.recipes.recipe import Recipe
 from pipeline.storage.atomic import link, replacing
 from pipeline.storage.checksums import read_checksums, write_checksums
 from pipeline.storage.files import read_json, write_json
-from pipeline.store.statistics import MOMENTS, ShardTables, Statistics, quarantined
-from pipeline.store.writer import Features, Geometry, create_features
+from pipeline.store.arrays import write_array, write_moments
+from pipeline.store.schema import CLIPS, provenance, write_quarantine
+from pipeline.store.statistics import ShardTables, Statistics, quarantined
+from pipeline.store.writer import Geometry, create_features
 
-SCHEMA = 1
-_TEXT = ("id", "sha256", "label", "split", "group", "content", "values_sha256")
-_CLIPS: dict[str, pa.DataType] = {
-    **dict.fromkeys(_TEXT, pa.string()),
-    **dict.fromkeys(("offset", "duration"), pa.float64()),
-    **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
-    **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
-}
 _GROUP_ROWS = 4096  # of clips.parquet that are written at once, or more
-_CHUNK_BYTES = 1 << 20  # of arrays with a row a clip and a column a bin
-_QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
-
-
-def write_shard(
-    folder: Path,
-    make: Callable[[Callable[[NDArray[Any]], None]], Represented],
-    *,
-    recipe: Recipe,
-    shard: Shard,
-    canary: Sequence[str] = (),
-) -> int:
-    """Commit as a small feature set what `make` puts, clip by clip, where it is told, and returns.
-
-    `canary` are the guard's warnings about the process that computes it. Returns how many clips
-    were quarantined.
-    """
-    n_bins = recipe.representation.columns()
-    with replacing(folder) as temporary:
-        with Features(temporary / "features", recipe) as features:
-            represented = make(features.put)
-        clips: dict[str, list[Any]] = {
-            "content": represented.contents,
-            "start": features.starts,
-            "n_frames": features.n_frames,
-            "values_sha256": represented.values,
-            "sample_rate": [rate for rate, _ in represented.sources],
-            "n_samples": [samples for _, samples in represented.sources],
-            "decoded_crc32": [decoded for decoded, _ in represented.checksums],
-            "resampled_crc32": [resampled for _, resampled in represented.checksums],
-        }
-        schema = pa.schema([(name, _CLIPS[name]) for name in clips])
-        pq.write_table(
-            pa.table(clips, schema), temporary / "clips.parquet", write_page_checksum=True
-        )
-        _write_quarantine(temporary, represented.quarantined)
-        for name in ("start", "n_frames"):
-            write_array(temporary / name, np.asarray(clips[name], np.int64), ("clip",))
-        by_name = dict(zip(MOMENTS, represented.moments.transpose(1, 0, 2), strict=True))
-        n_clips = len(represented.contents)
-        _write_moments(temporary, lambda name: [by_name[name]], n_clips, n_bins)
-        attributes = {
-            "kind": "shard",
-            "key": shard.keys["representation"],
-            "seconds": represented.seconds,
-            "canary": list(canary),
-            **_provenance(recipe),
-        }
-        zarr.create_group(temporary, attributes={"basilar": attributes})
-        write_checksums(temporary)
-    return len(represented.quarantined)
 
 
 def publish(
@@ -141,13 +61,13 @@ def publish(
                 link(shard.folder / source, temporary / target)
                 checksums[target] = known[source]
             first_file += count
-        _write_quarantine(temporary, lost)
+        write_quarantine(temporary, lost)
 
         def moment(name: str) -> Iterator[NDArray[np.float64]]:
             for shard, of_shard in zip(shards, rows, strict=True):
                 yield shard.moment(name)[of_shard]
 
-        _write_moments(temporary, moment, sum(map(len, rows)), kind.columns())
+        write_moments(temporary, moment, sum(map(len, rows)), kind.columns())
         release_memory()
         _write_statistics(temporary / "stats", statistics)
         attributes = {
@@ -170,7 +90,7 @@ def publish(
             "shards": {shard.folder.name: n for shard, n in zip(shards, n_files, strict=True)},
             "op_versions": op_versions(recipe),
             "decoders": plan.decoders,
-            **_provenance(recipe),
+            **provenance(recipe),
         }
         zarr.create_group(temporary, attributes={"basilar": attributes})
         with warnings.catch_warnings():
@@ -200,7 +120,7 @@ def _write_clips(
     """
     n_files: list[int] = []
     rows, starts, n_frames = [], [], []
-    schema = pa.schema(list(_CLIPS.items()))
+    schema = pa.schema(list(CLIPS.items()))
     of_manifest = pa.schema(
         [schema.field(n) for n in ("id", "sha256", "offset", "label", "split", "group")]
     )
@@ -250,32 +170,6 @@ def _digested(clips: Path) -> Iterator[tuple[str, str, int]]:
             release_memory()
 
 
-def _write_quarantine(folder: Path, entries: Sequence[tuple[str, ...]]) -> None:
-    """Write quarantine.parquet; a shard knows no ids."""
-    names = _QUARANTINE.names
-    rows = [dict(zip(names[-len(entry) :], entry, strict=True)) for entry in entries]
-    pq.write_table(pa.Table.from_pylist(rows, _QUARANTINE), folder / "quarantine.parquet")
-
-
-def _write_moments(
-    folder: Path, parts: Callable[[str], Iterable[NDArray[np.float64]]], n_clips: int, n_bins: int
-) -> None:
-    """Write each of the moments, (clips, bins) in all of its parts, chunk by chunk."""
-    zarr.create_group(folder / "moments")
-    for name in MOMENTS:
-        path = folder / "moments" / name
-        array = _create_array(path, (n_clips, n_bins), np.float64, ("clip", "bin"))
-        chunk, first, used = np.empty(array.chunks), 0, 0
-        for part in parts(name):
-            while len(part):
-                count = min(len(part), len(chunk) - used)
-                chunk[used : used + count] = part[:count]
-                part, used = part[count:], used + count
-                if used == len(chunk) or first + used == n_clips:
-                    array[first : first + used] = chunk[:used]
-                    first, used = first + used, 0
-
-
 def _write_statistics(folder: Path, statistics: Statistics) -> None:
     summary = statistics.summary
     for name in ("mean", "std", "min", "max"):
@@ -286,50 +180,3 @@ def _write_statistics(folder: Path, statistics: Statistics) -> None:
     write_array(folder / "edges", statistics.edges, ("edge",))
     counts = {"frames": summary.count, "clips": statistics.n_clips}
     zarr.create_group(folder, attributes=counts)
-
-
-def write_array(path: Path, values: NDArray[Any], dimension_names: tuple[str, ...]) -> None:
-    """An array in one chunk, which `pipeline.training.feature_set` maps, unless its rows are wide and many."""
-    _create_array(path, values.shape, values.dtype, dimension_names)[...] = values
-
-
-def _create_array(
-    path: Path, shape: tuple[int, ...], dtype: Any, dimension_names: tuple[str, ...]
-) -> Any:
-    rows = shape[0] if len(shape) == 1 else _CHUNK_BYTES // (8 * shape[1])
-    return zarr.create_array(
-        path,
-        shape=shape,
-        dtype=dtype,
-        chunks=(max(1, min(shape[0], rows)), *shape[1:]),
-        compressors=None,
-        dimension_names=dimension_names,
-    )
-
-
-def _provenance(recipe: Recipe) -> dict[str, Any]:
-    """What is recorded and not hashed: the recipe as it was, library versions, the machine."""
-    return {
-        "schema": SCHEMA,
-        "recipe": recipe.resolved(),
-        "portable": recipe.representation.portable,
-        "versions": _versions(),
-        "machine": platform.machine(),
-        "cpu": _cpu(),
-    }
-
-
-@cache
-def _versions() -> dict[str, str]:
-    libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
-    return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
-
-
-@cache
-def _cpu() -> str:
-    """The processor's name, as far as the system tells."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()

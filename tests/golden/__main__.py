@@ -14,7 +14,7 @@ from pipeline.build.build import Build
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.store import publish
+from pipeline.store import schema
 
 RECIPE = {
     "name": "golden",
@@ -29,7 +29,7 @@ RECIPE = {
 
 def main() -> None:
     """Three short clips in two shards, and one that cannot be read."""
-    root = Path(__file__).parent / f"store-{publish.SCHEMA}"
+    root = Path(__file__).parent / f"store-{schema.SCHEMA}"
     if root.exists():
         raise SystemExit(f"{root} is there; raise SCHEMA in pipeline/store.py first")
     (root / "audio").mkdir(parents=True)

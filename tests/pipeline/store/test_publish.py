@@ -17,7 +17,7 @@ from pipeline.hashing import digest, values_hash
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.store import publish, statistics
+from pipeline.store import arrays, publish, shard, statistics
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 
@@ -47,7 +47,7 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
         decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
         resampled = stages.resample(decoded, Transform(recipe))
         make = partial(stages.represent, resampled, Transform(recipe))
-        publish.write_shard(folder_of(shard), make, recipe=recipe, shard=shard)
+        shard.write_shard(folder_of(shard), make, recipe=recipe, shard=shard)
     shards = [statistics.read_shard(folder_of(shard)) for shard in plan.shards]
     fitted = statistics.fit(plan, shards, histograms=folder / "histogram")
     path = folder / f"{plan.key}.zarr"
@@ -75,7 +75,7 @@ def write_arrays(folder, arrays, recipe):
     class AnyShard:
         keys = {"representation": "key"}  # noqa: RUF012  # read once
 
-    publish.write_shard(folder, make, recipe=recipe, shard=AnyShard)
+    shard.write_shard(folder, make, recipe=recipe, shard=AnyShard)
     return zarr.open_group(folder, mode="r")
 
 
@@ -187,7 +187,7 @@ def test_moments_and_statistics_are_stored(audio_folder, tmp_path):
 def test_many_clips_are_written_some_at_a_time(audio_folder, tmp_path, monkeypatch):
     _, at_once = publish(tmp_path / "once", audio_folder, recipe_of(LOG_MEL))
     monkeypatch.setattr(publish, "_GROUP_ROWS", 5)
-    monkeypatch.setattr(publish, "_CHUNK_BYTES", 5 * 8 * 40)  # five rows of 40 bins
+    monkeypatch.setattr(arrays, "_CHUNK_BYTES", 5 * 8 * 40)  # five rows of 40 bins
     _, path = publish(tmp_path / "some", audio_folder, recipe_of(LOG_MEL))
     assert FeatureSet.open(path).digest == FeatureSet.open(at_once).digest
     assert pq.ParquetFile(path / "clips.parquet").num_row_groups > 1

@@ -26,7 +26,6 @@ RECIPE = {
 def shards_of(audio_folder, tmp_path):
     """Make the shards of a recipe and a split without Luigi: (plan, tables)."""
     from pipeline.compute import stages
-    from pipeline.store import publish
 
     def make(shares, shard_seconds=2.0, **normalization):
         recipe = Recipe.from_dict({**RECIPE, "normalization": normalization})
@@ -38,7 +37,7 @@ def shards_of(audio_folder, tmp_path):
                 decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
                 resampled = stages.resample(decoded, Transform(recipe))
                 make = partial(stages.represent, resampled, Transform(recipe))
-                publish.write_shard(folder, make, recipe=recipe, shard=shard)
+                shard.write_shard(folder, make, recipe=recipe, shard=shard)
             tables.append(statistics.read_shard(folder))
         return plan, tables
 

@@ -12,7 +12,7 @@ import zarr
 
 from pipeline import FeatureSet
 from pipeline.recipes.recipe import Recipe
-from pipeline.store import publish
+from pipeline.store import arrays, publish
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL, publish
 
 
@@ -244,7 +244,7 @@ def test_a_million_clips_open_at_once(make, tmp_path):
     numbers = np.arange(n_clips) % 50
     for name, values in (("start", numbers), ("n_frames", 1 + numbers)):
         shutil.rmtree(fs.path / name)
-        publish.write_array(fs.path / name, values, ("clip",))
+        arrays.write_array(fs.path / name, values, ("clip",))
 
     def seconds():
         begin = time.perf_counter()

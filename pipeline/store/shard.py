@@ -1,0 +1,70 @@
+"""The artifact of a shard: a small feature set without statistics."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+
+from pipeline.compute.stages import Represented
+from pipeline.plan import Shard
+from pipeline.recipes.recipe import Recipe
+from pipeline.storage.atomic import replacing
+from pipeline.storage.checksums import write_checksums
+from pipeline.store.arrays import write_array, write_moments
+from pipeline.store.schema import CLIPS, provenance, write_quarantine
+from pipeline.store.statistics import MOMENTS
+from pipeline.store.writer import Features
+
+
+def write_shard(
+    folder: Path,
+    make: Callable[[Callable[[NDArray[Any]], None]], Represented],
+    *,
+    recipe: Recipe,
+    shard: Shard,
+    canary: Sequence[str] = (),
+) -> int:
+    """Commit as a small feature set what `make` puts, clip by clip, where it is told, and returns.
+
+    `canary` are the guard's warnings about the process that computes it. Returns how many clips
+    were quarantined.
+    """
+    n_bins = recipe.representation.columns()
+    with replacing(folder) as temporary:
+        with Features(temporary / "features", recipe) as features:
+            represented = make(features.put)
+        clips: dict[str, list[Any]] = {
+            "content": represented.contents,
+            "start": features.starts,
+            "n_frames": features.n_frames,
+            "values_sha256": represented.values,
+            "sample_rate": [rate for rate, _ in represented.sources],
+            "n_samples": [samples for _, samples in represented.sources],
+            "decoded_crc32": [decoded for decoded, _ in represented.checksums],
+            "resampled_crc32": [resampled for _, resampled in represented.checksums],
+        }
+        schema = pa.schema([(name, CLIPS[name]) for name in clips])
+        pq.write_table(
+            pa.table(clips, schema), temporary / "clips.parquet", write_page_checksum=True
+        )
+        write_quarantine(temporary, represented.quarantined)
+        for name in ("start", "n_frames"):
+            write_array(temporary / name, np.asarray(clips[name], np.int64), ("clip",))
+        by_name = dict(zip(MOMENTS, represented.moments.transpose(1, 0, 2), strict=True))
+        n_clips = len(represented.contents)
+        write_moments(temporary, lambda name: [by_name[name]], n_clips, n_bins)
+        attributes = {
+            "kind": "shard",
+            "key": shard.keys["representation"],
+            "seconds": represented.seconds,
+            "canary": list(canary),
+            **provenance(recipe),
+        }
+        zarr.create_group(temporary, attributes={"basilar": attributes})
+        write_checksums(temporary)
+    return len(represented.quarantined)
