@@ -20,7 +20,7 @@ from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.compute.waveforms import Waveforms, write_waveforms
 from pipeline.storage import atomic, files
-from pipeline.store import publish, statistics
+from pipeline.store import publish, shard_tables, statistics
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
 Names = dict[int, dict[str, int]]  # by the inode of a folder, the inode of each name in it
@@ -171,7 +171,7 @@ def test_a_published_store_and_its_entry_are_whole_or_not_there(built, top, monk
         published,
         plan,
         fitted,
-        shards=[statistics.read_shard(parts / built.shard_folder(s).name) for s in plan.shards],
+        shards=[shard_tables.read_shard(parts / built.shard_folder(s).name) for s in plan.shards],
         catalogue=catalogue,
     )
     hold(recorder, published, None)

@@ -21,7 +21,7 @@ from pipeline.records.record import Record, read_attributes
 from pipeline.storage.checksums import checksum
 from pipeline.storage.files import read_json, read_table
 from pipeline.store.dense import dense
-from pipeline.store.statistics import MOMENTS
+from pipeline.store.shard_tables import MOMENTS
 from pipeline.training.feature_set import FeatureSet
 
 _ROWS = 8192  # of features that are counted at once

@@ -25,7 +25,8 @@ from pipeline.plan import Plan
 from pipeline.storage import atomic, files
 
 if TYPE_CHECKING:
-    from pipeline.store.statistics import ShardTables, Statistics
+    from pipeline.store.shard_tables import ShardTables
+    from pipeline.store.statistics import Statistics
 
 
 class _SetTask(Task):
@@ -50,16 +51,16 @@ class _SetTask(Task):
 
     def shards(self) -> "list[ShardTables]":
         """What the shards say. One that is damaged, or gone meanwhile, is made anew right here."""
-        from pipeline.store import statistics
+        from pipeline.store import shard_tables, statistics
 
         build, found = self.the_build, []
         for shard in build.plan.shards:
             try:
-                found.append(statistics.read_shard(build.shard_folder(shard)))
+                found.append(shard_tables.read_shard(build.shard_folder(shard)))
             except errors.DamagedArtifactError:
                 statistics.forget(build.root / "artifacts", {shard.keys["representation"]})
                 Represent.of(self.build, shard).run()
-                found.append(statistics.read_shard(build.shard_folder(shard)))
+                found.append(shard_tables.read_shard(build.shard_folder(shard)))
         return found
 
 
@@ -227,9 +228,9 @@ class LogRun(_SetTask):
 
 def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> int:
     """How many clips are quarantined. Raises TooManyBadError, listing them, if it is too many."""
-    from pipeline.store import statistics
+    from pipeline.store import shard_tables
 
-    n_clips, bad = len(build.plan.manifest), list(statistics.quarantined(build.plan, shards))
+    n_clips, bad = len(build.plan.manifest), list(shard_tables.quarantined(build.plan, shards))
     allowed = max(1, int(build.max_bad * n_clips + 1e-6))
     if len(bad) <= allowed and len(bad) < n_clips:
         return len(bad)

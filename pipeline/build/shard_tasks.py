@@ -247,23 +247,23 @@ class Represent(ShardTask):
 
     def make(self) -> None:
         """Compute the representation of the clips of the shard, and count its values."""
-        from pipeline.store import statistics
+        from pipeline.store import shard_tables, statistics
 
         self._represent()
         release_memory()
         # Here, where shards are made at once, and not one after the other in FitNormalization.
-        build, made = self.the_build, statistics.read_shard(self.path())
+        build, made = self.the_build, shard_tables.read_shard(self.path())
         statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
         storage.drop(self.path())
 
     def made_already(self) -> bool:
         """Whether the output is there and whole; what is damaged is removed."""
-        from pipeline.store import statistics
+        from pipeline.store import shard_tables
 
         if not super().made_already():
             return False
         try:
-            statistics.read_shard(self.path())
+            shard_tables.read_shard(self.path())
         except errors.DamagedArtifactError as error:
             what = str(error).rpartition(";")[0]
             logging.getLogger("basilar").warning("%s; its shard is made anew", what)

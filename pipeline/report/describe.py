@@ -21,7 +21,7 @@ from pipeline.manifests.manifest import Manifest
 from pipeline.recipes.kinds.base import Representation
 from pipeline.recipes.kinds.framed import Logarithmic
 from pipeline.store.layout import open_zarr
-from pipeline.store.statistics import MOMENTS
+from pipeline.store.shard_tables import MOMENTS
 from pipeline.training.feature_set import FeatureSet
 
 MOST_ROWS = 50  # of a table

@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.store.statistics import MOMENTS
+from pipeline.store.shard_tables import MOMENTS
 
 _CHUNK_BYTES = 1 << 20  # of arrays with a row a clip and a column a bin
 

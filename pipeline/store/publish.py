@@ -20,7 +20,8 @@ from pipeline.storage.checksums import read_checksums, write_checksums
 from pipeline.storage.files import read_json, write_json
 from pipeline.store.arrays import write_array, write_moments
 from pipeline.store.schema import CLIPS, provenance, write_quarantine
-from pipeline.store.statistics import ShardTables, Statistics, quarantined
+from pipeline.store.shard_tables import ShardTables, quarantined
+from pipeline.store.statistics import Statistics
 from pipeline.store.writer import Geometry, create_features
 
 _GROUP_ROWS = 4096  # of clips.parquet that are written at once, or more

@@ -17,7 +17,7 @@ from pipeline.storage.atomic import replacing
 from pipeline.storage.checksums import write_checksums
 from pipeline.store.arrays import write_array, write_moments
 from pipeline.store.schema import CLIPS, provenance, write_quarantine
-from pipeline.store.statistics import MOMENTS
+from pipeline.store.shard_tables import MOMENTS
 from pipeline.store.writer import Features
 
 

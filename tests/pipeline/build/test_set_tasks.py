@@ -14,7 +14,7 @@ from pipeline.defaults import KEEP
 from pipeline.plan import Plan
 from pipeline.recipes.hashes import STAGES
 from pipeline.storage import files
-from pipeline.store import publish, statistics
+from pipeline.store import publish, shard_tables, statistics
 from pipeline.tracking import runs
 from tests.pipeline.build.test_build import planned_in
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
@@ -97,7 +97,7 @@ def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
         *((statistics, "fit"), (publish, "publish")),
     ):
         monkeypatch.setattr(module, name, fail)
-    monkeypatch.setattr(statistics, "read_shard", lambda folder: None)  # it is whole
+    monkeypatch.setattr(shard_tables, "read_shard", lambda folder: None)  # it is whole
     for task in reversed(tasks_of_the_build):
         task.path().mkdir(parents=True)
         task.run()

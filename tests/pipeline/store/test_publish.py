@@ -17,7 +17,7 @@ from pipeline.hashing import digest, values_hash
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.store import arrays, publish, shard, statistics
+from pipeline.store import arrays, publish, shard, shard_tables, statistics
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 
@@ -48,7 +48,7 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
         resampled = stages.resample(decoded, Transform(recipe))
         make = partial(stages.represent, resampled, Transform(recipe))
         shard.write_shard(folder_of(shard), make, recipe=recipe, shard=shard)
-    shards = [statistics.read_shard(folder_of(shard)) for shard in plan.shards]
+    shards = [shard_tables.read_shard(folder_of(shard)) for shard in plan.shards]
     fitted = statistics.fit(plan, shards, histograms=folder / "histogram")
     path = folder / f"{plan.key}.zarr"
     publish.publish(path, plan, fitted, shards=shards, catalogue=folder / "catalogue")
@@ -192,7 +192,7 @@ def test_many_clips_are_written_some_at_a_time(audio_folder, tmp_path, monkeypat
     assert FeatureSet.open(path).digest == FeatureSet.open(at_once).digest
     assert pq.ParquetFile(path / "clips.parquet").num_row_groups > 1
     assert pq.read_table(path / "clips.parquet").equals(pq.read_table(at_once / "clips.parquet"))
-    for name in statistics.MOMENTS:
+    for name in shard_tables.MOMENTS:
         array, whole = (zarr.open_array(p / "moments" / name) for p in (path, at_once))
         assert array.nchunks == 3
         np.testing.assert_array_equal(array[:], whole[:])

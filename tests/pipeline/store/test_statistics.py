@@ -10,7 +10,7 @@ from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage.files import read_table
-from pipeline.store import statistics
+from pipeline.store import shard_tables, statistics
 from pipeline.store.statistics import read_statistics, write_statistics
 from tests.damage import flip
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL
@@ -38,7 +38,7 @@ def shards_of(audio_folder, tmp_path):
                 resampled = stages.resample(decoded, Transform(recipe))
                 make = partial(stages.represent, resampled, Transform(recipe))
                 shard.write_shard(folder, make, recipe=recipe, shard=shard)
-            tables.append(statistics.read_shard(folder))
+            tables.append(shard_tables.read_shard(folder))
         return plan, tables
 
     return make
@@ -120,10 +120,10 @@ def test_a_shard_of_which_anything_is_damaged_is_not_read(shards_of, name):
     folder = tables[0].folder
     flip(folder / name)
     with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: damaged; .*anew"):
-        statistics.read_shard(folder)
+        shard_tables.read_shard(folder)
     (folder / name).unlink()
     with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: it is missing; build again"):
-        statistics.read_shard(folder)
+        shard_tables.read_shard(folder)
 
 
 def test_a_split_of_which_nothing_is_usable_is_refused(shards_of, tmp_path):
