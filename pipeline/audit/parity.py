@@ -27,7 +27,8 @@ from pipeline import storage
 from pipeline.compute.transform import Transform
 from pipeline.deployment.export import write_bundle
 from pipeline.manifests.manifest import Manifest
-from pipeline.records.record import Record, locate
+from pipeline.records.locate import locate
+from pipeline.records.record import Record
 from pipeline.training.feature_set import FeatureSet
 
 Features = list[NDArray[Any]]

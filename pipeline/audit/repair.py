@@ -14,7 +14,8 @@ from pipeline.build import luigi_engine
 from pipeline.build.build import Build
 from pipeline.compute.waveforms import read_waveforms
 from pipeline.errors import RepairError
-from pipeline.records.record import Record, locate, of_root, read_attributes
+from pipeline.records.locate import locate
+from pipeline.records.record import Record, of_root, read_attributes
 from pipeline.storage import atomic, locks
 from pipeline.store import statistics
 

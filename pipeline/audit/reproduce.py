@@ -15,7 +15,8 @@ from pipeline.errors import DamagedArtifactError, RebuildError
 from pipeline.hashing import values_hash
 from pipeline.progress import Progress
 from pipeline.records.compare import absolute_differences, first_stage, span
-from pipeline.records.record import Record, locate, read_attributes
+from pipeline.records.locate import locate
+from pipeline.records.record import Record, read_attributes
 from pipeline.storage.files import read_table
 from pipeline.training.feature_set import FeatureSet
 

@@ -22,14 +22,8 @@ from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.hashing import hash_of
 from pipeline.progress import Progress
 from pipeline.records.compare import first_stage
-from pipeline.records.record import (
-    MissingAudioError,
-    Record,
-    inconsistencies,
-    locate,
-    of_root,
-    read_attributes,
-)
+from pipeline.records.locate import MissingAudioError, locate
+from pipeline.records.record import Record, inconsistencies, of_root, read_attributes
 from pipeline.storage.checksums import CHECKSUMS, Checksum, checksum, read_checksums
 from pipeline.training.feature_set import FeatureSet
 

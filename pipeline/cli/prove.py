@@ -134,7 +134,7 @@ def reproduce(
     """
     from pipeline.audit.reproduce import reproduce as reproduce_set
     from pipeline.errors import RebuildError
-    from pipeline.records.record import MissingAudioError
+    from pipeline.records.locate import MissingAudioError
 
     if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
         raise UsageError(
@@ -235,7 +235,7 @@ def parity(
     Example: basilar parity 3f2a --root features
     """
     from pipeline.audit.parity import parity as compare
-    from pipeline.records.record import MissingAudioError
+    from pipeline.records.locate import MissingAudioError
 
     try:
         with tempfile.TemporaryDirectory(prefix="basilar-") as folder:

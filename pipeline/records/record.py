@@ -5,7 +5,7 @@ the store, and in its MLflow run. A record that does not hash to its own key is 
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,33 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.errors import BasilarError, DamagedArtifactError, NoRecordError
+from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.manifests.manifest import Manifest, read_manifest
-from pipeline.manifests.scan import contents
-from pipeline.manifests.table import SCHEMA
 from pipeline.plan import Plan
-from pipeline.progress import Progress
 from pipeline.recipes.hashes import feature_key, recipe_hashes
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage.files import read_table
 from pipeline.store.attributes import checked_attributes
-
-
-class MissingAudioError(BasilarError, OSError):
-    """Clips whose audio is not there any more: `missing`, or `changed` at its place."""
-
-    def __init__(self, root: Path, missing: list[str], changed: list[str]) -> None:
-        self.missing, self.changed = missing, changed
-        lines = [
-            f"{clip if clip.isprintable() else ascii(clip)}: {what}"
-            for clips, what in ((changed, "its file has changed"), (missing, "no file holds it"))
-            for clip in clips
-        ]
-        more = f"\n  … and {len(lines) - 50} more" if len(lines) > 50 else ""
-        super().__init__(
-            f"{storage.name(root)}: the audio of {len(lines)} clips is not there; restore it, "
-            "or name the folder it is in with --audio-root\n  " + "\n  ".join(lines[:50]) + more
-        )
 
 
 @dataclass(frozen=True)
@@ -209,46 +189,6 @@ def inconsistencies(record: Record, key: str) -> Iterator[str]:
     found = feature_key(recipe_hash, manifest_hash, attributes["decoders"])
     if not key == attributes["key"] == found:
         yield f"key, recipe, manifest and decoders do not fit: {key}, {attributes['key']}, {found}"
-
-
-def locate(
-    manifest: Manifest,
-    audio_root: Path | None = None,
-    *,
-    needed: Collection[str] | None = None,
-    progress: Progress = lambda items, total: items,
-) -> Manifest:
-    """The manifest with the paths that its files have now, found by content where they moved.
-
-    Looks below `audio_root`, by default the manifest's own root, and reads each file, whatever is
-    remembered of it. `needed` are the contents that must be there, by default all. Raises
-    MissingAudioError, which names clips.
-    """
-    root = storage.place(audio_root or manifest.root).absolute()
-    paths, hashes = manifest.column("path"), manifest.column("sha256")
-    every = range(len(manifest))
-    rows = [i for i in every if needed is None or manifest.contents[i] in needed]
-    if storage.is_remote(root):
-        objects = storage.files(root)
-        at_place = {paths[i] for i in rows if paths[i] in objects}
-    else:
-        at_place = {paths[i] for i in rows if (root / paths[i]).is_file()}
-    there = contents(root, at_place, rehash=True, progress=progress)
-    lost = [i for i in rows if there.get(paths[i]) != hashes[i]]
-    if lost:
-        found = contents(root, rehash=True, progress=progress) if storage.is_folder(root) else {}
-        path_of = {sha256: path for path, sha256 in found.items()}
-        ids = manifest.column("id")
-        if gone := [i for i in lost if hashes[i] not in path_of]:
-            changed = [ids[i] for i in gone if paths[i] in at_place]
-            missing = [ids[i] for i in gone if paths[i] not in at_place]
-            raise MissingAudioError(root, missing, changed)
-        for i in lost:
-            paths[i] = path_of[hashes[i]]
-    field = SCHEMA.field("path")
-    index = SCHEMA.get_field_index(field.name)
-    table = manifest.table.set_column(index, field, pa.array(paths, field.type))
-    return replace(manifest, root=root, table=table)
 
 
 def _read_manifest(file: Path) -> Manifest:

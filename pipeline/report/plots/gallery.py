@@ -25,7 +25,8 @@ from pipeline.recipes.kinds.mel import MelBands
 from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.kinds.spectra import Spectral
 from pipeline.recipes.recipe import Recipe
-from pipeline.records.record import locate, manifest_of
+from pipeline.records.locate import locate
+from pipeline.records.record import manifest_of
 from pipeline.report.plots import banks, drawing
 from pipeline.report.plots.axes import Scale
 from pipeline.training.feature_set import FeatureSet

@@ -9,7 +9,8 @@ from pipeline.audit.repair import repair
 from pipeline.audit.verify import verify
 from pipeline.compute import stages
 from pipeline.errors import RepairError
-from pipeline.records.record import MissingAudioError, of_root, recorded_keys
+from pipeline.records.locate import MissingAudioError
+from pipeline.records.record import of_root, recorded_keys
 from pipeline.storage.atomic import leftovers
 from tests.damage import edit_json, flip, seal, store_of
 

@@ -9,7 +9,8 @@ from pipeline.compute import stages
 from pipeline.compute.transform import Transform
 from pipeline.errors import NoRecordError, RebuildError
 from pipeline.hashing import values_hash
-from pipeline.records.record import MissingAudioError, of_root, of_run
+from pipeline.records.locate import MissingAudioError
+from pipeline.records.record import of_root, of_run
 from pipeline.tracking import runs
 from tests.damage import flip, store_of
 

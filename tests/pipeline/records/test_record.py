@@ -6,14 +6,8 @@ import pytest
 
 from pipeline.errors import DamagedArtifactError, NoRecordError
 from pipeline.manifests.file_cache import FileCache
-from pipeline.records.record import (
-    MissingAudioError,
-    locate,
-    of_folder,
-    of_root,
-    read_attributes,
-    recorded_keys,
-)
+from pipeline.records.locate import MissingAudioError, locate
+from pipeline.records.record import of_folder, of_root, read_attributes, recorded_keys
 from tests.damage import edit_json, edit_table, flip, store_of
 from tests.pipeline.manifests.test_scan import settle
 

@@ -1,0 +1,71 @@
+"""Where the audio of a recorded manifest lies now."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.errors import BasilarError
+from pipeline.manifests.manifest import Manifest
+from pipeline.manifests.scan import contents
+from pipeline.manifests.table import SCHEMA
+from pipeline.progress import Progress
+
+
+class MissingAudioError(BasilarError, OSError):
+    """Clips whose audio is not there any more: `missing`, or `changed` at its place."""
+
+    def __init__(self, root: Path, missing: list[str], changed: list[str]) -> None:
+        self.missing, self.changed = missing, changed
+        lines = [
+            f"{clip if clip.isprintable() else ascii(clip)}: {what}"
+            for clips, what in ((changed, "its file has changed"), (missing, "no file holds it"))
+            for clip in clips
+        ]
+        more = f"\n  … and {len(lines) - 50} more" if len(lines) > 50 else ""
+        super().__init__(
+            f"{storage.name(root)}: the audio of {len(lines)} clips is not there; restore it, "
+            "or name the folder it is in with --audio-root\n  " + "\n  ".join(lines[:50]) + more
+        )
+
+
+def locate(
+    manifest: Manifest,
+    audio_root: Path | None = None,
+    *,
+    needed: Collection[str] | None = None,
+    progress: Progress = lambda items, total: items,
+) -> Manifest:
+    """The manifest with the paths that its files have now, found by content where they moved.
+
+    Looks below `audio_root`, by default the manifest's own root, and reads each file, whatever is
+    remembered of it. `needed` are the contents that must be there, by default all. Raises
+    MissingAudioError, which names clips.
+    """
+    root = storage.place(audio_root or manifest.root).absolute()
+    paths, hashes = manifest.column("path"), manifest.column("sha256")
+    every = range(len(manifest))
+    rows = [i for i in every if needed is None or manifest.contents[i] in needed]
+    if storage.is_remote(root):
+        objects = storage.files(root)
+        at_place = {paths[i] for i in rows if paths[i] in objects}
+    else:
+        at_place = {paths[i] for i in rows if (root / paths[i]).is_file()}
+    there = contents(root, at_place, rehash=True, progress=progress)
+    lost = [i for i in rows if there.get(paths[i]) != hashes[i]]
+    if lost:
+        found = contents(root, rehash=True, progress=progress) if storage.is_folder(root) else {}
+        path_of = {sha256: path for path, sha256 in found.items()}
+        ids = manifest.column("id")
+        if gone := [i for i in lost if hashes[i] not in path_of]:
+            changed = [ids[i] for i in gone if paths[i] in at_place]
+            missing = [ids[i] for i in gone if paths[i] not in at_place]
+            raise MissingAudioError(root, missing, changed)
+        for i in lost:
+            paths[i] = path_of[hashes[i]]
+    field = SCHEMA.field("path")
+    index = SCHEMA.get_field_index(field.name)
+    table = manifest.table.set_column(index, field, pa.array(paths, field.type))
+    return replace(manifest, root=root, table=table)
