@@ -360,7 +360,7 @@ def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
     }
     reasons = []
     if explain:
-        from pipeline.records.explain import explain as explain_build
+        from pipeline.build.explain import explain as explain_build
 
         near, found = explain_build(planned)
         result["explain"] = {"nearest": near, "stages": found}

@@ -279,24 +279,24 @@ def why(
 
     Example: basilar why 3f2a params/log_mel.toml --root features
     """
+    from pipeline.build import explain
     from pipeline.errors import IncomparableError
-    from pipeline.records import explain as module
     from pipeline.records.record import of_root
 
     def is_file(name: str) -> bool:
         return Path(name).suffix in (".toml", ".parquet") or name in complete_recipe(name)
 
-    def side(name: str) -> module.Side:
+    def side(name: str) -> explain.Side:
         if is_file(name):
-            return module.Side.of_file(place(name))
+            return explain.Side.of_file(place(name))
         if root is None:
             raise UsageError(f"{name}: it is no recipe or .parquet; name --root to look for a key")
-        return module.Side.of_record(of_root(root, find_key(root, name)))
+        return explain.Side.of_record(of_root(root, find_key(root, name)))
 
     one = side(a)
     if b is not None:
         try:
-            found = module.why(one, side(b))
+            found = explain.why(one, side(b))
         except IncomparableError as error:
             raise UsageError(str(error)) from None
     else:
@@ -305,7 +305,7 @@ def why(
                 f"{a}: nothing is named to compare it with; name it, or --root to take the nearest "
                 "key"
             )
-        near = module.nearest(root, one, but="" if is_file(a) else find_key(root, a))
+        near = explain.nearest(root, one, but="" if is_file(a) else find_key(root, a))
         if near is None:
             raise UsageError(
                 f"{root}: there is no other key to compare {a} with; name a recipe or a manifest"

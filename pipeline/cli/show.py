@@ -221,7 +221,7 @@ def report(
     from dataclasses import replace
 
     from pipeline.build import registry
-    from pipeline.records.explain import Side, why
+    from pipeline.build.explain import Side, why
     from pipeline.records.record import of_root
     from pipeline.report import of_pair, of_set
     from pipeline.report.collect import collect

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.records.explain import Why
+from pipeline.build.explain import Why
 from pipeline.report import charts
 from pipeline.report.collect import Report
 from pipeline.report.describe import MOST_ROWS, Table

@@ -6,12 +6,12 @@ import pytest
 
 from dsp import resample
 from pipeline.build.build import Build
+from pipeline.build.explain import ClipChange, Side, explain, nearest, why
 from pipeline.errors import IncomparableError
 from pipeline.manifests.manifest import Manifest, write_manifest
 from pipeline.manifests.table import SCHEMA
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
-from pipeline.records.explain import ClipChange, Side, explain, nearest, why
 from pipeline.records.record import of_root
 from tests.conftest import SMALL
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline import FeatureSet
+from pipeline.build.explain import Side, why
 from pipeline.recipes.recipe import Recipe
-from pipeline.records.explain import Side, why
 from pipeline.report import of_pair, of_set
 from pipeline.report.collect import collect
 from tests.conftest import HOSTILE

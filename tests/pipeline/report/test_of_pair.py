@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline import FeatureSet
+from pipeline.build.explain import ClipChange, Side, why
 from pipeline.recipes.recipe import Recipe
-from pipeline.records.explain import ClipChange, Side, why
 from pipeline.report import of_pair
 from pipeline.report.collect import collect
 
