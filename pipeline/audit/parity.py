@@ -162,15 +162,15 @@ def _request(transform: Transform, clip: Clip) -> dict[str, Any]:
 
 
 def _save_model(folder: Path, fs: FeatureSet) -> None:
-    from pipeline.tracking import runs  # imports mlflow
+    from pipeline.tracking import model  # imports mlflow
 
-    runs.save_model(folder / "model", folder / "bundle", fs)
+    model.save_model(folder / "model", folder / "bundle", fs)
 
 
 def _predicted(model: Path, requests: list[dict[str, Any]]) -> Features:
-    from pipeline.tracking import runs
+    from pipeline.tracking import model
 
-    return [_whole(x) for x in runs.predict(model, requests)]
+    return [_whole(x) for x in model.predict(model, requests)]
 
 
 def _served(model: Path, requests: list[dict[str, Any]]) -> Features:

@@ -119,9 +119,9 @@ def of_run(uri: str, key: str, folder: Path) -> Record:
 
     Raises NoRecordError, TrackerError, or DamagedArtifactError if it is not to be believed.
     """
-    from pipeline.tracking import runs  # imports mlflow
+    from pipeline.tracking import fetch  # imports mlflow
 
-    store = runs.fetch_run(uri, key, folder)
+    store = fetch.fetch_run(uri, key, folder)
     record = of_folder(folder, "mlflow")
     return replace(record, store=store if storage.exists(store / "zarr.json") else None)
 

@@ -5,20 +5,44 @@ its tag before it is made, so that nothing has two. A tracker that does not answ
 retries are bounded, and TrackerError is raised.
 """
 
-import base64
 import contextlib
 import json
 import logging
 import os
-import re
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.tracking import MlflowClient
+
+from pipeline import storage
+from pipeline.build.build import is_embedded
+from pipeline.errors import TrackerError
+from pipeline.manifests.manifest import Manifest, write_manifest
+from pipeline.recipes.recipe import Recipe
+from pipeline.storage import atomic, files
+from pipeline.tracking.model import log_model, quieten, register
+from pipeline.tracking.summary import (
+    description,
+    metric_name,
+    metrics,
+    parameters,
+    per_bin_metrics,
+    per_bin_table,
+)
+from pipeline.training.feature_set import FeatureSet
 
 # Before mlflow is imported: no telemetry, whole values, no minutes of retries, and no chatter.
 for _name, _value in {
@@ -32,36 +56,8 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-import numpy as np
-import pandas as pd
-from filelock import FileLock
-from mlflow import pyfunc
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    LoggedModelOutput,
-    Metric,
-    Param,
-    RunTag,
-)
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.tracking import MlflowClient
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-from mlflow.types.schema import AnyType
-
-from pipeline import storage
-from pipeline.build.build import is_embedded
-from pipeline.deployment.export import write_bundle
-from pipeline.errors import NoRecordError, TrackerError
-from pipeline.manifests.manifest import Manifest, write_manifest
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic, checksums, files
-from pipeline.training.feature_set import FeatureSet
 
 EXPERIMENT = "basilar"
-_NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")
 Step = Callable[[MlflowClient, str], None]  # something done with a run, by its id
 _AT_ONCE = 1000  # metrics that MLflow takes in one request
 _HEARD_SECONDS = 3600.0  # of audio that the report of a run listens to
@@ -89,7 +85,7 @@ def log_run(
     recipe = Recipe.from_dict(fs.recipe)
     name = f"{recipe.name or 'feature set'} {fs.key[:12]}"
     fill = partial(_fill, fs=fs, recipe=recipe, manifest=manifest, built=built)
-    then = partial(_register, register_as=register_as) if register_as else None
+    then = partial(register, register_as=register_as) if register_as else None
     tag = RunTag("basilar.key", fs.key)
     return _log_once(uri, folder, name=name, tag=tag, fill=fill, then=then)
 
@@ -136,7 +132,7 @@ def _log_once(
 
     `then` is done in either case. Raises TrackerError.
     """
-    _quiet()
+    quieten()
     embedded = is_embedded(uri, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -157,43 +153,10 @@ def _log_once(
     except Exception as error:
         # MLflow, its database and its transports raise what they like: whatever it is, what is to
         # be logged is on the disk, and nothing must fail for it.
-        raise _failed(uri, error) from error
+        raise tracker_error(uri, error) from error
 
 
-def fetch_run(uri: str, key: str, folder: Path) -> Path:
-    """Download what `log_run` logged of the set whose key begins with `key` into a folder.
-
-    Returns where its store was. Raises NoRecordError if no set has this key, or several have;
-    TrackerError if the tracker does not answer.
-    """
-    if not re.fullmatch("[0-9a-f]+", key):
-        raise NoRecordError(
-            f"{key}: it is no key, nor the beginning of one; name digits and a to f"
-        )
-    try:
-        client = MlflowClient(tracking_uri=uri)
-        experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
-        runs = client.search_runs(
-            [experiment.experiment_id for experiment in experiments],
-            f"tags.`basilar.key` LIKE '{key}%' AND attributes.status = 'FINISHED'",
-        )
-        keys = sorted({run.data.tags["basilar.key"] for run in runs})
-        if len(keys) != 1:
-            known = (
-                f"there is: {', '.join(found[:12] for found in keys)}" if keys else "there is none"
-            )
-            where = storage.shown(uri)
-            raise NoRecordError(f"{where}: not one key of its runs begins with {key!r}; {known}")
-        for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
-            client.download_artifacts(runs[0].info.run_id, name, str(folder))
-        return storage.place(runs[0].data.tags["basilar.path"])
-    except NoRecordError:
-        raise
-    except Exception as error:  # as in log_run
-        raise _failed(uri, error) from error
-
-
-def _failed(uri: str, error: Exception) -> TrackerError:
+def tracker_error(uri: str, error: Exception) -> TrackerError:
     """The first line of an error: a database's goes on with all of its statement."""
     where, said = storage.shown(uri), storage.shown(str(error).split("\n")[0])
     return TrackerError(
@@ -276,7 +239,7 @@ def _fill(
         _write_report(folder / "report.html", fs, manifest, built)
         client.log_artifacts(run_id, str(folder))
     client.log_table(run_id, per_bin_table(fs), artifact_file="statistics_per_bin.json")
-    _log_model(client, run_id, fs, manifest)
+    log_model(client, run_id, fs, manifest)
 
 
 def _write_report(
@@ -311,156 +274,3 @@ def _log_input(client: MlflowClient, run_id: str, fs: FeatureSet, *, context: st
     )
     tags = [InputTag("mlflow.data.context", context)]
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
-
-
-def metric_name(name: str) -> str:
-    """A name as MLflow takes it for a metric: other signs become `_`."""
-    return re.sub("[^A-Za-z0-9_.-]", "_", name)
-
-
-def _log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Manifest) -> None:
-    """Log the bundle of a feature set as a pyfunc model from code: no pickle."""
-    logged = client.create_logged_model(
-        client.get_run(run_id).info.experiment_id,
-        name="bundle",
-        source_run_id=run_id,
-        tags={"basilar.key": fs.key, "basilar.digest": fs.digest},
-        params=parameters(Recipe.from_dict(fs.recipe)),
-    )
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            write_bundle(folder / "bundle", fs, manifest=manifest, clips=0)
-            save_model(folder / "model", folder / "bundle", fs, Model(model_id=logged.model_id))
-            client.log_model_artifacts(logged.model_id, str(folder / "model"))
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        client.finalize_logged_model(logged.model_id, "READY")
-    except BaseException:
-        client.delete_logged_model(logged.model_id)
-        raise
-
-
-def _quiet() -> None:
-    """Not a word about tables that MLflow creates, or examples that it tries."""
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-
-
-def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None = None) -> None:
-    """Write a bundle as an MLflow model: `pipeline/served.py`, what it takes and what it needs."""
-    types: dict[str, Any] = {
-        "audio": DataType.string,
-        "samples": AnyType(),
-        "sample_rate": DataType.long,
-    }
-    inputs = Schema([ColSpec(kind, name, required=False) for name, kind in types.items()])
-    complex_parts = (2,) if fs.dtype.kind == "c" else ()
-    output = TensorSpec(np.dtype(np.float32), (-1, -1, fs.n_bins, *complex_parts))
-    example = base64.b64encode((bundle / "golden" / "canary.flac").read_bytes()).decode()
-    _quiet()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's own, about its types and pandas
-        pyfunc.save_model(
-            folder,
-            mlflow_model=model or Model(),
-            python_model=str(Path(__file__).with_name("served.py")),
-            artifacts={"bundle": str(bundle)},
-            signature=ModelSignature(inputs=inputs, outputs=Schema([output])),
-            input_example=pd.DataFrame({"audio": [example]}),
-            pip_requirements=[f"{name}=={version(name)}" for name in _NEEDS],
-            metadata={"basilar.key": fs.key, "basilar.digest": fs.digest},
-        )
-
-
-def predict(model: Path, rows: list[dict[str, Any]]) -> list[np.ndarray[Any, Any]]:
-    """What a saved model answers to rows, in this process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found: list[np.ndarray[Any, Any]] = pyfunc.load_model(str(model)).predict(
-            pd.DataFrame(rows)
-        )
-    return found
-
-
-def _register(client: MlflowClient, run_id: str, *, register_as: str) -> None:
-    """Register the model of a run under a name, once, and let the alias point to it."""
-    name, _, alias = register_as.partition("@")
-    outputs = client.get_run(run_id).outputs
-    if outputs is None or not outputs.model_outputs:
-        raise TrackerError(
-            f"run {run_id}: it has no model, an earlier version logged it; delete it, and build "
-            "again"
-        )
-    model_id = outputs.model_outputs[0].model_id
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    location = client.get_logged_model(model_id).artifact_location
-    known = client.search_model_versions(f"name = '{name}'")
-    registered = next((version for version in known if version.source == location), None)
-    registered = registered or client.create_model_version(
-        name, location, run_id=run_id, model_id=model_id
-    )
-    if alias:
-        client.set_registered_model_alias(name, alias, registered.version)
-
-
-def parameters(recipe: Recipe) -> dict[str, str]:
-    """The resolved recipe as flat names and values: `representation.n_fft`, …"""
-    return {
-        f"{section}.{name}": str(value)
-        for section, values in recipe.resolved().items()
-        if isinstance(values, dict)
-        for name, value in values.items()
-    }
-
-
-def metrics(fs: FeatureSet) -> dict[str, float]:
-    """The statistics of a feature set as flat names and numbers."""
-    clips, stats = fs.clips, fs.stats
-    files = checksums.read_checksums(fs.path)
-    values: dict[str, Any] = {
-        "clips": len(fs),
-        "hours": clips["duration"].sum() / 3600,
-        "frames": fs.attributes["frames"],
-        "quarantined": fs.attributes["quarantined"],
-        "bytes": sum(size for name, (size, _) in files.items() if name.startswith("features/")),
-        "mean": stats["mean"].mean(),
-        "std": (stats["std"] ** 2 + (stats["mean"] - stats["mean"].mean()) ** 2).mean() ** 0.5,
-        "min": stats["min"].min(),
-        "max": stats["max"].max(),
-        **{
-            metric_name(f"clips_{name}"): count
-            for name, count in clips["split"].value_counts().items()
-        },
-        **{f"seconds_{stage}": spent for stage, spent in fs.attributes["seconds"].items()},
-    }
-    return {name: float(value) for name, value in values.items()}
-
-
-def description(fs: FeatureSet) -> str:
-    """What a run's page says of a feature set, in Markdown."""
-    kind, rate = fs.recipe["representation"]["kind"], fs.recipe["resample"]["sample_rate"]
-    hours, lost = fs.clips["duration"].sum() / 3600, fs.attributes["quarantined"]
-    return (
-        f"{len(fs)} clips, {hours:.2f} h, as {fs.attributes['frames']} frames of {fs.n_bins} bins "
-        f"of `{kind}` at {rate} Hz; {lost} quarantined.\n\n"
-        "* Charts over bins: *Model metrics*, `per_bin`; the step is the bin.\n"
-        "* The report, to look at and listen to: *Artifacts*, `report.html`."
-    )
-
-
-def per_bin_table(fs: FeatureSet) -> pd.DataFrame:
-    """Mean, standard deviation, minimum and maximum of each bin of the fit split."""
-    columns = {name: fs.stats[name] for name in ("mean", "std", "min", "max")}
-    return pd.DataFrame({"bin": range(len(columns["mean"])), **columns})
-
-
-def per_bin_metrics(fs: FeatureSet) -> list[Metric]:
-    """The same as metrics whose step is the bin, which MLflow draws as lines over the bins."""
-    return [
-        Metric(f"per_bin/{name}", float(value), 0, step)
-        for name, column in per_bin_table(fs).drop(columns="bin").items()
-        for step, value in enumerate(column)
-    ]

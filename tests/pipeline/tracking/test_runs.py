@@ -16,7 +16,7 @@ from pipeline.build.build import embedded_tracking_uri
 from pipeline.errors import NoRecordError
 from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.manifests.table import SCHEMA
-from pipeline.tracking import runs
+from pipeline.tracking import fetch, model, runs, summary
 from tests.conftest import write_clips
 from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of
 
@@ -169,7 +169,7 @@ def test_a_model_that_cannot_be_logged_leaves_nothing(logged, tmp_path, monkeypa
     def fail(*_):
         raise RuntimeError("half-way")
 
-    monkeypatch.setattr(runs, "save_model", fail)
+    monkeypatch.setattr(model, "save_model", fail)
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(errors.TrackerError, match="RuntimeError: half-way"):
         runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
@@ -200,7 +200,7 @@ def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path, monkeypatch, root,
 def test_names_of_splits_become_names_of_metrics(logged):
     fs, _, _ = logged
     fs.clips["split"] = "hold out: 1"
-    assert runs.metrics(fs)["clips_hold_out__1"] == 12
+    assert summary.metrics(fs)["clips_hold_out__1"] == 12
 
 
 def test_more_bins_than_a_request_takes_are_logged(logged, tmp_path, monkeypatch):
@@ -230,7 +230,7 @@ def test_errors_of_a_tracker_tell_no_password(logged, tmp_path, monkeypatch, use
     monkeypatch.setattr(runs, "MlflowClient", fail)
     for ask in (
         lambda: runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "mlflow"),
-        lambda: runs.fetch_run(uri, "ab", tmp_path),
+        lambda: fetch.fetch_run(uri, "ab", tmp_path),
     ):
         with pytest.raises(errors.TrackerError) as raised:
             ask()
@@ -265,7 +265,7 @@ def test_a_run_that_fails_half_way_leaves_nothing(logged, tmp_path, monkeypatch)
     def fail(*_):
         raise RuntimeError("half-way")
 
-    monkeypatch.setattr(runs, "per_bin_table", fail)
+    monkeypatch.setattr(summary, "per_bin_table", fail)
     uri = embedded_tracking_uri(tmp_path / "root")
     with pytest.raises(errors.TrackerError, match="RuntimeError: half-way"):
         runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
@@ -348,12 +348,12 @@ def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, store, tmp_path):
     fs, client, run = logged
     uri = embedded_tracking_uri(tmp_path / "root")
     folder = tmp_path / "run"
-    assert runs.fetch_run(uri, fs.key[:5], folder) == store
+    assert fetch.fetch_run(uri, fs.key[:5], folder) == store
     assert json.loads((folder / "feature_set.json").read_text()) == fs.attributes
     assert read_manifest(folder / "manifest.parquet").hash == fs.attributes["manifest_hash"]
     assert (folder / "clips.parquet").read_bytes() == (fs.path / "clips.parquet").read_bytes()
     other = client.create_run(run.info.experiment_id, tags={"basilar.key": fs.key[:5] + "x"})
-    runs.fetch_run(uri, fs.key[:5], folder)  # what is not finished is not there
+    fetch.fetch_run(uri, fs.key[:5], folder)  # what is not finished is not there
     client.set_terminated(other.info.run_id, "FINISHED")
     with pytest.raises(NoRecordError, match=f"begins with '{fs.key[:5]}'; there is: {fs.key[:5]}"):
-        runs.fetch_run(uri, fs.key[:5], folder)
+        fetch.fetch_run(uri, fs.key[:5], folder)
