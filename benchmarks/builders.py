@@ -17,10 +17,11 @@ RATE, N_FFT, HOP, MELS = 22050, 2048, 512, 128
 
 def ours(manifest: Path, out: Path) -> None:
     from pipeline.build import luigi_engine
-    from pipeline.build.build import Build, embedded_tracking_uri
+    from pipeline.build.build import Build
     from pipeline.manifests.manifest import read_manifest
     from pipeline.plan import Plan
     from pipeline.recipes.recipe import Recipe
+    from pipeline.tracking.location import embedded_tracking_uri
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     build = Build(out, plan, embedded_tracking_uri(out))

@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from pipeline import FeatureSet
 from pipeline.build import luigi_engine
-from pipeline.build.build import Build, embedded_tracking_uri
+from pipeline.build.build import Build
 from pipeline.manifests.manifest import Manifest
 from pipeline.manifests.scan import scan
 from pipeline.manifests.table import SCHEMA
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
+from pipeline.tracking.location import embedded_tracking_uri
 
 MUSIC = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "music"
 CODECS = ("none", "compact")

@@ -38,10 +38,11 @@ def scanned(folder: Path, manifest: Path) -> None:
 def built(manifest: Path, root: Path) -> dict[str, int]:
     """Build without MLflow; how many shards each stage computed."""
     from pipeline.build import luigi_engine
-    from pipeline.build.build import Build, embedded_tracking_uri
+    from pipeline.build.build import Build
     from pipeline.manifests.manifest import read_manifest
     from pipeline.plan import Plan
     from pipeline.recipes.recipe import Recipe
+    from pipeline.tracking.location import embedded_tracking_uri
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     outcome = luigi_engine.run(Build(root, plan, embedded_tracking_uri(root)), workers=2, log=False)

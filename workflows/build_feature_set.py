@@ -15,13 +15,14 @@ import luigi
 from luigi.parameter import ParameterVisibility
 
 from pipeline import storage
-from pipeline.build.build import Build, embedded_tracking_uri
+from pipeline.build.build import Build
 from pipeline.build.set_tasks import LogRun
 from pipeline.build.shard_tasks import Target
 from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
+from pipeline.tracking.location import embedded_tracking_uri
 
 # Luigi's command exits with 0 whatever happens unless it is told otherwise.
 _config = luigi.configuration.get_config()

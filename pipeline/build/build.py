@@ -21,6 +21,7 @@ from pipeline.plan import Plan, Shard, Work, outstanding
 from pipeline.recipes.hashes import STAGES
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, files, locks
+from pipeline.tracking.location import is_embedded
 
 _MOST_BUILDS = 64  # that a process remembers
 
@@ -245,33 +246,6 @@ def _enter_manifest(root: Path, manifest: Manifest) -> None:
 
 def _manifest_file(root: Path, manifest_hash: str) -> Path:
     return root / "catalogue" / "manifests" / f"{manifest_hash}.parquet"
-
-
-def embedded_tracking_uri(root: Path) -> str:
-    """The MLflow store under a root: what is used where no other is named.
-
-    Raises ValueError for a root whose name a database URI cannot hold, and for an object store.
-    """
-    if storage.is_remote(root):
-        raise ValueError(
-            f"{storage.name(root)}: MLflow cannot keep its database in an object store; name a "
-            "tracker (--tracking-uri), such as sqlite:////home/me/mlflow.db"
-        )
-    database = str(root.absolute() / "mlflow" / "mlflow.db")
-    if set(database) & set("?%"):
-        raise ValueError(
-            f"{root}: MLflow cannot keep its database in a folder with ? or % in its name; take "
-            "another root, or name a tracker (--tracking-uri)"
-        )
-    return f"sqlite:///{database}"
-
-
-def is_embedded(uri: str, root: Path) -> bool:
-    """Whether a tracker is the one under a root."""
-    try:
-        return uri == embedded_tracking_uri(root)
-    except ValueError:  # there is none
-        return False
 
 
 def run_file(build: Build) -> Path:

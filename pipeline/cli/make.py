@@ -208,9 +208,10 @@ def build(
 
     Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
-    from pipeline.build.build import Build, embedded_tracking_uri
+    from pipeline.build.build import Build
     from pipeline.plan import Plan
     from pipeline.recipes.recipe import Recipe
+    from pipeline.tracking.location import embedded_tracking_uri
 
     if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
         raise UsageError(

@@ -28,11 +28,11 @@ from mlflow.entities import (
 from mlflow.tracking import MlflowClient
 
 from pipeline import storage
-from pipeline.build.build import is_embedded
 from pipeline.errors import TrackerError
 from pipeline.manifests.manifest import Manifest, write_manifest
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, files
+from pipeline.tracking.location import is_embedded
 from pipeline.tracking.model import log_model, quieten, register
 from pipeline.tracking.summary import (
     description,
@@ -78,7 +78,7 @@ def log_run(
     Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
     logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
     is ROOT/mlflow: it holds the lock, and the artifacts of the root's own tracker, which is
-    `pipeline.build.build.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
+    `pipeline.tracking.location.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
     (`pipeline.build.registry.recorded`). Raises TrackerError if the tracker does not answer or refuses.
     """
     fs = FeatureSet.open(store)

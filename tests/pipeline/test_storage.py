@@ -19,12 +19,13 @@ import pytest
 
 from pipeline import storage
 from pipeline.build import luigi_engine
-from pipeline.build.build import Build, embedded_tracking_uri
+from pipeline.build.build import Build
 from pipeline.manifests.manifest import read_manifest, write_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
 from pipeline.storage import atomic, checksums, object_store
+from pipeline.tracking.location import embedded_tracking_uri
 from pipeline.training.feature_set import FeatureSet
 from pipeline.training.loader import Loader
 from tests.conftest import REPOSITORY, SMALL

@@ -11,6 +11,7 @@ from pipeline.manifests import manifest
 from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
+from pipeline.tracking import location
 from tests.damage import flip
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
@@ -92,7 +93,7 @@ def test_a_root_that_can_have_no_tracker_of_its_own_takes_another(planned, root)
     elsewhere = replace(planned, root=storage.place(root))
     assert build.logged_run(elsewhere) is None
     with pytest.raises(ValueError, match="name a tracker"):
-        build.embedded_tracking_uri(elsewhere.root)
+        location.embedded_tracking_uri(elsewhere.root)
 
 
 @pytest.mark.parametrize("name", ["a/b", "birds@", "@champion", "a@b@c", "models:/x", "it's"])

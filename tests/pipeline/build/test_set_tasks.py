@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import errors
 from pipeline.build import shard_tasks
-from pipeline.build.build import Build, build_of, embedded_tracking_uri
+from pipeline.build.build import Build, build_of
 from pipeline.build.set_tasks import FitNormalization, LogRun, Publish
 from pipeline.build.shard_tasks import Decode, Represent, Resample
 from pipeline.compute import stages
@@ -16,6 +16,7 @@ from pipeline.recipes.hashes import STAGES
 from pipeline.storage import files
 from pipeline.store import publish, shard_tables, statistics
 from pipeline.tracking import runs
+from pipeline.tracking.location import embedded_tracking_uri
 from tests.pipeline.build.test_build import planned_in
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 

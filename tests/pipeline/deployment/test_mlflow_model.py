@@ -20,12 +20,13 @@ from mlflow.exceptions import MlflowException
 
 from pipeline import Bundle, Transform
 from pipeline.build import luigi_engine
-from pipeline.build.build import Build, embedded_tracking_uri
+from pipeline.build.build import Build
 from pipeline.deployment.export import write_bundle
 from pipeline.deployment.mlflow_model import ServedBundle
 from pipeline.manifests.scan import scan
 from pipeline.plan import Plan
 from pipeline.recipes.recipe import Recipe
+from pipeline.tracking.location import embedded_tracking_uri
 from tests.conftest import REPOSITORY
 from tests.pipeline.deployment.test_export import STANDARD, make_set
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL

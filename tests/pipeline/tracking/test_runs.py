@@ -12,11 +12,11 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
 from pipeline import Bundle, FeatureSet, errors
-from pipeline.build.build import embedded_tracking_uri
 from pipeline.errors import NoRecordError
 from pipeline.manifests.manifest import Manifest, read_manifest
 from pipeline.manifests.table import SCHEMA
 from pipeline.tracking import fetch, model, runs, summary
+from pipeline.tracking.location import embedded_tracking_uri
 from tests.conftest import write_clips
 from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of
 
