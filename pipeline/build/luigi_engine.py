@@ -13,15 +13,11 @@ import mmap
 import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import sys
-import threading
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +28,7 @@ from luigi.worker import TaskProcess
 from pipeline import storage
 from pipeline.build import registry, status
 from pipeline.build.build import Build, build_of, logged_run
+from pipeline.build.interrupts import interruptible
 from pipeline.build.set_tasks import LogRun, Publish
 from pipeline.build.shard_tasks import new_attempt
 from pipeline.console import print_error
@@ -109,7 +106,7 @@ def run(
         try:
             text = build.register(scheduler=scheduler)
             before = build.work()
-            with _interruptible(), status.shown(build) if show else contextlib.nullcontext():
+            with interruptible(), status.shown(build) if show else contextlib.nullcontext():
                 ran = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
         finally:
             registry.end(build.root)
@@ -212,35 +209,6 @@ def _tell_why_unplanned(task: luigi.Task) -> None:
             pending += new
     except Exception:
         _LOGGER.exception("%s cannot be planned", needed)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """While the block runs, an interrupt from the keyboard ends it in this process alone.
-
-    The terminal interrupts the tasks in forked processes, too: they leave it to this one, which
-    ends them. It is raised again until it gets through: Python drops what a fork's callbacks raise.
-    """
-    found = signal.getsignal(signal.SIGINT)
-    if found == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    owner = os.getpid()
-
-    def stop(*_: object) -> None:
-        if os.getpid() == owner:
-            wait = status.drawing.locked()
-            signal.setitimer(signal.ITIMER_REAL, 0.1 if wait else 1.0)
-            if not wait:
-                raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGALRM)}
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _refuse_silence(scheduler: str) -> None:

@@ -1,0 +1,38 @@
+"""Ctrl-C in a build of many processes."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.build import status
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While the block runs, an interrupt from the keyboard ends it in this process alone.
+
+    The terminal interrupts the tasks in forked processes, too: they leave it to this one, which
+    ends them. It is raised again until it gets through: Python drops what a fork's callbacks raise.
+    """
+    found = signal.getsignal(signal.SIGINT)
+    if found == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(*_: object) -> None:
+        if os.getpid() == owner:
+            wait = status.drawing.locked()
+            signal.setitimer(signal.ITIMER_REAL, 0.1 if wait else 1.0)
+            if not wait:
+                raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGALRM)}
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
