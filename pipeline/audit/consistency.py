@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp import moments
+from dsp import histogram, moments, normalize
 from pipeline import storage
 from pipeline.errors import DamagedArtifactError
 from pipeline.hashing import digest, values_hash
@@ -115,7 +115,7 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
 
     def look(batch: list[list[int]]) -> tuple[list[Problem], NDArray[np.int64]]:
         problems = []
-        histogram = np.zeros((fs.n_bins, moments.N_CELLS), np.int64)
+        histogram = np.zeros((fs.n_bins, histogram.N_CELLS), np.int64)
         for rows in batch:
             clip = clips[rows[0]]
             try:
@@ -132,12 +132,12 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
                 problems.append(Problem(str(fs.path / "moments"), said))
             if weight := int(fitted[rows].sum()):
                 for start in range(0, len(x), _ROWS):
-                    counted = moments.histogram(x[start : start + _ROWS], grid=kind.grid)
+                    counted = histogram.histogram(x[start : start + _ROWS], grid=kind.grid)
                     histogram += weight * counted
         return problems, histogram
 
     batches = [groups[i : i + _CLIPS] for i in range(0, len(groups), _CLIPS)]
-    histogram = np.zeros((fs.n_bins, moments.N_CELLS), np.int64)
+    histogram = np.zeros((fs.n_bins, histogram.N_CELLS), np.int64)
     for problems, counted in each(look, batches):
         yield from problems
         histogram += counted
@@ -153,7 +153,7 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
         yield Problem(str(fs.path / "zarr.json"), said)
     summary = moments.merge([(stored[fitted], n_frames[fitted])], pivot=kind.pivot)
     normalization = recipe.normalization
-    centre, scale = moments.centre_and_scale(
+    centre, scale = normalize.centre_and_scale(
         summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid
     )
     expected: dict[str, NDArray[Any]] = {

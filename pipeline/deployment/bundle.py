@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from dsp.moments import normalize
+from dsp.normalize import normalize
 from pipeline import audio, errors
 from pipeline.compute import canary
 from pipeline.compute.transform import Stream, Transform

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dsp import moments
+from dsp import histogram, moments
 from pipeline import storage
 from pipeline.manifests.manifest import Manifest
 from pipeline.recipes.kinds.base import Representation
@@ -165,7 +165,7 @@ def level_cells(loud: NDArray[np.float64]) -> Cells:
 def profiles(fs: FeatureSet, kind: Representation) -> tuple[Profile, Profile | None]:
     """The statistics of the fit split, as stored and normalized; None without normalization."""
     stats = {name: np.asarray(values) for name, values in fs.stats.items()}
-    found = [moments.quantile(stats["histogram"], q / 100, grid=kind.grid) for q in PERCENTILES]
+    found = [histogram.quantile(stats["histogram"], q / 100, grid=kind.grid) for q in PERCENTILES]
     # Values below the lowest cell count in it: no percentile lies outside of the range.
     percentiles = np.clip(np.stack(found), stats["min"], stats["max"])
     before = Profile(

@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dsp import moments
-from dsp.moments import N_CELLS, Grid, Summary
+from dsp import moments, normalize
+from dsp.histogram import N_CELLS, Grid
+from dsp.moments import Summary
 from pipeline import storage
 from pipeline.errors import DamagedArtifactError, ManifestError
 from pipeline.hashing import hash_of
@@ -80,7 +81,7 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
             )
 
     summary = moments.merge(fitted(), pivot=kind.pivot)
-    centre, scale = moments.centre_and_scale(
+    centre, scale = normalize.centre_and_scale(
         summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid
     )
     return Statistics(n_clips, summary, histogram, kind.grid.edges(), centre, scale)
@@ -120,7 +121,7 @@ def _histogram(
             continue
         block = features.read(start, start + len(here))
         for weight in np.unique(here[here > 0]):
-            histogram += weight * moments.histogram(block[here == weight], grid=grid)
+            histogram += weight * histogram.histogram(block[here == weight], grid=grid)
     storage.drop(shard.folder / "features" / "c")
     _write_arrays(kept, histogram=histogram)
     return histogram

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsp import moments
+from dsp import moments, normalize
 from pipeline import storage
 from pipeline.defaults import CACHE_BYTES
 from pipeline.errors import DamagedArtifactError, ForeignStoreError
@@ -285,7 +285,7 @@ class FeatureSet:
         """
         if not self._normalizes:
             return x
-        return moments.normalize(x, self._centre, self._scale)
+        return normalize.normalize(x, self._centre, self._scale)
 
     def seconds(self, frames: ArrayLike) -> NDArray[np.float64]:
         """The time in seconds, from the start of its clip, that each frame is centred on."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from dsp.buffers import Empty
-from dsp.moments import Grid
+from dsp.histogram import Grid
 from dsp.representations import Features, Signals
 
 StoredFloat = Annotated[Literal["float32", "float16"], Field(description="Of stored values.")]

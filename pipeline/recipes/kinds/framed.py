@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from dsp.compress import FloorMode, Log, LogUnit
 from dsp.framing import Align, Framing, PadMode, WindowKind
-from dsp.moments import Grid
+from dsp.histogram import Grid
 from dsp.stft import is_portable
 from pipeline.recipes.kinds.base import MOST_WEIGHTS, Floor, NotTiny, Positive, Representation
 

@@ -9,8 +9,8 @@ from dsp import representations
 from dsp.buffers import Empty, pieces
 from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention
 from dsp.compress import log
+from dsp.histogram import Grid
 from dsp.mel import FilterNorm, MelBank, MelScale
-from dsp.moments import Grid
 from dsp.pcen import pcen
 from dsp.representations import Features, Signals
 from dsp.streaming import spans

@@ -8,7 +8,7 @@ from pydantic import Field
 from dsp import representations
 from dsp.buffers import Empty
 from dsp.compress import FloorMode, LogUnit
-from dsp.moments import Grid
+from dsp.histogram import Grid
 from dsp.representations import Features, Signals
 from pipeline.recipes.kinds.base import Floor, Representation, StoredFloat
 from pipeline.recipes.kinds.framed import Framed, Logarithmic
