@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Empty = Callable[[tuple[int, ...], Any], NDArray[Any]]
+Allocate = Callable[[tuple[int, ...], Any], NDArray[Any]]
 
 _VALUES = 1 << 17  # of a piece: its temporaries stay in a core's cache
 _SAMPLES = 1 << 21  # of signals that are transformed together
 
 
-def rows_of(
-    counts: Sequence[int], n_columns: int, dtype: Any, *, empty: Empty = np.empty
+def allocate_rows(
+    counts: Sequence[int], n_columns: int, dtype: Any, *, empty: Allocate = np.empty
 ) -> list[NDArray[Any]]:
     """Arrays (count, n_columns) of `dtype`, one after the other in a single one; not initialised.
 
-    >>> [x.shape for x in rows_of([2, 1], 4, np.float32)]
+    >>> [x.shape for x in allocate_rows([2, 1], 4, np.float32)]
     [(2, 4), (1, 4)]
     """
     return views(empty((sum(counts), n_columns), dtype), counts)
@@ -34,10 +34,10 @@ def views(x: NDArray[Any], counts: Sequence[int]) -> list[NDArray[Any]]:
     return [x[start:end] for start, end in pairwise(accumulate(counts, initial=0))]
 
 
-def pieces(x: NDArray[Any]) -> Iterator[slice]:
+def row_blocks(x: NDArray[Any]) -> Iterator[slice]:
     """The rows of `x` (rows, …) in slices of some 100,000 values, one row at least.
 
-    >>> list(pieces(np.zeros((3, 100_000))))
+    >>> list(row_blocks(np.zeros((3, 100_000))))
     [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None)]
     """
     rows = max(1, _VALUES * len(x) // max(1, x.size))

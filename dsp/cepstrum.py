@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from dsp.buffers import pieces
+from dsp.buffers import row_blocks
 
 DctNorm = Literal["ortho", "none", "htk"]
 LifterConvention = Literal["htk", "librosa"]
@@ -123,7 +123,7 @@ def deltas(
         raise ValueError(f"deltas: {len(x_tf)} frames are fewer than the {needed} of mode {mode!r}")
     out_tf = np.empty(x_tf.shape, np.float32) if out is None else out
     last, half = len(x_tf) - 1, width // 2
-    for part in pieces(x_tf):
+    for part in row_blocks(x_tf):
         if mode == "nearest":
             seen = np.clip(np.arange(part.start - half, part.stop + half), 0, last)
             out_tf[part] = _whole_windows(x_tf[seen], width, order)

@@ -33,7 +33,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import sparse
 
-from dsp.buffers import Empty, batches, rows_of
+from dsp.buffers import Allocate, allocate_rows, batches
 from dsp.framing import PadMode, pad
 from dsp.stft import is_portable, power_spectrum
 
@@ -143,7 +143,7 @@ class Cqt:
 
 
 def cqt(
-    signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int, empty: Empty = np.empty
+    signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int, empty: Allocate = np.empty
 ) -> list[_Complex]:
     """CQT or VQT of each signal, float32 (samples,): complex64 (1 + samples // hop_length, n_bins).
 
@@ -159,7 +159,7 @@ def cqt(
 
 
 def magnitude(
-    signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int, empty: Empty = np.empty
+    signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int, empty: Allocate = np.empty
 ) -> list[_Float32]:
     """Magnitudes of `cqt`: float32 (1 + samples // hop_length, n_bins), 0 or more.
 
@@ -201,14 +201,14 @@ def _transform(
     sample_rate: int,
     function: _Function,
     dtype: Any,
-    empty: Empty,
+    empty: Allocate,
 ) -> list[NDArray[Any]]:
     """`function` of the transform of each signal: arrays of `dtype`, views of a single one."""
     if not all(y.size for y in signals):
         raise ValueError("a signal of 0 samples has no transform: leave it out")
     stages = _stages(cqt, sample_rate)
     counts = [1 + y.size // cqt.hop_length for y in signals]
-    out = rows_of(counts, cqt.n_bins, dtype, empty=empty)
+    out = allocate_rows(counts, cqt.n_bins, dtype, empty=empty)
     for some in batches(signals):
         _fill(out[some], signals[some], cqt, stages, function, empty)
     return out
@@ -220,7 +220,7 @@ def _fill(
     cqt: Cqt,
     stages: tuple[_Stage, ...],
     function: _Function,
-    empty: Empty,
+    empty: Allocate,
 ) -> None:
     """Write `function` of the transform of some signals."""
     levels = [pad(y, width=stages[0].origin, mode=cqt.pad_mode, empty=empty) for y in signals]

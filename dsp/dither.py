@@ -16,7 +16,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.buffers import pieces
+from dsp.buffers import row_blocks
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -39,7 +39,7 @@ def dither(
     digest = hashlib.sha256(np.ascontiguousarray(y, "<f4").data).digest()
     seed = int.from_bytes(digest[:8])
     dithered = np.empty(y.shape, np.float32) if out is None else out
-    for part in pieces(y):
+    for part in row_blocks(y):
         noise = normal(part.stop - part.start, seed=seed, first=part.start)
         dithered[part] = y[part] + noise * np.float32(amplitude)
     return dithered

@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.buffers import Empty, pieces
+from dsp.buffers import Allocate, row_blocks
 
 WindowKind = Literal["hann", "hamming", "blackman", "povey", "rectangular"]
 PadMode = Literal["reflect", "symmetric", "constant", "edge"]
@@ -77,7 +77,7 @@ def window(
 
 
 def pad(
-    y: NDArray[np.float32], *, width: int, mode: PadMode, empty: Empty = np.empty
+    y: NDArray[np.float32], *, width: int, mode: PadMode, empty: Allocate = np.empty
 ) -> NDArray[np.float32]:
     """Extend `y` (samples,) by `width` samples on both sides: float32 (samples + 2 * width,).
 
@@ -261,7 +261,7 @@ class Framing:
         """
         frames_tn = self.frames(y)
         energies = np.empty(len(frames_tn), np.float32)
-        for part in pieces(frames_tn):
+        for part in row_blocks(frames_tn):
             scaled_tn = frames_tn[part] * np.float32(self.scale)
             if self.remove_dc:
                 scaled_tn -= row_sums(scaled_tn)[:, None] * np.float32(1 / self.length)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.buffers import Empty, pieces, rows_of
+from dsp.buffers import Allocate, allocate_rows, row_blocks
 from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention, dct_matrix, deltas
 from dsp.cepstrum import lifter as lifter_weights
 from dsp.chroma import ChromaNorm, cqt_to_chroma, normalize, stft_to_chroma
@@ -52,19 +52,19 @@ Signals = Sequence[NDArray[np.float32]]
 Features = list[NDArray[Any]]
 
 
-def waveform(signals: Signals, *, empty: Empty = np.empty) -> Features:
+def waveform(signals: Signals, *, empty: Allocate = np.empty) -> Features:
     """The samples themselves, copied: float32 (samples, 1).
 
     >>> waveform([np.zeros(3, np.float32)])[0].shape
     (3, 1)
     """
-    out = rows_of([y.size for y in signals], 1, np.float32, empty=empty)
+    out = allocate_rows([y.size for y in signals], 1, np.float32, empty=empty)
     for x, y in zip(out, signals, strict=True):
         x[:, 0] = y
     return out
 
 
-def stft(signals: Signals, *, framing: Framing, empty: Empty = np.empty) -> Features:
+def stft(signals: Signals, *, framing: Framing, empty: Allocate = np.empty) -> Features:
     """Complex STFT: complex64 (frames, n_fft // 2 + 1), unscaled.
 
     >>> stft([np.zeros(110250, np.float32)], framing=Framing(n_fft=512, hop_length=128))[0].shape
@@ -82,7 +82,7 @@ def stft(signals: Signals, *, framing: Framing, empty: Empty = np.empty) -> Feat
 
 
 def spectrum(
-    signals: Signals, *, framing: Framing, power: Literal[1, 2], empty: Empty = np.empty
+    signals: Signals, *, framing: Framing, power: Literal[1, 2], empty: Allocate = np.empty
 ) -> Features:
     """Magnitude |X| (`power` 1) or power |X|² (2) of the STFT: float32 (frames, n_fft // 2 + 1).
 
@@ -106,7 +106,7 @@ def log_spectrum(
     framing: Framing,
     power: Literal[1, 2],
     log: Log,
-    empty: Empty = np.empty,
+    empty: Allocate = np.empty,
 ) -> Features:
     """Logarithm of |X| (`power` 1) or |X|² (2): float32 (frames, n_fft // 2 + 1).
 
@@ -133,7 +133,7 @@ def mel(
     framing: Framing,
     bank: MelBank,
     power: Literal[1, 2],
-    empty: Empty = np.empty,
+    empty: Allocate = np.empty,
 ) -> Features:
     """Mel spectrogram: float32 (frames, n_mels), filters applied to |X| ** power.
 
@@ -161,7 +161,7 @@ def log_mel(
     bank: MelBank,
     power: Literal[1, 2],
     log: Log,
-    empty: Empty = np.empty,
+    empty: Allocate = np.empty,
 ) -> Features:
     """Logarithm of the mel spectrogram: float32 (frames, n_mels).
 
@@ -194,7 +194,7 @@ def mfcc(
     n_deltas: Literal[0, 1, 2],
     delta_width: int,
     delta_mode: DeltaMode,
-    empty: Empty = np.empty,
+    empty: Allocate = np.empty,
 ) -> Features:
     """Mel-frequency cepstral coefficients of log-mel features: float32 (frames, n_mfcc), or more.
 
@@ -207,11 +207,11 @@ def mfcc(
     (5, 26)
     """
     counts = [len(x_tm) for x_tm in log_mels]
-    out = rows_of(counts, n_mfcc * (1 + n_deltas), np.float32, empty=empty)
+    out = allocate_rows(counts, n_mfcc * (1 + n_deltas), np.float32, empty=empty)
     for i, (x_tm, x) in enumerate(zip(log_mels, out, strict=True)):
         filters = dct_matrix(n_mfcc, x_tm.shape[1], norm=dct_norm)
         coefficients = x[:, :n_mfcc]
-        for part in pieces(x_tm):
+        for part in row_blocks(x_tm):
             coefficients[part] = (filters @ np.ascontiguousarray(x_tm[part].T)).T
         if lifter:
             coefficients *= lifter_weights(n_mfcc, lifter, convention=lifter_convention)
@@ -235,7 +235,7 @@ def chroma(
     octwidth: float | None,
     base_c: bool,
     norm: ChromaNorm,
-    empty: Empty = np.empty,
+    empty: Allocate = np.empty,
 ) -> Features:
     """Chroma: the energy of each pitch class, from the STFT: float32 (frames, n_chroma).
 
@@ -263,7 +263,7 @@ def chroma(
 
 
 def log_cqt(
-    signals: Signals, *, sample_rate: int, parameters: Cqt, log: Log, empty: Empty = np.empty
+    signals: Signals, *, sample_rate: int, parameters: Cqt, log: Log, empty: Allocate = np.empty
 ) -> Features:
     """Logarithm of the power |C|² of the CQT: float32 (1 + samples // hop_length, n_bins).
 
@@ -273,7 +273,7 @@ def log_cqt(
     """
     out = cqt_magnitude(signals, parameters, sample_rate=sample_rate, empty=empty)
     for x_tb in out:
-        for part in pieces(x_tb):
+        for part in row_blocks(x_tb):
             x_tb[part] = log.of_frames(x_tb[part] * x_tb[part])
         log.of_clip(x_tb)
     return list(out)
@@ -287,7 +287,7 @@ def chroma_cqt(
     n_chroma: int,
     base_c: bool,
     norm: ChromaNorm,
-    empty: Empty = np.empty,
+    empty: Allocate = np.empty,
 ) -> Features:
     """Chroma: the magnitude of each pitch class, from the CQT: float32 (frames, n_chroma).
 
@@ -305,9 +305,9 @@ def chroma_cqt(
         base_c=base_c,
     )
     magnitudes = cqt_magnitude(signals, parameters, sample_rate=sample_rate, empty=empty)
-    out = rows_of([len(x_tb) for x_tb in magnitudes], n_chroma, np.float32, empty=empty)
+    out = allocate_rows([len(x_tb) for x_tb in magnitudes], n_chroma, np.float32, empty=empty)
     for magnitude_tb, chroma_tc in zip(magnitudes, out, strict=True):
-        for part in pieces(magnitude_tb):
+        for part in row_blocks(magnitude_tb):
             magnitude_bt = np.ascontiguousarray(magnitude_tb[part].T)
             chroma_tc[part] = normalize(filters @ magnitude_bt, norm=norm).T
     return out
@@ -319,7 +319,7 @@ def spectral_statistics(
     sample_rate: int,
     framing: Framing,
     roll_percent: float,
-    empty: Empty = np.empty,
+    empty: Allocate = np.empty,
 ) -> Features:
     """Level and shape of each frame: float32 (frames, 4).
 

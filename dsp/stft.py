@@ -21,7 +21,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from dsp.buffers import Empty, views
+from dsp.buffers import Allocate, views
 from dsp.framing import Framing
 from dsp.streaming import spans
 
@@ -103,7 +103,7 @@ def over_frames(
     n_bins: int,
     bins_first: bool,
     dtype: type[np.generic] = np.float32,
-    empty: Empty = np.empty,
+    empty: Allocate = np.empty,
 ) -> list[NDArray[Any]]:
     """Apply `function` to blocks of spectra and give each signal its part: arrays (frames, n_bins).
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.buffers import Empty, rows_of
+from dsp.buffers import Allocate, allocate_rows
 from dsp.dither import dither
 from dsp.representations import Features, Signals
 from dsp.resample import ResampleStream, resample, resample_blocks
@@ -136,7 +136,7 @@ class Transform:
             quality=self.recipe.resample.quality,
         )
 
-    def represent(self, signals: Signals, *, empty: Empty = np.empty) -> Features:
+    def represent(self, signals: Signals, *, empty: Allocate = np.empty) -> Features:
         """The representation of signals at the recipe's rate, in the stored dtype.
 
         Each must have at least one frame. A value too large for the dtype becomes infinite, and
@@ -147,7 +147,7 @@ class Transform:
         kind, dtype = self.recipe.representation, self.recipe.representation.stored_dtype()
         with np.errstate(over="ignore", invalid="ignore"):
             if isinstance(kind, Framed) and kind.dither:
-                dithered = rows_of([y.size for y in signals], 1, np.float32, empty=empty)
+                dithered = allocate_rows([y.size for y in signals], 1, np.float32, empty=empty)
                 amplitude = kind.dither / kind.scale
                 signals = [
                     dither(y, amplitude=amplitude, out=x[:, 0])
@@ -156,7 +156,7 @@ class Transform:
             features = kind.compute(signals, sample_rate=self.sample_rate, empty=empty)
             if features[0].dtype == dtype:
                 return features
-            stored = rows_of([len(x) for x in features], kind.columns(), dtype, empty=empty)
+            stored = allocate_rows([len(x) for x in features], kind.columns(), dtype, empty=empty)
             for x, cast in zip(features, stored, strict=True):
                 cast[...] = x  # through a buffer
             return stored

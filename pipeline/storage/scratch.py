@@ -17,14 +17,14 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.buffers import Empty
+from dsp.buffers import Allocate
 
 IN_MEMORY = 64 << 20  # bytes
 _ALIGNMENT = 64  # bytes
 _SETTLED_AT_ONCE = 16 << 20  # bytes
 
 
-def room(folder: Path | None) -> Empty:
+def room(folder: Path | None) -> Allocate:
     """What stands in for `np.empty` where arrays may be long, or many: most lie in files then.
 
     Arrays are ordinary ones as long as they fit into 64 MiB together. `folder` is where the others

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.buffers import _SAMPLES, _VALUES, batches, pieces, rows_of, views
+from dsp.buffers import _SAMPLES, _VALUES, allocate_rows, batches, row_blocks, views
 
 
 def test_rows_lie_one_after_the_other_in_what_the_caller_made():
@@ -12,7 +12,7 @@ def test_rows_lie_one_after_the_other_in_what_the_caller_made():
         made.append(np.zeros(shape, dtype))
         return made[-1]
 
-    first, none, last = rows_of([2, 0, 1], 3, np.float32, empty=empty)
+    first, none, last = allocate_rows([2, 0, 1], 3, np.float32, empty=empty)
     first[:], last[:] = 1, 2
     (whole,) = made
     assert whole.tolist() == [[1] * 3, [1] * 3, [2] * 3]
@@ -23,7 +23,7 @@ def test_rows_lie_one_after_the_other_in_what_the_caller_made():
 @given(st.integers(0, 3 * _VALUES), st.integers(1, 2 * _VALUES))
 def test_pieces_cover_all_rows_and_are_small(rows, columns):
     x = np.broadcast_to(np.float32(0), (rows, columns))
-    found = list(pieces(x)) if rows * columns < 200 * _VALUES else []
+    found = list(row_blocks(x)) if rows * columns < 200 * _VALUES else []
     assert [part.start for part in found[1:]] == [part.stop for part in found[:-1]]
     if found:
         assert (found[0].start, found[-1].stop) == (0, rows)

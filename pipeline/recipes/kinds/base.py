@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from dsp.buffers import Empty
+from dsp.buffers import Allocate
 from dsp.histogram import Grid
 from dsp.representations import Features, Signals
 
@@ -64,7 +64,9 @@ class Representation(Section):
         """What is said of a clip that has no row."""
         return "less than one frame"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         """The representation of each signal, before it is cast to the stored dtype.
 
         `empty` makes the arrays of the results (`dsp.buffers`).

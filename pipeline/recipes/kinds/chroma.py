@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from dsp import representations
-from dsp.buffers import Empty
+from dsp.buffers import Allocate
 from dsp.chroma import ChromaNorm
 from dsp.representations import Features, Signals
 from pipeline.recipes.kinds.base import Power, StoredFloat
@@ -47,7 +47,9 @@ class Chroma(Framed):
         self.refuse_bank("n_chroma", self.n_chroma)
         return super().resolved(sample_rate=sample_rate)
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.chroma(
             signals,
             sample_rate=sample_rate,

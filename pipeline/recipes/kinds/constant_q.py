@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dsp import representations
-from dsp.buffers import Empty
+from dsp.buffers import Allocate
 from dsp.chroma import ChromaNorm
 from dsp.cqt import Cqt, cqt
 from dsp.cqt import magnitude as cqt_magnitude
@@ -82,7 +82,9 @@ class ComplexCqt(ConstantQ):
     kind: Literal["cqt"]
     dtype: Literal["complex64"] = "complex64"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return list(cqt(signals, self.parameters, sample_rate=sample_rate, empty=empty))
 
 
@@ -92,7 +94,9 @@ class CqtMagnitude(ConstantQ):
     kind: Literal["cqt_magnitude"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return list(cqt_magnitude(signals, self.parameters, sample_rate=sample_rate, empty=empty))
 
 
@@ -102,7 +106,9 @@ class LogCqt(ConstantQ, Logarithmic):
     kind: Literal["log_cqt"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.log_cqt(
             signals,
             sample_rate=sample_rate,
@@ -136,7 +142,9 @@ class ChromaCqt(ConstantQ):
     def columns(self) -> int:
         return self.n_chroma
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.chroma_cqt(
             signals,
             sample_rate=sample_rate,

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dsp import representations
-from dsp.buffers import Empty, pieces
+from dsp.buffers import Allocate, row_blocks
 from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention
 from dsp.compress import log
 from dsp.histogram import Grid
@@ -69,7 +69,9 @@ class Mel(MelBands):
     kind: Literal["mel"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.mel(
             signals,
             sample_rate=sample_rate,
@@ -86,7 +88,9 @@ class LogMel(MelBands, Logarithmic):
     kind: Literal["log_mel"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.log_mel(
             signals,
             sample_rate=sample_rate,
@@ -146,7 +150,9 @@ class Mfcc(MelBands, Logarithmic):
             return f"fewer than delta_width = {self.delta_width} frames (delta_mode is interp)"
         return super().too_short
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         log_energies = None
         if self.energy:
             framing, floor = self.framing, self.energy_floor
@@ -208,7 +214,9 @@ class Pcen(MelBands):
     """Added to the smoothed energy."""
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         mels = representations.mel(
             signals,
             sample_rate=sample_rate,
@@ -219,7 +227,7 @@ class Pcen(MelBands):
         )
         for x in mels:
             state = None
-            for part in pieces(x):
+            for part in row_blocks(x):
                 x[part], state = pcen(
                     x[part],
                     sample_rate=sample_rate,

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from dsp import representations
-from dsp.buffers import Empty
+from dsp.buffers import Allocate
 from dsp.compress import FloorMode, LogUnit
 from dsp.histogram import Grid
 from dsp.representations import Features, Signals
@@ -26,7 +26,9 @@ class Waveform(Representation):
     def n_frames(self, n_samples: int) -> int:
         return n_samples
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.waveform(signals, empty=empty)
 
     @property
@@ -40,7 +42,9 @@ class Stft(Framed):
     kind: Literal["stft"]
     dtype: Literal["complex64"] = "complex64"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.stft(signals, framing=self.framing, empty=empty)
 
 
@@ -50,7 +54,9 @@ class Magnitude(Framed):
     kind: Literal["magnitude"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.spectrum(signals, framing=self.framing, power=1, empty=empty)
 
 
@@ -60,7 +66,9 @@ class PowerSpectrum(Framed):
     kind: Literal["power"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.spectrum(signals, framing=self.framing, power=2, empty=empty)
 
 
@@ -73,7 +81,9 @@ class LogMagnitude(Framed, Logarithmic):
     floor_mode: FloorMode = "add"
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.log_spectrum(
             signals, framing=self.framing, power=1, log=self.logarithm, empty=empty
         )
@@ -85,7 +95,9 @@ class Decibel(Framed, Logarithmic):
     kind: Literal["decibel"]
     dtype: StoredFloat = "float32"
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.log_spectrum(
             signals, framing=self.framing, power=2, log=self.logarithm, empty=empty
         )
@@ -106,7 +118,9 @@ class Spectral(Framed):
     def columns(self) -> int:
         return 4
 
-    def compute(self, signals: Signals, *, sample_rate: int, empty: Empty = np.empty) -> Features:
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
         return representations.spectral_statistics(
             signals,
             sample_rate=sample_rate,
