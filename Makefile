@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## Synthesise a corpus, build a feature set, train on it
-	$(BIN)/python -m workflows.demo
+	$(BIN)/python -m basilar.workflows.demo
 
 test: $(READY)  ## All tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -16,12 +16,12 @@ RATE, N_FFT, HOP, MELS = 22050, 2048, 512, 128
 
 
 def ours(manifest: Path, out: Path) -> None:
-    from pipeline.build import luigi_engine
-    from pipeline.build.build import Build
-    from pipeline.manifests.manifest import read_manifest
-    from pipeline.plan import Plan
-    from pipeline.recipes.recipe import Recipe
-    from pipeline.tracking.location import embedded_tracking_uri
+    from basilar.pipeline.build import luigi_engine
+    from basilar.pipeline.build.build import Build
+    from basilar.pipeline.manifests.manifest import read_manifest
+    from basilar.pipeline.plan import Plan
+    from basilar.pipeline.recipes.recipe import Recipe
+    from basilar.pipeline.tracking.location import embedded_tracking_uri
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     build = Build(out, plan, embedded_tracking_uri(out))
@@ -38,10 +38,10 @@ def _bare(file: Path) -> int:
     import soundfile
     import soxr
 
-    from dsp.compress import Log
-    from dsp.framing import Framing
-    from dsp.mel import MelBank
-    from dsp.representations import log_mel
+    from basilar.dsp.compress import Log
+    from basilar.dsp.framing import Framing
+    from basilar.dsp.mel import MelBank
+    from basilar.dsp.representations import log_mel
 
     stereo, rate = soundfile.read(file, dtype="float32")
     mono = (stereo[:, 0] + stereo[:, 1]) * np.float32(0.5)
@@ -119,7 +119,7 @@ NEEDS = {"librosa, joblib": "librosa", "lhotse": "lhotse", "datasets": "datasets
 
 
 def audio(manifest: Path) -> list[Path]:
-    from pipeline.manifests.manifest import read_manifest
+    from basilar.pipeline.manifests.manifest import read_manifest
 
     known = read_manifest(manifest)
     return [known.root / path for path in known.column("path")]
@@ -129,9 +129,9 @@ def prepared(files: list[Path], manifest: Path) -> None:
     """Look at the files as each contender does it once: a manifest, and Lhotse's cuts."""
     import pyarrow as pa
 
-    from pipeline.manifests.manifest import Manifest, write_manifest
-    from pipeline.manifests.scan import scan
-    from pipeline.manifests.table import SCHEMA
+    from basilar.pipeline.manifests.manifest import Manifest, write_manifest
+    from basilar.pipeline.manifests.scan import scan
+    from basilar.pipeline.manifests.table import SCHEMA
 
     found, _ = scan(files[0].parent)
     names = {file.name for file in files}

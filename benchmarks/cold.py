@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from basilar import FeatureSet, Loader
 from benchmarks.contenders import FRAMES
 from benchmarks.corpus import MELS, Corpus
-from pipeline import FeatureSet, Loader
 
 CROPS = 500
 

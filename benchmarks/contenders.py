@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from basilar import FeatureSet
 from benchmarks.corpus import MELS, Corpus
-from pipeline import FeatureSet
 
 FRAMES, BATCH = 128, 64
 Ints = NDArray[np.int64]

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import FeatureSet
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.manifests.manifest import Manifest
-from pipeline.manifests.scan import scan
-from pipeline.manifests.table import SCHEMA
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.tracking.location import embedded_tracking_uri
+from basilar import FeatureSet
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.tracking.location import embedded_tracking_uri
 
 MUSIC = Path(__file__).resolve().parents[2] / "shared" / "corpora" / "music"
 CODECS = ("none", "compact")

@@ -29,12 +29,12 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from dsp import representations
-from dsp.compress import Log
-from dsp.cqt import Cqt, cqt
-from dsp.framing import Framing
-from dsp.mel import MelBank
-from pipeline import Transform
+from basilar import Transform
+from basilar.dsp import representations
+from basilar.dsp.compress import Log
+from basilar.dsp.cqt import Cqt, cqt
+from basilar.dsp.framing import Framing
+from basilar.dsp.mel import MelBank
 from tests.dsp.test_cqt import direct_sum
 
 C1 = 32.70319566257483  # Hz

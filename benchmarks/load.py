@@ -26,11 +26,11 @@ from statistics import median
 
 import numpy as np
 
+from basilar import FeatureSet
 from benchmarks import cold
 from benchmarks.contenders import BATCH, FRAMES, Contender, Contenders, Ints, by_numpy, by_others
 from benchmarks.corpus import CODECS, MELS, Corpus
 from benchmarks.dsp import installed
-from pipeline import FeatureSet
 
 PEERS = ("datasets", "webdataset", "tensorstore", "zarr", "torch")
 GOALS = {  # ours / theirs, at least: uncompressed, compact

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.resample import resample
+from basilar.dsp.resample import resample
 
 METHODS: dict[str, dict[str, Any]] = {
     "soxr, very_high": {"method": "soxr", "quality": "very_high"},

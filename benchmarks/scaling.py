@@ -25,24 +25,24 @@ STATED = {
     "decoder": "soundfile",
     "lossy": False,
 }
-BASILAR = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+BASILAR = [sys.executable, "-c", "from basilar.pipeline.cli import main; main()"]
 
 
 def scanned(folder: Path, manifest: Path) -> None:
-    from pipeline.manifests.manifest import write_manifest
-    from pipeline.manifests.scan import scan
+    from basilar.pipeline.manifests.manifest import write_manifest
+    from basilar.pipeline.manifests.scan import scan
 
     write_manifest(scan(folder)[0], manifest)
 
 
 def built(manifest: Path, root: Path) -> dict[str, int]:
     """Build without MLflow; how many shards each stage computed."""
-    from pipeline.build import luigi_engine
-    from pipeline.build.build import Build
-    from pipeline.manifests.manifest import read_manifest
-    from pipeline.plan import Plan
-    from pipeline.recipes.recipe import Recipe
-    from pipeline.tracking.location import embedded_tracking_uri
+    from basilar.pipeline.build import luigi_engine
+    from basilar.pipeline.build.build import Build
+    from basilar.pipeline.manifests.manifest import read_manifest
+    from basilar.pipeline.plan import Plan
+    from basilar.pipeline.recipes.recipe import Recipe
+    from basilar.pipeline.tracking.location import embedded_tracking_uri
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     outcome = luigi_engine.run(Build(root, plan, embedded_tracking_uri(root)), workers=2, log=False)
@@ -127,9 +127,9 @@ def indexed(table: Path, count: int) -> None:
 
 def planned(manifest: Path) -> int:
     """The shards of a plan, with its key."""
-    from pipeline.manifests.manifest import read_manifest
-    from pipeline.plan import Plan
-    from pipeline.recipes.recipe import Recipe
+    from basilar.pipeline.manifests.manifest import read_manifest
+    from basilar.pipeline.plan import Plan
+    from basilar.pipeline.recipes.recipe import Recipe
 
     plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
     assert plan.key

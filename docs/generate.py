@@ -7,12 +7,12 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from pipeline.recipes.kinds.base import Section
-from pipeline.recipes.kinds.constant_q import ConstantQ
-from pipeline.recipes.kinds.framed import Framed, Logarithmic
-from pipeline.recipes.kinds.mel import MelBands
-from pipeline.recipes.kinds.registry import KINDS
-from pipeline.recipes.recipe import Decode, Normalization, Recipe, Resample, Store
+from basilar.pipeline.recipes.kinds.base import Section
+from basilar.pipeline.recipes.kinds.constant_q import ConstantQ
+from basilar.pipeline.recipes.kinds.framed import Framed, Logarithmic
+from basilar.pipeline.recipes.kinds.mel import MelBands
+from basilar.pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.recipe import Decode, Normalization, Recipe, Resample, Store
 
 PAGE = Path(__file__).with_name("recipes.md")
 BEGIN, END = "<!-- fields: by docs/generate.py -->\n", "<!-- end of fields -->\n"

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from dsp.buffers import row_blocks
+from basilar.dsp.buffers import row_blocks
 
 DctNorm = Literal["ortho", "none", "htk"]
 LifterConvention = Literal["htk", "librosa"]

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.moments import ordered_sum
+from basilar.dsp.moments import ordered_sum
 
 LogUnit = Literal["ln", "log10", "db"]
 FloorMode = Literal["clip", "add"]

@@ -33,11 +33,11 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import sparse
 
-from dsp.buffers import Allocate, allocate_rows, batches
-from dsp.framing import PadMode, pad
-from dsp.stft import is_portable, power_spectrum
+from basilar.dsp.buffers import Allocate, allocate_rows, batches
+from basilar.dsp.framing import PadMode, pad
+from basilar.dsp.stft import is_portable, power_spectrum
 
-_COLUMNS = 16  # blocks a batch: a multiple of 16, as in dsp.stft
+_COLUMNS = 16  # blocks a batch: a multiple of 16, as in basilar.dsp.stft
 _MAX_REAL, _MAX_COMPLEX = 8192, 4096  # FFT sizes with the same bits in every supported SciPy
 _SIDE_LOBES = 20.0  # x / length from its peak, Hann's spectrum is below 1 / (π x³): -88 dB
 _PASS, _STOP = 0.1, 0.125  # the low-pass before decimation by 4, in cycles per sample

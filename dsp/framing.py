@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.buffers import Allocate, row_blocks
+from basilar.dsp.buffers import Allocate, row_blocks
 
 WindowKind = Literal["hann", "hamming", "blackman", "povey", "rectangular"]
 PadMode = Literal["reflect", "symmetric", "constant", "edge"]
@@ -183,7 +183,7 @@ class Framing:
 
     @cached_property
     def bare(self) -> "Framing":
-        """The same without padding: what cuts the frames of a span of `dsp.streaming`."""
+        """The same without padding: what cuts the frames of a span of `basilar.dsp.streaming`."""
         return replace(self, center=False, drop_last=False)
 
     def frames(self, y: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.moments import BLOCK, real_parts
+from basilar.dsp.moments import BLOCK, real_parts
 
 N_CELLS = 256
 

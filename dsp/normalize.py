@@ -5,8 +5,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.histogram import Grid, quantile
-from dsp.moments import Summary, ordered_sum
+from basilar.dsp.histogram import Grid, quantile
+from basilar.dsp.moments import Summary, ordered_sum
 
 
 def normalize(

@@ -5,7 +5,7 @@ Conventions
 * Each function takes many signals, float32 (samples,), and returns one array (frames, bins) a
   signal. Many short signals cost what one long one does; no signal's values depend on the others'.
 * Every convention is an argument without a default; the defaults are the recipe's. Results lie in
-  arrays that `empty` makes (`dsp.buffers`), and nothing else is as long as the signals.
+  arrays that `empty` makes (`basilar.dsp.buffers`), and nothing else is as long as the signals.
 * `VERSIONS` counts the changes of each representation's numbers. It enters every hash, so it is
   raised whenever the numbers of a kind change, by however little; the canary tests insist.
 """
@@ -16,18 +16,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.buffers import Allocate, allocate_rows, row_blocks
-from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention, dct_matrix, deltas
-from dsp.cepstrum import lifter as lifter_weights
-from dsp.chroma import ChromaNorm, cqt_to_chroma, normalize, stft_to_chroma
-from dsp.compress import Log
-from dsp.cqt import Cqt
-from dsp.cqt import magnitude as cqt_magnitude
-from dsp.framing import Framing
-from dsp.mel import MelBank
-from dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
-from dsp.stft import over_frames, power_spectrum
-from dsp.streaming import spans
+from basilar.dsp.buffers import Allocate, allocate_rows, row_blocks
+from basilar.dsp.cepstrum import DctNorm, DeltaMode, LifterConvention, dct_matrix, deltas
+from basilar.dsp.cepstrum import lifter as lifter_weights
+from basilar.dsp.chroma import ChromaNorm, cqt_to_chroma, normalize, stft_to_chroma
+from basilar.dsp.compress import Log
+from basilar.dsp.cqt import Cqt
+from basilar.dsp.cqt import magnitude as cqt_magnitude
+from basilar.dsp.framing import Framing
+from basilar.dsp.mel import MelBank
+from basilar.dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
+from basilar.dsp.stft import over_frames, power_spectrum
+from basilar.dsp.streaming import spans
 
 VERSIONS: dict[str, int] = {
     "waveform": 1,

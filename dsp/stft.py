@@ -4,7 +4,7 @@ Conventions
 -----------
 * Bin f is at `f * sample_rate / n_fft` Hz, f = 0 … n_fft // 2. No scaling: a full-scale sine on a
   bin has the magnitude `sum(window) / 2`.
-* Frames, windows and padding are those of `dsp.framing`; phases are those of the frame's first
+* Frames, windows and padding are those of `basilar.dsp.framing`; phases are those of the frame's first
   sample, as in librosa and torch.
 
 Many signals go through one block of frames together, so that short clips cost no more than long
@@ -21,9 +21,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from dsp.buffers import Allocate, views
-from dsp.framing import Framing
-from dsp.streaming import spans
+from basilar.dsp.buffers import Allocate, views
+from basilar.dsp.framing import Framing
+from basilar.dsp.streaming import spans
 
 # glibc gives the memory of freed arrays back to the system, which clears every page of the next
 # ones, until an array larger than these was freed: this one, whose memory is never touched. Without

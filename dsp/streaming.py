@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.framing import Framing, pad
+from basilar.dsp.framing import Framing, pad
 
 _SPAN = 1 << 18  # samples at most that are padded, or given out, at once
 

@@ -15,15 +15,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import audio
-from pipeline.defaults import SHARD_SECONDS
-from pipeline.errors import ManifestError
-from pipeline.hashing import clips_hash, hash_of
-from pipeline.manifests.manifest import Manifest
-from pipeline.manifests.source import Source
-from pipeline.manifests.table import take_rows
-from pipeline.recipes.hashes import STAGES, feature_key, recipe_hashes
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.defaults import SHARD_SECONDS
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.hashing import clips_hash, hash_of
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.manifests.source import Source
+from basilar.pipeline.manifests.table import take_rows
+from basilar.pipeline.recipes.hashes import STAGES, feature_key, recipe_hashes
+from basilar.pipeline.recipes.recipe import Recipe
 
 MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more
 _ROWS = 4096  # that are Python's objects at once
@@ -143,7 +143,7 @@ class Plan:
                 seen[kind] = len(names)
                 # What could not be read may be by another version, of either.
                 libraries = ("soundfile", "ffmpeg") if problem else (decoder,)
-                names.append(", ".join(map(audio.identity, libraries)))
+                names.append(", ".join(map(decoding.identity, libraries)))
             which[row] = seen[kind]
         return names, which
 

@@ -11,9 +11,9 @@ from typing import get_args
 
 import numpy as np
 
-from dsp.resample import Method, resample
-from pipeline.compute.transform import Transform
-from pipeline.recipes.recipe import Recipe
+from basilar.dsp.resample import Method, resample
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.recipes.recipe import Recipe
 
 PARAMS = Path(__file__).resolve().parents[1] / "params"
 

@@ -14,10 +14,10 @@ import soundfile as sf
 from hypothesis import settings
 from numpy.typing import NDArray
 
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pipeline.build.build import Build
+    from basilar.pipeline.build.build import Build
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Shared machines stall: how long an example takes says nothing about it.
@@ -92,10 +92,10 @@ SMALL = {
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A published feature set of several shards, to read: 12 clips, two equal, and a bad one."""
-    from pipeline.build import luigi_engine
-    from pipeline.build.build import Build
-    from pipeline.manifests.scan import scan
-    from pipeline.plan import Plan
+    from basilar.pipeline.build import luigi_engine
+    from basilar.pipeline.build.build import Build
+    from basilar.pipeline.manifests.scan import scan
+    from basilar.pipeline.plan import Plan
 
     folder = tmp_path_factory.mktemp("built")
     for i in range(12):
@@ -118,10 +118,10 @@ HOSTILE = "<script>document.title = 'hacked'</script>\x1b[31m"
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     """A published feature set to report on: noise, and a clip each that is silent, clipped, unlike
     the others, longer, broken; ids and labels of some are HTML and terminal escapes."""
-    from pipeline.build import luigi_engine
-    from pipeline.build.build import Build
-    from pipeline.manifests.scan import scan
-    from pipeline.plan import Plan
+    from basilar.pipeline.build import luigi_engine
+    from basilar.pipeline.build.build import Build
+    from basilar.pipeline.manifests.scan import scan
+    from basilar.pipeline.plan import Plan
 
     folder = tmp_path_factory.mktemp("mixed")
     audio = folder / "audio"
@@ -161,7 +161,7 @@ def basilar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
     """Run the command in this process: (exit code, standard output, standard error)."""
-    from pipeline import cli
+    from basilar.pipeline import cli
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["basilar", *map(str, arguments)])

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.storage.checksums import CHECKSUMS, write_checksums
+from basilar.pipeline.storage.checksums import CHECKSUMS, write_checksums
 
 
 def flip(file: Path, place: float = 0.5, bit: int = 0) -> None:

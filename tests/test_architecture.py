@@ -59,17 +59,20 @@ def test_only_tracking_imports_mlflow_and_what_mlflow_runs():
     assert users == {"tracking", "served"}
     for file in modules("pipeline"):
         assert not imports(file, at_the_top=True) & {
-            "pipeline.tracking.runs",
-            "pipeline.deployment.mlflow_model",
+            "basilar.pipeline.tracking.runs",
+            "basilar.pipeline.deployment.mlflow_model",
         }
 
 
 @pytest.mark.parametrize(
     ("module", "light"),
     [
-        ("dsp.representations", {"numpy", "scipy", "soxr", "dsp"}),
-        ("pipeline.recipes.recipe", {"numpy", "scipy", "soxr", "pydantic", "dsp", "pipeline"}),
-        ("pipeline.audio", {"numpy", "pipeline"}),
+        ("basilar.dsp.representations", {"numpy", "scipy", "soxr", "dsp"}),
+        (
+            "basilar.pipeline.recipes.recipe",
+            {"numpy", "scipy", "soxr", "pydantic", "dsp", "pipeline"},
+        ),
+        ("basilar.pipeline.audio", {"numpy", "pipeline"}),
     ],
 )
 def test_what_a_bundle_needs_imports_nothing_heavier(module, light):
@@ -83,7 +86,7 @@ def test_what_a_bundle_needs_imports_nothing_heavier(module, light):
 
 def test_loaders_import_little():
     heavy = {"luigi", "mlflow", "zarr", "pandas", "pyarrow", "scipy", "pydantic", "torch"}
-    code = f"import sys, pipeline.training.loader; print(*{heavy} & sys.modules.keys())"
+    code = f"import sys, basilar.pipeline.training.loader; print(*{heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
@@ -93,7 +96,7 @@ def test_matplotlib_is_imported_only_to_draw():
     assert users == {"banks", "charts", "drawing", "gallery"}
     for file in [*modules("pipeline"), *modules("workflows")]:
         assert "matplotlib.pyplot" not in imports(file), file.name
-    code = "import sys, pipeline.cli, pipeline.training.loader; print('matplotlib' in sys.modules)"
+    code = "import sys, basilar.pipeline.cli, basilar.pipeline.training.loader; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from dsp import stft
-from pipeline import Transform
+from basilar import Transform
+from basilar.dsp import stft
 from tests import bits
 from tests.conftest import REPOSITORY
 

@@ -20,19 +20,19 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.audit.verify import verify
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.compute import stages
-from pipeline.manifests.manifest import read_manifest, write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.records.record import recorded_keys
+from basilar.pipeline.audit.verify import verify
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.compute import stages
+from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.record import recorded_keys
 from tests.conftest import REPOSITORY, SMALL
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["pipeline.store.publish", "tests.test_crashes"])
+FORKS.set_forkserver_preload(["basilar.pipeline.store.publish", "tests.test_crashes"])
 
 
 class Running:
@@ -246,7 +246,13 @@ def scheduler(tmp_path):
 def luigi(tmp_path, manifest, tracker, *options):
     """A worker of a central scheduler that builds, in a process group of its own."""
     (tmp_path / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
-    module = ("--module", "workflows.build_feature_set", "BuildFeatureSet", "--workers", "2")
+    module = (
+        "--module",
+        "basilar.workflows.build_feature_set",
+        "BuildFeatureSet",
+        "--workers",
+        "2",
+    )
     what = ("--recipe", tmp_path / "small.toml", "--manifest", manifest, "--shard-seconds", "2")
     where = ("--root", tmp_path / "root", "--tracking-uri", tracker)
     return subprocess.Popen(

@@ -24,8 +24,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import FeatureSet, cli
-from pipeline.recipes.recipe import Recipe
+from basilar import FeatureSet
+from basilar.pipeline import cli
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Server
 

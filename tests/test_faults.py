@@ -19,10 +19,10 @@ import pytest
 import soundfile as sf
 import tomli_w
 
-from pipeline import FeatureSet
-from pipeline.compute.waveforms import read_waveforms
-from pipeline.manifests.file_cache import FileCache
-from pipeline.storage import checksums
+from basilar import FeatureSet
+from basilar.pipeline.compute.waveforms import read_waveforms
+from basilar.pipeline.manifests.file_cache import FileCache
+from basilar.pipeline.storage import checksums
 from tests.conftest import SMALL
 from tests.damage import store_of
 

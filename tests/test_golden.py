@@ -8,9 +8,9 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet
-from pipeline.hashing import digest, values_hash
-from pipeline.store import schema
+from basilar import FeatureSet
+from basilar.pipeline.hashing import digest, values_hash
+from basilar.pipeline.store import schema
 from tests.conftest import REPOSITORY
 
 ROOTS = {int(path.name[6:]): path for path in (REPOSITORY / "tests" / "golden").glob("store-*")}

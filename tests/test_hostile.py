@@ -20,14 +20,19 @@ import pytest
 import soundfile as sf
 import tomli_w
 
-from pipeline import FeatureSet
-from pipeline.compute.stages import decode as decode_stage
-from pipeline.compute.transform import Transform
-from pipeline.errors import DamagedArtifactError, ForeignStoreError, ManifestError, RecipeError
-from pipeline.manifests.manifest import read_manifest, write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.manifests.source import Source
-from pipeline.recipes.recipe import Recipe
+from basilar import FeatureSet
+from basilar.pipeline.compute.stages import decode as decode_stage
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.errors import (
+    DamagedArtifactError,
+    ForeignStoreError,
+    ManifestError,
+    RecipeError,
+)
+from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.manifests.source import Source
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY, SMALL
 from tests.damage import edit_json, store_of
 
@@ -144,7 +149,7 @@ def test_names_do_nothing_to_a_terminal_and_name_no_files(audio_folder, basilar,
     said.append(basilar("show", EVIL, "--root", "root"))
     said.append(basilar("recipe", EVIL))
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.deployment.bundle", "bundle"],
+        [sys.executable, "-m", "basilar.pipeline.deployment.bundle", "bundle"],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         check=False,
@@ -202,7 +207,7 @@ def test_hours_of_silence_in_little_space_hit_the_limit_in_bounded_memory(
     assert file.stat().st_size < 3e6
     code = (
         "import resource, sys\n"
-        "from pipeline.audio import AudioError, Limits, decode\n"
+        "from basilar.pipeline.audio.containers import AudioError; from basilar.pipeline.audio.decoding import Limits, decode\n"
         "decode('x.wav')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: decode('bomb', limits=Limits(max_seconds=20))\n"

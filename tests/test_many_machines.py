@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.manifests.manifest import read_manifest, write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import files, locks
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import files, locks
 from tests.conftest import REPOSITORY, SMALL
 from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill, luigid, wait_for
 
 _DEADLY = """
 import os
-from pipeline import audio
+from basilar.pipeline import audio
 whole = audio.decode_blocks
 def decode_blocks(path, **options):
     if path.name == "07.wav":
@@ -35,7 +35,7 @@ audio.decode_blocks = decode_blocks
 # Else a builder is done before any worker has seen it.
 _SLOW = """
 import time
-from pipeline import audio
+from basilar.pipeline import audio
 whole = audio.decode_blocks
 def decode_blocks(path, **options):
     time.sleep(0.3)

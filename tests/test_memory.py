@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 PROBE = """
@@ -21,12 +21,12 @@ import json, os, resource, sys, threading, time
 from pathlib import Path
 
 folder, recipe, root, slices, limit = sys.argv[1:]
-from pipeline import FeatureSet; from pipeline.build import luigi_engine; from pipeline.store import publish; from pipeline.storage import scratch  # what a build imports
-from pipeline.recipes.recipe import Recipe
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.build.build import Build
-from dsp import streaming, resample
+from basilar import FeatureSet; from basilar.pipeline.build import luigi_engine; from basilar.pipeline.store import publish; from basilar.pipeline.storage import scratch  # what a build imports
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.build.build import Build
+from basilar.dsp import streaming, resample
 
 if int(slices):
     streaming._SPAN = resample._BLOCK = scratch.IN_MEMORY = int(slices)

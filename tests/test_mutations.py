@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from dsp import framing, mel
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.manifests.manifest import write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.records.record import of_root
-from pipeline.training.feature_set import FeatureSet
+from basilar.dsp import framing, mel
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.manifests.manifest import write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.record import of_root
+from basilar.pipeline.training.feature_set import FeatureSet
 from tests.conftest import SMALL
 from tests.damage import edit_json, edit_table, flip, seal, store_of
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.build.set_tasks import FitNormalization
-from pipeline.compute import stages
-from pipeline.compute.transform import Transform
-from pipeline.compute.waveforms import Waveforms, write_waveforms
-from pipeline.storage import atomic, files
-from pipeline.store import publish, shard_tables, statistics
+from basilar.pipeline.build.set_tasks import FitNormalization
+from basilar.pipeline.compute import stages
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.compute.waveforms import Waveforms, write_waveforms
+from basilar.pipeline.storage import atomic, files
+from basilar.pipeline.store import publish, shard_tables, statistics
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
 Names = dict[int, dict[str, int]]  # by the inode of a folder, the inode of each name in it

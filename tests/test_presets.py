@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 SMALL = 1e-4  # of the range of values

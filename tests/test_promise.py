@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.manifests.manifest import write_manifest
-from pipeline.manifests.scan import scan
+from basilar.pipeline.manifests.manifest import write_manifest
+from basilar.pipeline.manifests.scan import scan
 from tests.conftest import REPOSITORY
 from tests.test_bits import CORES, DISPATCHED
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile as sf
 from PIL import Image
 
-from pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.kinds.registry import KINDS
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet
+from basilar import FeatureSet
 from tests.conftest import REPOSITORY
 from tests.test_docs import copy_of_the_repository
 
@@ -91,7 +91,7 @@ def test_a_wheel_in_a_clean_environment(wheel, audio, tmp_path):
     (path,) = (tmp_path / "r" / "features").glob("*.zarr")
     run(basilar, "bundle", path.stem, "--root", "r", "-o", "b", cwd=tmp_path, **environment)
     run(basilar, "check-bundle", "b", cwd=tmp_path, **environment)
-    luigi = ["-m", "luigi", "--module", "workflows.nightly", "Nightly", "--local-scheduler"]
+    luigi = ["-m", "luigi", "--module", "basilar.workflows.nightly", "Nightly", "--local-scheduler"]
     options = ["--audio", audio, "--recipes", "log_mel_speech", "--root", "n"]
     run(python, *luigi, *options, cwd=tmp_path, **environment)
     assert (tmp_path / "n" / "latest" / "log_mel_speech.json").exists()

@@ -13,14 +13,14 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline import FeatureSet
-from pipeline.build import luigi_engine
-from pipeline.manifests.manifest import write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.recipes.hashes import recipe_hashes
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic, files
-from workflows.build_feature_set import BuildFeatureSet
+from basilar import FeatureSet
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.manifests.manifest import write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.recipes.hashes import recipe_hashes
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import atomic, files
+from basilar.workflows.build_feature_set import BuildFeatureSet
 
 Sound = NDArray[Any]
 SAMPLE_RATE = 22050  # Hz

@@ -1,6 +1,6 @@
 """Scan a folder that grows, build every recipe over it, and point to the newest sets, every night.
 
-    python -m luigi --module workflows.nightly Nightly --audio audio \
+    python -m luigi --module basilar.workflows.nightly Nightly --audio audio \
         --recipes params/log_mel.toml,params/mfcc.toml --root features --local-scheduler
 
 A scan opens new files only. What recipes share is computed once: clips are decoded once for each
@@ -20,15 +20,15 @@ from typing import Any
 
 import luigi
 
-from pipeline import storage
-from pipeline.build.shard_tasks import Target
-from pipeline.errors import DamagedArtifactError, RecipeError
-from pipeline.manifests.manifest import write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.recipes.recipe import Recipe
-from pipeline.records.record import read_attributes
-from pipeline.storage.files import read_json, write_json
-from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
+from basilar.pipeline.build.shard_tasks import Target
+from basilar.pipeline.errors import DamagedArtifactError, RecipeError
+from basilar.pipeline.manifests.manifest import write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.record import read_attributes
+from basilar.pipeline.storage import remote, urls
+from basilar.pipeline.storage.files import read_json, write_json
+from basilar.workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
 
 class Latest(luigi.Task):
@@ -54,14 +54,14 @@ class Latest(luigi.Task):
     def output(self) -> luigi.LocalTarget:
         """The pointer, which an older set may have written."""
         name = Path(self.recipe).with_suffix(".json").name
-        return Target(storage.name(self.root / "latest" / name))
+        return Target(urls.name(self.root / "latest" / name))
 
     def complete(self) -> bool:
         """Whether it points to this very set, and the set is there and logged."""
-        pointer = storage.place(self.output().path)
-        storage.drop(pointer)  # another machine may have moved it
+        pointer = urls.place(self.output().path)
+        remote.drop(pointer)  # another machine may have moved it
         try:
-            known = read_json(pointer)["key"] if storage.exists(pointer) else None
+            known = read_json(pointer)["key"] if remote.exists(pointer) else None
         except DamagedArtifactError:
             return False
         required = self.requires()
@@ -76,7 +76,7 @@ class Latest(luigi.Task):
             "digest": attributes["digest"],
             "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        write_json(storage.place(self.output().path), pointer)
+        write_json(urls.place(self.output().path), pointer)
 
 
 def share_decoded(files: list[Path]) -> bool:

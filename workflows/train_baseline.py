@@ -1,6 +1,6 @@
 """Train a small classifier of speech on a feature set, as a Luigi workflow.
 
-    python -m luigi --module workflows.train_baseline TrainBaseline \
+    python -m luigi --module basilar.workflows.train_baseline TrainBaseline \
         --recipe params/log_mel_speech.toml --manifest manifest.parquet --root features \
         --local-scheduler
 
@@ -32,12 +32,12 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
-from pipeline import FeatureSet, Loader, storage
-from pipeline.build.build import Build
-from pipeline.build.shard_tasks import Target
-from pipeline.hashing import hash_of
-from pipeline.storage import files
-from workflows.build_feature_set import BuildFeatureSet, PlaceParameter
+from basilar import FeatureSet, Loader
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.build.shard_tasks import Target
+from basilar.pipeline.hashing import hash_of
+from basilar.pipeline.storage import files, remote, urls
+from basilar.workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -92,11 +92,11 @@ class FitBaseline(luigi.Task):
 
     def output(self) -> luigi.LocalTarget:
         """The result."""
-        return Target(storage.name(self.result))
+        return Target(urls.name(self.result))
 
     def run(self) -> None:
         """Train and measure."""
-        if storage.exists(self.result):
+        if remote.exists(self.result):
             return
         fs = FeatureSet.open(self.build.store)
         measured = evaluate(fs, seed=self.seed, copies=self.copies)
@@ -120,17 +120,17 @@ class TrainBaseline(FitBaseline):
     def output(self) -> luigi.LocalTarget:
         """The id of the run, one for each tracker."""
         tracker = hash_of("tracker", uri=self.build.tracking_uri)[:8]
-        return Target(storage.name(self.root / "runs" / f"{self.address}-{tracker}.json"))
+        return Target(urls.name(self.root / "runs" / f"{self.address}-{tracker}.json"))
 
     def run(self) -> None:
         """Log the result."""
-        from pipeline import errors
-        from pipeline.tracking import runs
+        from basilar.pipeline import errors
+        from basilar.pipeline.tracking import runs
 
         result, build = files.read_json(self.result), self.build
         for name, value in metrics(result).items():
             print(f"{name} {value:.3f}")
-        print(f"all of it is in {storage.name(self.result)}")
+        print(f"all of it is in {urls.name(self.result)}")
         try:
             run_id = runs.log_training(
                 build.store,
@@ -144,11 +144,11 @@ class TrainBaseline(FitBaseline):
             logging.getLogger("basilar").warning(
                 "not logged to MLflow: %s; %s is kept, run again to log it",
                 error,
-                storage.name(self.result),
+                urls.name(self.result),
             )
             return
-        marker = {"run_id": run_id, "uri": storage.shown(build.tracking_uri)}
-        files.write_json(storage.place(self.output().path), marker)
+        marker = {"run_id": run_id, "uri": urls.shown(build.tracking_uri)}
+        files.write_json(urls.place(self.output().path), marker)
 
 
 def evaluate(fs: FeatureSet, *, seed: int, copies: int) -> dict[str, Any]:

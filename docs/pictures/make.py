@@ -54,5 +54,5 @@ if __name__ == "__main__":
     if not CLIP.exists():
         sf.write(CLIP, clip(), SAMPLE_RATE, subtype="PCM_16")
     for command in commands():
-        arguments = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+        arguments = [sys.executable, "-c", "from basilar.pipeline.cli import main; main()"]
         subprocess.run([*arguments, *shlex.split(command)[1:]], cwd=DOCS.parent, check=True)

@@ -3,8 +3,8 @@
 Files are recognised by content, decoded by libsndfile or FFmpeg, and refused with a reason.
 """
 
-from pipeline.audio.containers import AudioError, Decoder, Reason
-from pipeline.audio.decoding import (
+from basilar.pipeline.audio.containers import AudioError, Decoder, Reason
+from basilar.pipeline.audio.decoding import (
     DEFAULT_LIMITS,
     VERSION,
     AudioInfo,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from pipeline.errors import BasilarError
+from basilar.pipeline.errors import BasilarError
 
 Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 

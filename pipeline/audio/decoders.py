@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audio.containers import AudioError, Decoder, Found, Reason, read_at, xing
+from basilar.pipeline.audio.containers import AudioError, Decoder, Found, Reason, read_at, xing
 
 Samples: TypeAlias = NDArray[np.float32]
 

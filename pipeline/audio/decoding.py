@@ -20,7 +20,7 @@ Length
 Reading
     What the system could not read is an OSError, whatever the decoder made of it, and says nothing
     about the content. Damaged bytes may kill or hang a decoder: builds and scans run it in a child
-    process (`pipeline.audio.isolation`), deployment does not.
+    process (`basilar.pipeline.audio.isolation`), deployment does not.
 Stream
     The best audio stream by FFmpeg's choice. Rate and channels must not change inside it.
 """
@@ -36,8 +36,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audio.containers import WALKS, AudioError, Decoder, Path, Reason, identify
-from pipeline.audio.decoders import FFmpeg, Reader, Samples, SoundFile, read_through
+from basilar.pipeline.audio.containers import WALKS, AudioError, Decoder, Path, Reason, identify
+from basilar.pipeline.audio.decoders import FFmpeg, Reader, Samples, SoundFile, read_through
 
 __all__ = ["VERSION", "AudioError", "AudioInfo", "Decoder", "Limits", "Reason", "blocks", "decode"]
 __all__ += ["decode_blocks", "identity", "probe", "sniff"]

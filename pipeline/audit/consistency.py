@@ -1,6 +1,6 @@
 """Whether what a store says agrees: with its values, its recipe, its manifest and the catalogue.
 
-Every file is taken to be what was written (`pipeline.audit.verify` looks at that first): what is found
+Every file is taken to be what was written (`basilar.pipeline.audit.verify` looks at that first): what is found
 here was written wrong, or changed together with its checksum.
 """
 
@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp import histogram, moments, normalize
-from pipeline import storage
-from pipeline.errors import DamagedArtifactError
-from pipeline.hashing import digest, values_hash
-from pipeline.recipes.hashes import recipe_hashes
-from pipeline.recipes.recipe import Recipe
-from pipeline.records.record import Record, read_attributes
-from pipeline.storage.checksums import checksum
-from pipeline.storage.files import read_json, read_table
-from pipeline.store.dense import dense
-from pipeline.store.shard_tables import MOMENTS
-from pipeline.training.feature_set import FeatureSet
+from basilar.dsp import histogram, moments, normalize
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.hashing import digest, values_hash
+from basilar.pipeline.recipes.hashes import recipe_hashes
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.record import Record, read_attributes
+from basilar.pipeline.storage import remote
+from basilar.pipeline.storage.checksums import checksum
+from basilar.pipeline.storage.files import read_json, read_table
+from basilar.pipeline.store.dense import dense
+from basilar.pipeline.store.shard_tables import MOMENTS
+from basilar.pipeline.training.feature_set import FeatureSet
 
 _ROWS = 8192  # of features that are counted at once
 _CLIPS = 64  # that one thread looks at before the next
@@ -59,8 +59,8 @@ def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
     except DamagedArtifactError as error:
         yield Problem(str(file), str(error))
     file = folder / "features" / f"{record.key}.parquet"
-    clips_file = storage.fetch(record.clips_file)
-    if not storage.exists(file) or checksum(storage.fetch(file)) != checksum(clips_file):
+    clips_file = remote.fetch(record.clips_file)
+    if not remote.exists(file) or checksum(remote.fetch(file)) != checksum(clips_file):
         yield Problem(str(file), f"is no copy of {record.clips_file}")
     file = folder / "recipes" / f"{attributes['recipe_hash']}.json"
     try:
@@ -105,7 +105,7 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
     """Hash, moments and statistics of every clip anew from its values, and the digest of all."""
     clips, recipe = record.clips, record.recipe
     kind, split = recipe.representation, recipe.normalization.split
-    storage.fetch(fs.path, only="moments/")
+    remote.fetch(fs.path, only="moments/")
     stored = np.stack([dense(fs.path / "moments" / name) for name in MOMENTS], axis=1)
     fitted = np.array([split in ("all", clip["split"]) for clip in clips])
     same: dict[tuple[Any, ...], list[int]] = {}  # clips of equal content share their rows

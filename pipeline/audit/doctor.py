@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from pipeline import audio, errors, storage
-from pipeline.compute import canary
-from pipeline.compute.transform import Transform
-from pipeline.storage import atomic, files, locks
+from basilar.pipeline import errors
+from basilar.pipeline.audio import containers, decoding
+from basilar.pipeline.compute import canary
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.storage import atomic, files, locks, remote, urls
 
 State = Literal["ok", "warning", "failed"]
 LIBRARIES = (
@@ -99,8 +100,8 @@ def _decoders() -> Iterator[Check]:
             said = f"reads no {', '.join(missing)}: install the wheels of soundfile and av"
             yield Check(name, "warning", said)
         else:
-            decoder: audio.Decoder = "soundfile" if name == "libsndfile" else "ffmpeg"
-            yield Check(name, "ok", f"{audio.identity(decoder)} reads {', '.join(needed)}")
+            decoder: containers.Decoder = "soundfile" if name == "libsndfile" else "ffmpeg"
+            yield Check(name, "ok", f"{decoding.identity(decoder)} reads {', '.join(needed)}")
     y = canary.signal(8820)
     transform = Transform.from_recipe({"representation": {"kind": "waveform"}})
     for suffix, container, largest in (
@@ -143,7 +144,7 @@ def _canaries() -> Iterator[Check]:
 
 def _root(root: Path) -> Iterator[Check]:
     """What the file system of a root can do, tried in a temporary folder in it."""
-    if storage.is_remote(root):
+    if urls.is_remote(root):
         yield from _object_store(root)
         return
     if not root.is_dir():
@@ -184,26 +185,26 @@ def _object_store(root: Path) -> Iterator[Check]:
 
     def round_trip() -> str:
         files.write_json(file, "one")
-        storage.drop(file)
+        remote.drop(file)
         if files.read_json(file) != "one":
             raise OSError("what was written did not come back")
-        return f"{storage.name(root)} can be written to and read from"
+        return f"{urls.name(root)} can be written to and read from"
 
     def listing() -> str:
-        if storage.children(root, file.name) != [file]:
+        if remote.children(root, file.name) != [file]:
             raise OSError(f"{file.name} was written, and is not listed")
         return "what is in it can be listed"
 
     def create_only() -> str:
         with contextlib.suppress(FileExistsError):
-            storage.create(file, b"two")
+            remote.create(file, b"two")
             raise OSError("it writes over what is there")
         return "machines may build the same set at once"
 
     def removal() -> str:
-        storage.remove(file)
-        if storage.exists(file):
-            raise OSError(f"{storage.name(file)} is still there")
+        remote.remove(file)
+        if remote.exists(file):
+            raise OSError(f"{urls.name(file)} is still there")
         return "what is in it can be removed"
 
     rights = "see the rights of your credentials"

@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import storage
-from pipeline.compute.transform import Transform
-from pipeline.deployment.export import write_bundle
-from pipeline.manifests.manifest import Manifest
-from pipeline.records.locate import locate
-from pipeline.records.record import Record
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.deployment.export import write_bundle
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.records.locate import locate
+from basilar.pipeline.records.record import Record
+from basilar.pipeline.storage import remote
+from basilar.pipeline.training.feature_set import FeatureSet
 
 Features = list[NDArray[Any]]
 
@@ -42,7 +42,7 @@ import json, sys
 for name in json.loads(sys.argv[1]):
     sys.modules[name] = None
 import numpy
-from pipeline.deployment.bundle import Bundle
+from basilar.pipeline.deployment.bundle import Bundle
 bundle = Bundle.load(sys.argv[2])
 for file, clip in json.loads(sys.stdin.read()).items():
     numpy.save(file, bundle.transform_file(clip.pop("path"), **clip), allow_pickle=False)
@@ -126,7 +126,7 @@ def _way(name: str, compute: Callable[[], Features], expected: Features) -> Way:
 def _clip(manifest: Manifest, content: str) -> Clip:
     row = manifest.contents.index(content)
     path, offset, duration = (manifest.column(n)[row] for n in ("path", "offset", "duration"))
-    return Clip(storage.fetch(manifest.root / path), offset or 0.0, duration)
+    return Clip(remote.fetch(manifest.root / path), offset or 0.0, duration)
 
 
 def _streamed(fs: FeatureSet, transform: Transform, clip: Clip) -> NDArray[Any]:
@@ -162,13 +162,13 @@ def _request(transform: Transform, clip: Clip) -> dict[str, Any]:
 
 
 def _save_model(folder: Path, fs: FeatureSet) -> None:
-    from pipeline.tracking import model  # imports mlflow
+    from basilar.pipeline.tracking import model  # imports mlflow
 
     model.save_model(folder / "model", folder / "bundle", fs)
 
 
 def _predicted(model: Path, requests: list[dict[str, Any]]) -> Features:
-    from pipeline.tracking import model
+    from basilar.pipeline.tracking import model
 
     return [_whole(x) for x in model.predict(model, requests)]
 

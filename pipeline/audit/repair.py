@@ -8,16 +8,16 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline import errors, storage
-from pipeline.audit.verify import Verified
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.compute.waveforms import read_waveforms
-from pipeline.errors import RepairError
-from pipeline.records.locate import locate
-from pipeline.records.record import Record, of_root, read_attributes
-from pipeline.storage import atomic, locks
-from pipeline.store import statistics
+from basilar.pipeline import errors
+from basilar.pipeline.audit.verify import Verified
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.compute.waveforms import read_waveforms
+from basilar.pipeline.errors import RepairError
+from basilar.pipeline.records.locate import locate
+from basilar.pipeline.records.record import Record, of_root, read_attributes
+from basilar.pipeline.storage import atomic, locks, urls
+from basilar.pipeline.store import statistics
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def repair(
     this installation computes something else, or for a root in an object store.
     """
     root = root.absolute()
-    if storage.is_remote(root):
+    if urls.is_remote(root):
         raise RepairError(
-            f"{storage.name(root)}: what lies in an object store is not repaired in place; delete "
+            f"{urls.name(root)}: what lies in an object store is not repaired in place; delete "
             f"features/{verified.key}.zarr and the damaged artifacts there, and build again"
         )
     record = of_root(root, verified.key)

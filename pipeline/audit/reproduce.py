@@ -9,16 +9,16 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.errors import DamagedArtifactError, RebuildError
-from pipeline.hashing import values_hash
-from pipeline.progress import Progress
-from pipeline.records.compare import absolute_differences, first_stage, span
-from pipeline.records.locate import locate
-from pipeline.records.record import Record, read_attributes
-from pipeline.storage.files import read_table
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.errors import DamagedArtifactError, RebuildError
+from basilar.pipeline.hashing import values_hash
+from basilar.pipeline.progress import Progress
+from basilar.pipeline.records.compare import absolute_differences, first_stage, span
+from basilar.pipeline.records.locate import locate
+from basilar.pipeline.records.record import Record, read_attributes
+from basilar.pipeline.storage.files import read_table
+from basilar.pipeline.training.feature_set import FeatureSet
 
 Verdict = Literal["identical", "within_tolerance", "different"]
 TOLERANCE = 1e-4  # of the range of values

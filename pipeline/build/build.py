@@ -9,19 +9,20 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline import audio, errors, storage
-from pipeline.build import registry
-from pipeline.compute import canary
-from pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
-from pipeline.errors import ManifestError
-from pipeline.hashing import canonical, hash_of
-from pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
-from pipeline.manifests.table import release_memory
-from pipeline.plan import Plan, Shard, Work, outstanding
-from pipeline.recipes.hashes import STAGES
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic, files, locks
-from pipeline.tracking.location import is_embedded
+from basilar.pipeline import errors
+from basilar.pipeline.audio import containers
+from basilar.pipeline.build import registry
+from basilar.pipeline.compute import canary
+from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.hashing import canonical, hash_of
+from basilar.pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
+from basilar.pipeline.manifests.table import release_memory
+from basilar.pipeline.plan import Plan, Shard, Work, outstanding
+from basilar.pipeline.recipes.hashes import STAGES
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import atomic, files, locks, remote, urls
+from basilar.pipeline.tracking.location import is_embedded
 
 _MOST_BUILDS = 64  # that a process remembers
 
@@ -60,7 +61,7 @@ class Build:
         return canary.guard(self.plan.recipe, decoders=self._decoders, catalogue=catalogue)
 
     @cached_property
-    def _decoders(self) -> set[audio.Decoder]:
+    def _decoders(self) -> set[containers.Decoder]:
         return set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
 
     def register(self, *, scheduler: str = "") -> str:
@@ -79,15 +80,15 @@ class Build:
         self.guard()
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
-        if not storage.exists(file):
+        if not remote.exists(file):
             files.write_json(file, recipe.resolved())
         _enter_manifest(self.root, manifest)
         text = canonical(
             {
-                "root": storage.name(self.root),
+                "root": urls.name(self.root),
                 "recipe": recipe.resolved(),
                 "manifest": manifest.hash,
-                "audio_root": storage.name(manifest.root),
+                "audio_root": urls.name(manifest.root),
                 "shard_seconds": self.plan.shard_seconds,
                 "keep": list(self.keep),
                 "max_bad": self.max_bad,
@@ -98,11 +99,11 @@ class Build:
             }
         )
         _remember(text, self)
-        if not storage.exists(self.store):
+        if not remote.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
-            from pipeline.store import publish  # noqa: F401
+            from basilar.pipeline.store import publish  # noqa: F401
 
             if not any(record["build"] == text for record in registry.records(self.root)):
                 self._forget_losses()
@@ -147,9 +148,9 @@ class Build:
 
         def exists(stage: str, shard: Shard) -> bool:
             artifact = self.artifact(stage, shard)
-            return artifact not in lost and storage.exists(artifact)
+            return artifact not in lost and remote.exists(artifact)
 
-        return outstanding(self.plan, published=storage.exists(self.store), exists=exists)
+        return outstanding(self.plan, published=remote.exists(self.store), exists=exists)
 
     def note_loss(self, artifact: Path) -> None:
         """Note, before it is committed, that an artifact lacks clips that crashed or timed out."""
@@ -160,7 +161,7 @@ class Build:
 
     def _losses(self) -> Iterator[tuple[Shard, Path, Path]]:
         """The artifacts of the plan that lack clips, each with its shard and its note."""
-        noted = set(storage.children(self.root / "artifacts" / "lost", "[!.]*"))
+        noted = set(remote.children(self.root / "artifacts" / "lost", "[!.]*"))
         for shard in self.plan.shards if noted else ():
             for artifact in (self.artifact(stage, shard) for stage in STAGES):
                 if (note := self._loss(artifact)) in noted:
@@ -179,7 +180,7 @@ class Build:
                 atomic.remove(note)
             keys.add(shard.keys["representation"])
         if keys:
-            from pipeline.store import statistics
+            from basilar.pipeline.store import statistics
 
             statistics.forget(self.root / "artifacts", keys)
 
@@ -202,7 +203,7 @@ def _remember(text: str, build: Build) -> None:
 
 def _read(text: str) -> Build:
     fields: dict[str, Any] = json.loads(text)
-    root, audio_root = storage.place(fields["root"]), storage.place(fields["audio_root"])
+    root, audio_root = urls.place(fields["root"]), urls.place(fields["audio_root"])
     manifest = _manifest_of(_manifest_file(root, fields["manifest"]))
     if manifest.root != audio_root:
         manifest = replace(manifest, root=audio_root)
@@ -229,7 +230,7 @@ def _manifest_of(file: Path) -> Manifest:
 def _enter_manifest(root: Path, manifest: Manifest) -> None:
     """Have a root's catalogue say where the audio is now."""
     file, known = _manifest_file(root, manifest.hash), None
-    if storage.exists(file):
+    if remote.exists(file):
         with contextlib.suppress(ManifestError):  # what is damaged is written anew
             known = read_manifest(file)
     same = known is not None and known.table.equals(manifest.table)
@@ -262,7 +263,7 @@ def logged_run(build: Build) -> str | None:
     """
     marker, database = run_file(build), build.root / "mlflow" / "mlflow.db"
     embedded = is_embedded(build.tracking_uri, build.root)
-    if not storage.exists(marker) or (embedded and not database.exists()):
+    if not remote.exists(marker) or (embedded and not database.exists()):
         return None
     known = files.read_json(marker)
     run_id: str | None = known["run_id"]

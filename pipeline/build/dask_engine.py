@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.build.build import build_of
-from pipeline.build.shard_tasks import Decode, Represent, Resample
-from pipeline.errors import ClusterError
-from pipeline.plan import Shard
-from pipeline.storage import locks
+from basilar.pipeline.build.build import build_of
+from basilar.pipeline.build.shard_tasks import Decode, Represent, Resample
+from basilar.pipeline.errors import ClusterError
+from basilar.pipeline.plan import Shard
+from basilar.pipeline.storage import locks
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
 

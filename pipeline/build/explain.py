@@ -8,15 +8,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.errors import DamagedArtifactError, IncomparableError
-from pipeline.manifests.manifest import Manifest, read_manifest
-from pipeline.plan import Plan
-from pipeline.recipes.hashes import STAGES, op_versions
-from pipeline.recipes.recipe import Recipe
-from pipeline.records.record import Record, of_root, recorded_keys
+from basilar.pipeline.errors import DamagedArtifactError, IncomparableError
+from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.hashes import STAGES, op_versions
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.record import Record, of_root, recorded_keys
 
 if TYPE_CHECKING:
-    from pipeline.build.build import Build
+    from basilar.pipeline.build.build import Build
 
 Pair = tuple[Any, Any]
 SHOWN = 20  # clips that are named in each group

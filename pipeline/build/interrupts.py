@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.build import status
+from basilar.pipeline.build import status
 
 
 @contextmanager

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, Self
 
 import luigi
 
-from pipeline import errors, storage
-from pipeline.build import registry
-from pipeline.build.build import Build, build_of, logged_run, run_file
-from pipeline.build.shard_tasks import Represent, Target, Task, attempt, name_of
-from pipeline.errors import TooManyBadError
-from pipeline.plan import Plan
-from pipeline.storage import atomic, files
+from basilar.pipeline import errors
+from basilar.pipeline.build import registry
+from basilar.pipeline.build.build import Build, build_of, logged_run, run_file
+from basilar.pipeline.build.shard_tasks import Represent, Target, Task, attempt, name_of
+from basilar.pipeline.errors import TooManyBadError
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.storage import atomic, files, remote, urls
 
 if TYPE_CHECKING:
-    from pipeline.store.shard_tables import ShardTables
-    from pipeline.store.statistics import Statistics
+    from basilar.pipeline.store.shard_tables import ShardTables
+    from basilar.pipeline.store.statistics import Statistics
 
 
 class _SetTask(Task):
@@ -39,7 +39,7 @@ class _SetTask(Task):
         plan = the_build.plan
         return cls(
             about=f"{name_of(plan)}, {len(plan.manifest)} clips in {len(plan.shards)} shards",
-            root=storage.name(the_build.root),
+            root=urls.name(the_build.root),
             key=f"{cls.address(plan)}.{plan.layout}",
             build=build,
         )
@@ -51,7 +51,7 @@ class _SetTask(Task):
 
     def shards(self) -> "list[ShardTables]":
         """What the shards say. One that is damaged, or gone meanwhile, is made anew right here."""
-        from pipeline.store import shard_tables, statistics
+        from basilar.pipeline.store import shard_tables, statistics
 
         build, found = self.the_build, []
         for shard in build.plan.shards:
@@ -69,11 +69,11 @@ class MapShards(_SetTask):
 
     def output(self) -> list[luigi.LocalTarget]:  # type: ignore[override]
         build = self.the_build
-        return [Target(storage.name(build.shard_folder(s))) for s in build.plan.shards]
+        return [Target(urls.name(build.shard_folder(s))) for s in build.plan.shards]
 
     def run(self) -> None:
         """Map the shards that are missing over the cluster."""
-        from pipeline.build import dask_engine
+        from basilar.pipeline.build import dask_engine
 
         build = self.the_build
         missing = build.work().pending["representation"]
@@ -108,7 +108,7 @@ class FitNormalization(_SetTask):
 
     def make(self) -> None:
         """Merge what the shards say of the fit split."""
-        from pipeline.store import statistics
+        from basilar.pipeline.store import statistics
 
         build, shards = self.the_build, self.shards()
         refuse_too_many_bad(build, shards)
@@ -129,7 +129,7 @@ class Publish(_SetTask):
 
     def make(self) -> None:
         """Link the shards into one store."""
-        from pipeline.store import publish
+        from basilar.pipeline.store import publish
 
         build, shards = self.the_build, self.shards()
         n_bad = refuse_too_many_bad(build, shards)
@@ -141,12 +141,12 @@ class Publish(_SetTask):
             catalogue=build.root / "catalogue" / "features",
         )
         for folder in (self.path(), *map(build.shard_folder, build.plan.shards)):
-            storage.drop(folder)
+            remote.drop(folder)
         self.tell(f"{len(build.plan.manifest) - n_bad} clips, {n_bad} quarantined")
 
     def _fitted(self) -> "Statistics":
         """The statistics, which are made anew if they are damaged, or gone meanwhile."""
-        from pipeline.store import statistics
+        from basilar.pipeline.store import statistics
 
         file = self.the_build.statistics
         try:
@@ -167,12 +167,12 @@ class LogRun(_SetTask):
     def complete(self) -> bool:
         """The feature set is there, and its run is logged, or was tried by this very build."""
         build = self.the_build
-        if not storage.exists(build.store):
+        if not remote.exists(build.store):
             return False
         if logged_run(build) is not None:
             return True
         marker = run_file(build)
-        return storage.exists(marker) and files.read_json(marker)["attempt"] == attempt()
+        return remote.exists(marker) and files.read_json(marker)["attempt"] == attempt()
 
     def path(self) -> Path:
         return run_file(self.the_build)
@@ -184,8 +184,8 @@ class LogRun(_SetTask):
     def make(self) -> None:
         """Log the feature set, or leave it to the next build if the tracker does not answer."""
         build = self.the_build
-        from pipeline import errors
-        from pipeline.tracking import runs  # imports mlflow, which no other task needs
+        from basilar.pipeline import errors
+        from basilar.pipeline.tracking import runs  # imports mlflow, which no other task needs
 
         run_id, built = None, self._built()
         try:
@@ -203,7 +203,7 @@ class LogRun(_SetTask):
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
         marker = {
             "run_id": run_id,
-            "uri": storage.shown(build.tracking_uri),
+            "uri": urls.shown(build.tracking_uri),
             "attempt": attempt(),
             "registered_as": build.register_as,
             "built": built,
@@ -228,7 +228,7 @@ class LogRun(_SetTask):
 
 def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> int:
     """How many clips are quarantined. Raises TooManyBadError, listing them, if it is too many."""
-    from pipeline.store import shard_tables
+    from basilar.pipeline.store import shard_tables
 
     n_clips, bad = len(build.plan.manifest), list(shard_tables.quarantined(build.plan, shards))
     allowed = max(1, int(build.max_bad * n_clips + 1e-6))
@@ -238,7 +238,7 @@ def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> int:
     if len(bad) > 50:
         shown.append(f"  … and {len(bad) - 50} more")
     raise TooManyBadError(
-        f"{storage.name(build.root)}: {len(bad)} of {n_clips} clips cannot be used, {allowed} are "
+        f"{urls.name(build.root)}: {len(bad)} of {n_clips} clips cannot be used, {allowed} are "
         "allowed, and nothing is published; mend or remove them, or raise --max-bad\n"
         + "\n".join(shown)
     )

@@ -15,17 +15,17 @@ from typing import ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from pipeline import errors, storage
-from pipeline.build.build import Build, build_of
-from pipeline.compute import stages
-from pipeline.compute.transform import Transform
-from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
-from pipeline.hashing import hash_of
-from pipeline.manifests.table import release_memory
-from pipeline.plan import Plan, Shard
-from pipeline.recipes.hashes import STAGES
-from pipeline.storage import atomic, locks
-from pipeline.storage.scratch import Spool
+from basilar.pipeline import errors
+from basilar.pipeline.build.build import Build, build_of
+from basilar.pipeline.compute import stages
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
+from basilar.pipeline.hashing import hash_of
+from basilar.pipeline.manifests.table import release_memory
+from basilar.pipeline.plan import Plan, Shard
+from basilar.pipeline.recipes.hashes import STAGES
+from basilar.pipeline.storage import atomic, locks, remote, urls
+from basilar.pipeline.storage.scratch import Spool
 
 _TELL_EVERY = 1.0  # seconds
 
@@ -53,7 +53,7 @@ class Target(luigi.LocalTarget):
 
     def exists(self) -> bool:
         """Whether it is there."""
-        return storage.exists(storage.place(self.path))
+        return remote.exists(urls.place(self.path))
 
 
 class Task(luigi.Task):
@@ -78,11 +78,11 @@ class Task(luigi.Task):
 
     def output(self) -> luigi.LocalTarget:
         """The target whose existence means the task is complete."""
-        return Target(storage.name(self.path()))
+        return Target(urls.name(self.path()))
 
     def run(self) -> None:
         """Make the output, unless another process has made it by the time its lock is had."""
-        root = storage.place(self.root)
+        root = urls.place(self.root)
         locks.enter(root)
         with locks.sole(root, str(self.path().relative_to(root))):
             if not self.made_already():
@@ -90,7 +90,7 @@ class Task(luigi.Task):
 
     def made_already(self) -> bool:
         """Whether there is nothing to make."""
-        return storage.exists(self.path())
+        return remote.exists(self.path())
 
     def make(self) -> None:
         """Make the output and commit it."""
@@ -128,7 +128,7 @@ class ShardTask(Task):
         where = f"shard {shard.index + 1} of {len(plan.shards)}"
         return cls(
             about=f"{name_of(plan)}, {where}, {shard.n_contents} clips",
-            root=storage.name(the_build.root),
+            root=urls.name(the_build.root),
             key=the_build.artifact(cls.stage, shard).name,
             build=build,
             shard=shard.index,
@@ -169,12 +169,12 @@ class ShardTask(Task):
         """Make the output, then forget the working copies of what it was made from."""
         super().run()
         for stage in STAGES[: STAGES.index(self.stage)]:
-            storage.drop(self.the_build.artifact(stage, self.the_shard))
+            remote.drop(self.the_build.artifact(stage, self.the_shard))
 
     def made_already(self) -> bool:
         """Whether the output is there, or what is made of it."""
         build, later = self.the_build, STAGES[STAGES.index(self.stage) :]
-        return any(storage.exists(build.artifact(stage, self.the_shard)) for stage in later)
+        return any(remote.exists(build.artifact(stage, self.the_shard)) for stage in later)
 
     def make(self) -> None:
         """Commit what decode or resample makes."""
@@ -247,18 +247,18 @@ class Represent(ShardTask):
 
     def make(self) -> None:
         """Compute the representation of the clips of the shard, and count its values."""
-        from pipeline.store import shard_tables, statistics
+        from basilar.pipeline.store import shard_tables, statistics
 
         self._represent()
         release_memory()
         # Here, where shards are made at once, and not one after the other in FitNormalization.
         build, made = self.the_build, shard_tables.read_shard(self.path())
         statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
-        storage.drop(self.path())
+        remote.drop(self.path())
 
     def made_already(self) -> bool:
         """Whether the output is there and whole; what is damaged is removed."""
-        from pipeline.store import shard_tables
+        from basilar.pipeline.store import shard_tables
 
         if not super().made_already():
             return False
@@ -272,7 +272,7 @@ class Represent(ShardTask):
         return True
 
     def _represent(self) -> None:
-        from pipeline.store import shard
+        from basilar.pipeline.store import shard
 
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:

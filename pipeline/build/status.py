@@ -12,12 +12,11 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
-from pipeline import storage
-from pipeline.build import registry
-from pipeline.build.build import Build, build_of
-from pipeline.console import on_screen, print_error, stderr
-from pipeline.recipes.hashes import STAGES
-from pipeline.storage import files
+from basilar.pipeline.build import registry
+from basilar.pipeline.build.build import Build, build_of
+from basilar.pipeline.console import on_screen, print_error, stderr
+from basilar.pipeline.recipes.hashes import STAGES
+from basilar.pipeline.storage import files, remote
 
 _SHARDS = "computing shards"
 _REDRAW = 1.0  # seconds
@@ -99,9 +98,9 @@ class Watch:
         build = self._build
         if missing:
             return _SHARDS
-        if storage.exists(build.store):
+        if remote.exists(build.store):
             return "logging to MLflow"
-        if storage.exists(build.statistics):
+        if remote.exists(build.statistics):
             return "publishing"
         return "fitting statistics"
 

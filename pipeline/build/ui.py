@@ -23,8 +23,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.errors import BasilarError
-from pipeline.tracking.location import embedded_tracking_uri
+from basilar.pipeline.errors import BasilarError
+from basilar.pipeline.tracking.location import embedded_tracking_uri
 
 HOST = "127.0.0.1"
 _PATIENCE = 120.0  # seconds until a server that does not answer is given up

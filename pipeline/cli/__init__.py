@@ -14,10 +14,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.cli.options import StoppedError, UsageError, app
-from pipeline.console import begin, on_screen, print_error, print_failure
-from pipeline.errors import StorageError
-from pipeline.text import Lines, explained
+from basilar.pipeline.cli.options import StoppedError, UsageError, app
+from basilar.pipeline.console import begin, on_screen, print_error, print_failure
+from basilar.pipeline.errors import StorageError
+from basilar.pipeline.text import Lines, explained
 
 _KEPT = "what was made is kept; the same command goes on from there"
 _STOPPED = {  # what is said of commands that the keyboard stopped
@@ -47,7 +47,7 @@ def everywhere(
 
 
 for _name in ("make", "run", "show", "prove", "deploy", "keep"):  # as help lists them
-    import_module(f"pipeline.cli.{_name}")
+    import_module(f"basilar.pipeline.cli.{_name}")
 
 
 def main() -> NoReturn:
@@ -93,7 +93,7 @@ def _refuse(error: Any) -> NoReturn:  # typer has its type, but no public name f
 
 
 def _fail(error: Exception) -> NoReturn:
-    from pipeline.errors import ManifestError, RecipeError
+    from basilar.pipeline.errors import ManifestError, RecipeError
 
     print_failure(error)
     of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, StorageError)

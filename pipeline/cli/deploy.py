@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.options import (
+from basilar.pipeline.cli.options import (
     PROVE,
     USE,
     AudioRoot,
@@ -18,8 +18,8 @@ from pipeline.cli.options import (
     find_store,
     local,
 )
-from pipeline.console import print_result
-from pipeline.text import explained
+from basilar.pipeline.console import print_result
+from basilar.pipeline.text import explained
 
 
 @app.command(rich_help_panel=USE)
@@ -40,10 +40,10 @@ def bundle(
 
     Example: basilar bundle 3f2a --root features -o bundle
     """
-    from pipeline.deployment.export import write_bundle
-    from pipeline.errors import ChangedAudioError
-    from pipeline.manifests.manifest import Manifest, read_manifest
-    from pipeline.training.feature_set import FeatureSet
+    from basilar.pipeline.deployment.export import write_bundle
+    from basilar.pipeline.errors import ChangedAudioError
+    from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+    from basilar.pipeline.training.feature_set import FeatureSet
 
     path = find_store(root, key)
     attributes = attributes_of(path)
@@ -77,7 +77,7 @@ def check_bundle(
 
     Example: basilar check-bundle bundle
     """
-    from pipeline.deployment.bundle import Bundle
+    from basilar.pipeline.deployment.bundle import Bundle
 
     loaded = Bundle.load(folder)
     found = loaded.check()

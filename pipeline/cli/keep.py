@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline import storage
-from pipeline.cli.options import KEEP, Json, Root, UsageError, app, place
-from pipeline.console import print_result
+from basilar.pipeline.cli.options import KEEP, Json, Root, UsageError, app, place
+from basilar.pipeline.console import print_result
+from basilar.pipeline.storage import remote
 
 
 @app.command(rich_help_panel=KEEP)
@@ -22,9 +22,9 @@ def gc(
 
     Example: basilar gc --root features --delete
     """
-    from pipeline.audit import garbage
+    from basilar.pipeline.audit import garbage
 
-    if not storage.is_folder(root):
+    if not remote.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root of a build")
     found = (garbage.collect if delete else garbage.find)(root.absolute())
     stages: dict[str, Counter[str]] = {}
@@ -70,7 +70,7 @@ def doctor(
 
     Example: basilar doctor --root features
     """
-    from pipeline.audit.doctor import checks
+    from basilar.pipeline.audit.doctor import checks
 
     found = list(checks(None if root is None else root.absolute(), tracking_uri))
     print_result(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipeline.cli.options import (
+from basilar.pipeline.cli.options import (
     MAKE,
     AudioRoot,
     Json,
@@ -19,10 +19,10 @@ from pipeline.cli.options import (
     complete_recipe,
     place,
 )
-from pipeline.console import print_error, print_result, progress
+from basilar.pipeline.console import print_error, print_result, progress
 
 if TYPE_CHECKING:
-    from pipeline.manifests.manifest import Manifest
+    from basilar.pipeline.manifests.manifest import Manifest
 
 Engine = Literal["local", "luigid", "dask"]
 
@@ -62,8 +62,8 @@ def scan(
 
     Example: basilar scan audio -o manifest.parquet --label parent --split train=0.8,test=0.2
     """
-    from pipeline.manifests.manifest import write_manifest
-    from pipeline.manifests.scan import scan as scan_source
+    from basilar.pipeline.manifests.manifest import write_manifest
+    from basilar.pipeline.manifests.scan import scan as scan_source
 
     manifest, left_out = scan_source(
         source,
@@ -122,9 +122,9 @@ def recipe(
 
     Example: basilar recipe log_mel
     """
-    from pipeline.recipes.hashes import recipe_hashes
-    from pipeline.recipes.kinds.mel import MelBands
-    from pipeline.recipes.recipe import SHIPPED, Recipe, upgraded_text
+    from basilar.pipeline.recipes.hashes import recipe_hashes
+    from basilar.pipeline.recipes.kinds.mel import MelBands
+    from basilar.pipeline.recipes.recipe import SHIPPED, Recipe, upgraded_text
 
     if schema:
         found = Recipe.model_json_schema()
@@ -208,10 +208,10 @@ def build(
 
     Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
-    from pipeline.build.build import Build
-    from pipeline.plan import Plan
-    from pipeline.recipes.recipe import Recipe
-    from pipeline.tracking.location import embedded_tracking_uri
+    from basilar.pipeline.build.build import Build
+    from basilar.pipeline.plan import Plan
+    from basilar.pipeline.recipes.recipe import Recipe
+    from basilar.pipeline.tracking.location import embedded_tracking_uri
 
     if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
         raise UsageError(
@@ -231,8 +231,8 @@ def build(
     if dry_run:
         _dry_run(planned, explain, as_json)
         return
-    from pipeline import errors
-    from pipeline.build import luigi_engine
+    from basilar.pipeline import errors
+    from basilar.pipeline.build import luigi_engine
 
     try:
         outcome = luigi_engine.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
@@ -285,12 +285,12 @@ def build(
 
 
 def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
-    from pipeline.manifests.manifest import Manifest, read_manifest
+    from basilar.pipeline.manifests.manifest import Manifest, read_manifest
 
     if source.suffix == ".parquet" and not source.is_dir():
         manifest = read_manifest(source)
     else:
-        from pipeline.manifests.scan import scan as scan_source
+        from basilar.pipeline.manifests.scan import scan as scan_source
 
         manifest, left_out = scan_source(source, root=audio_root, progress=progress("scanning"))
         for line in _said_of_columns(left_out) if source.is_file() else ():
@@ -300,7 +300,7 @@ def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
 
 def _said_of_columns(ignored: list[str]) -> list[str]:
     """A line on each column of a table that no manifest has."""
-    from pipeline.manifests.table import SCHEMA
+    from basilar.pipeline.manifests.table import SCHEMA
 
     meant = {name: name.strip().lower() for name in ignored}
     hints = {
@@ -310,7 +310,7 @@ def _said_of_columns(ignored: list[str]) -> list[str]:
 
 
 def _keep(text: str) -> tuple[str, ...]:
-    from pipeline.recipes.hashes import STAGES
+    from basilar.pipeline.recipes.hashes import STAGES
 
     keep = {name.strip() for name in text.split(",") if name.strip()} | {"representation"}
     if not keep <= set(STAGES):
@@ -335,7 +335,7 @@ def _split(text: str | None) -> dict[str, float] | Path | None:
 
 def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
     """Print what a build would do: shards by stage, the disk they need, and if asked for, why."""
-    from pipeline.plan import disk_bytes
+    from basilar.pipeline.plan import disk_bytes
 
     plan, work = planned.plan, planned.work(begun=False)
     total = len(plan.shards)
@@ -361,7 +361,7 @@ def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
     }
     reasons = []
     if explain:
-        from pipeline.build.explain import explain as explain_build
+        from basilar.pipeline.build.explain import explain as explain_build
 
         near, found = explain_build(planned)
         result["explain"] = {"nearest": near, "stages": found}

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import storage
-from pipeline.cli.options import (
+from basilar.pipeline.cli.options import (
     PROVE,
     AudioRoot,
     Json,
@@ -23,11 +22,12 @@ from pipeline.cli.options import (
     find_store,
     place,
 )
-from pipeline.console import print_failure, print_result, progress
+from basilar.pipeline.console import print_failure, print_result, progress
+from basilar.pipeline.storage import remote
 
 if TYPE_CHECKING:
-    from pipeline.audit.consistency import Problem
-    from pipeline.records.record import Record
+    from basilar.pipeline.audit.consistency import Problem
+    from basilar.pipeline.records.record import Record
 
 Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
 CPUS = os.cpu_count() or 1
@@ -48,8 +48,8 @@ def verify(
 
     Example: basilar verify 3f2a --root features --sample 10
     """
-    from pipeline.audit.repair import repair as repair_set
-    from pipeline.audit.verify import verify as verify_set
+    from basilar.pipeline.audit.repair import repair as repair_set
+    from basilar.pipeline.audit.verify import verify as verify_set
 
     def checked() -> Any:
         return verify_set(
@@ -132,11 +132,11 @@ def reproduce(
 
     Example: basilar reproduce 3f2a --root features
     """
-    from pipeline.audit.reproduce import reproduce as reproduce_set
-    from pipeline.errors import RebuildError
-    from pipeline.records.locate import MissingAudioError
+    from basilar.pipeline.audit.reproduce import reproduce as reproduce_set
+    from basilar.pipeline.errors import RebuildError
+    from basilar.pipeline.records.locate import MissingAudioError
 
-    if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
+    if into is not None and (into.is_file() or (remote.is_folder(into) and remote.members(into))):
         raise UsageError(
             f"--into {into}: is not empty, and what is there would not be built again; name another"
         )
@@ -199,9 +199,9 @@ def reproduce(
 
 def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Record":
     """What is recorded of a key under a root, or else in MLflow."""
-    from pipeline import errors
-    from pipeline.errors import DamagedArtifactError
-    from pipeline.records.record import of_root, of_run
+    from basilar.pipeline import errors
+    from basilar.pipeline.errors import DamagedArtifactError
+    from basilar.pipeline.records.record import of_root, of_run
 
     if root is None and not tracking_uri:
         raise UsageError(
@@ -234,8 +234,8 @@ def parity(
 
     Example: basilar parity 3f2a --root features
     """
-    from pipeline.audit.parity import parity as compare
-    from pipeline.records.locate import MissingAudioError
+    from basilar.pipeline.audit.parity import parity as compare
+    from basilar.pipeline.records.locate import MissingAudioError
 
     try:
         with tempfile.TemporaryDirectory(prefix="basilar-") as folder:
@@ -279,9 +279,9 @@ def why(
 
     Example: basilar why 3f2a params/log_mel.toml --root features
     """
-    from pipeline.build import explain
-    from pipeline.errors import IncomparableError
-    from pipeline.records.record import of_root
+    from basilar.pipeline.build import explain
+    from basilar.pipeline.errors import IncomparableError
+    from basilar.pipeline.records.record import of_root
 
     def is_file(name: str) -> bool:
         return Path(name).suffix in (".toml", ".parquet") or name in complete_recipe(name)
@@ -329,9 +329,9 @@ def diff(
 
     Example: basilar diff 3f2a 9b01 --root features
     """
-    from pipeline.errors import IncomparableError
-    from pipeline.records.compare import compare
-    from pipeline.training.feature_set import FeatureSet
+    from basilar.pipeline.errors import IncomparableError
+    from basilar.pipeline.records.compare import compare
+    from basilar.pipeline.training.feature_set import FeatureSet
 
     one, two = (FeatureSet.open(find_store(root, key)) for key in (a, b))
     try:

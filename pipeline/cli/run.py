@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline import storage
-from pipeline.cli.options import MAKE, USE, Json, Root, UsageError, app
-from pipeline.console import print_failure, print_result
+from basilar.pipeline.cli.options import MAKE, USE, Json, Root, UsageError, app
+from basilar.pipeline.console import print_failure, print_result
+from basilar.pipeline.storage import urls
 
 
 @app.command(rich_help_panel=MAKE)
@@ -17,11 +17,11 @@ def status(root: Root, as_json: Json = False) -> None:
 
     Example: basilar status --root features
     """
-    from pipeline.build import status as builds
+    from basilar.pipeline.build import status as builds
 
-    if storage.is_remote(root):
+    if urls.is_remote(root):
         raise UsageError(
-            f"{storage.name(root)}: an object store does not know which builds run; run the same "
+            f"{urls.name(root)}: an object store does not know which builds run; run the same "
             "basilar build with --dry-run, which counts the shards that are made"
         )
     if not root.is_dir():
@@ -54,12 +54,12 @@ def worker(
 
     Example: basilar worker --root features --scheduler http://127.0.0.1:8082
     """
-    from pipeline import errors
-    from pipeline.build import luigi_engine
+    from basilar.pipeline import errors
+    from basilar.pipeline.build import luigi_engine
 
-    if storage.is_remote(root):
+    if urls.is_remote(root):
         raise UsageError(
-            f"{storage.name(root)}: an object store does not know which builds run; run the same "
+            f"{urls.name(root)}: an object store does not know which builds run; run the same "
             f"basilar build --engine luigid --scheduler {scheduler} here, too: they share the work"
         )
     try:
@@ -95,11 +95,11 @@ def ui(
 
     Example: basilar ui --root features
     """
-    from pipeline.build import ui as pages
+    from basilar.pipeline.build import ui as pages
 
-    if storage.is_remote(root):
+    if urls.is_remote(root):
         raise UsageError(
-            f"{storage.name(root)}: an object store holds no MLflow runs; open the page of the "
+            f"{urls.name(root)}: an object store holds no MLflow runs; open the page of the "
             "tracker that builds log to (--tracking-uri), and start luigid by itself"
         )
     if not root.is_dir():

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline import storage
-from pipeline.cli.options import (
+from basilar.pipeline.cli.options import (
     USE,
     AudioRoot,
     Json,
@@ -21,7 +20,8 @@ from pipeline.cli.options import (
     local,
     place,
 )
-from pipeline.console import print_result, progress
+from basilar.pipeline.console import print_result, progress
+from basilar.pipeline.storage import remote
 
 Picture = Literal[
     "waveform",
@@ -42,12 +42,12 @@ def ls(root: Root, as_json: Json = False) -> None:
 
     Example: basilar ls --root features
     """
-    from pipeline.errors import DamagedArtifactError
+    from basilar.pipeline.errors import DamagedArtifactError
 
-    if not storage.is_folder(root):
+    if not remote.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root of a build")
     sets, damaged = [], []
-    for path in storage.children(root / "features", "[!.]*.zarr"):
+    for path in remote.children(root / "features", "[!.]*.zarr"):
         try:
             sets.append(attributes_of(path))
         except DamagedArtifactError as error:
@@ -84,8 +84,8 @@ def show(
 
     Example: basilar show 3f2a --root features
     """
-    from pipeline.recipes.recipe import Recipe
-    from pipeline.storage.files import read_table
+    from basilar.pipeline.recipes.recipe import Recipe
+    from basilar.pipeline.storage.files import read_table
 
     path = find_store(root, key)
     attributes = attributes_of(path)
@@ -150,11 +150,11 @@ def plot(
 
     Example: basilar plot clip.wav --recipe params/log_mel.toml -o clip.png
     """
-    from pipeline.audio import AudioError
-    from pipeline.recipes.recipe import Recipe
-    from pipeline.report.plots import drawing, gallery
-    from pipeline.storage.atomic import replacing
-    from pipeline.training.feature_set import FeatureSet
+    from basilar.pipeline.audio.containers import AudioError
+    from basilar.pipeline.recipes.recipe import Recipe
+    from basilar.pipeline.report.plots import drawing, gallery
+    from basilar.pipeline.storage.atomic import replacing
+    from basilar.pipeline.training.feature_set import FeatureSet
 
     formats: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
     file_format = formats.get(output.suffix)
@@ -174,7 +174,7 @@ def plot(
             used = Recipe.load(recipe)
             subject = gallery.Subject(used)
             if source is not None:
-                subject = gallery.of_file(used, storage.fetch(place(source)), offset, duration)
+                subject = gallery.of_file(used, remote.fetch(place(source)), offset, duration)
         else:
             assert root is not None
             fs = FeatureSet.open(find_store(root, source or ""))
@@ -220,13 +220,13 @@ def report(
     """
     from dataclasses import replace
 
-    from pipeline.build import registry
-    from pipeline.build.explain import Side, why
-    from pipeline.records.record import of_root
-    from pipeline.report import of_pair, of_set
-    from pipeline.report.collect import collect
-    from pipeline.storage.atomic import replacing
-    from pipeline.training.feature_set import FeatureSet
+    from basilar.pipeline.build import registry
+    from basilar.pipeline.build.explain import Side, why
+    from basilar.pipeline.records.record import of_root
+    from basilar.pipeline.report import of_pair, of_set
+    from basilar.pipeline.report.collect import collect
+    from basilar.pipeline.storage.atomic import replacing
+    from basilar.pipeline.training.feature_set import FeatureSet
 
     if output.suffix != ".html":
         raise UsageError(f"-o {output}: no such page is written; the suffix must be .html")

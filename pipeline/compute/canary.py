@@ -11,7 +11,7 @@ difference by. Before a cache or a bundle is trusted, `guard` computes those of 
 What only other parameters than the defaults reach is guarded by what a recipe itself made of the
 canary, which a root keeps from its first build on (`ROOT/catalogue/canaries/HASH.json`).
 
-`python -m pipeline.compute.canary` compares everything; `--write` records it anew, for raised versions.
+`python -m basilar.pipeline.compute.canary` compares everything; `--write` records it anew, for raised versions.
 """
 
 import base64
@@ -31,18 +31,18 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp import representations, resample
-from pipeline import audio, storage
-from pipeline.compute.transform import Transform
-from pipeline.errors import CanaryError
-from pipeline.recipes.hashes import recipe_hashes
-from pipeline.recipes.kinds.framed import Framed
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import files
+from basilar.dsp import representations, resample
+from basilar.pipeline.audio import containers, decoding
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.errors import CanaryError
+from basilar.pipeline.recipes.hashes import recipe_hashes
+from basilar.pipeline.recipes.kinds.framed import Framed
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import files, remote
 
 FILE = Path(__file__).with_name("canaries.json")
 SAMPLE_RATE = 22050  # Hz, of the signal
-FILES: dict[audio.Decoder, tuple[str, ...]] = {
+FILES: dict[containers.Decoder, tuple[str, ...]] = {
     "soundfile": ("wav", "flac", "mp3", "ogg"),
     "ffmpeg": ("m4a", "opus"),
 }
@@ -128,7 +128,7 @@ def n_samples(recipe: Recipe) -> int:
 
 
 def guard(
-    recipe: Recipe, *, decoders: Iterable[audio.Decoder] = (), catalogue: Path | None = None
+    recipe: Recipe, *, decoders: Iterable[containers.Decoder] = (), catalogue: Path | None = None
 ) -> list[str]:
     """Check the stages that a recipe uses, once a process; return the warnings there are.
 
@@ -161,7 +161,7 @@ def check(name: str) -> str:
     recorded = _packaged()["canaries"].get(name)
     if recorded is None:
         raise CanaryError(
-            f"{name}: nothing is recorded; python -m pipeline.compute.canary --write does it"
+            f"{name}: nothing is recorded; python -m basilar.pipeline.compute.canary --write does it"
         )
     return compared(
         name,
@@ -169,14 +169,14 @@ def check(name: str) -> str:
         Canary.from_json(recorded),
         versions=_packaged()["versions"],
         since="it was released",
-        advice="install those versions, or find what was patched (python -m pipeline.compute.canary)",
+        advice="install those versions, or find what was patched (python -m basilar.pipeline.compute.canary)",
     )
 
 
 @cache
 def _check_kept(recipe: Recipe, file: Path) -> list[str]:
     made = _of_recipe(recipe)
-    if not storage.exists(file):
+    if not remote.exists(file):
         entries = {name: canary.to_json() for name, canary in made.items()}
         files.write_json(file, {"versions": library_versions(), "canaries": entries})
         return []
@@ -260,7 +260,7 @@ def tolerance_of(name: str) -> float:
 
 def names() -> Iterator[tuple[str, int]]:
     """Every canary there is, with the version of what it guards."""
-    yield from ((f"decode {codec}", audio.VERSION) for codec in sum(FILES.values(), ()))
+    yield from ((f"decode {codec}", decoding.VERSION) for codec in sum(FILES.values(), ()))
     for method in get_args(resample.Method):
         yield f"resample {method}", resample.VERSION
     for kind, kind_version in representations.VERSIONS.items():
@@ -279,7 +279,7 @@ def made() -> dict[str, dict[str, Any]]:
 def main(arguments: list[str]) -> int:
     """Compare every canary, or `--write` them; 0 unless one is beyond its tolerance."""
     if arguments not in ([], ["--write"]):
-        print("usage: python -m pipeline.compute.canary [--write]", file=sys.stderr)
+        print("usage: python -m basilar.pipeline.compute.canary [--write]", file=sys.stderr)
         return 2
     if arguments:
         content = {

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import storage
-from pipeline.compute.quarantine import Quarantined
-from pipeline.errors import DamagedArtifactError
-from pipeline.storage.atomic import replacing
-from pipeline.storage.files import read_json
-from pipeline.storage.scratch import Place, Spool, release
+from basilar.pipeline.compute.quarantine import Quarantined
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.storage import remote
+from basilar.pipeline.storage.atomic import replacing
+from basilar.pipeline.storage.files import read_json
+from basilar.pipeline.storage.scratch import Place, Spool, release
 
 SAMPLES, INDEX = "samples.f32", "index.json"
 _RELEASED_AT_ONCE = 64  # signals
@@ -80,10 +80,10 @@ def read_waveforms(folder: Path) -> Waveforms:
 
     Raises FileNotFoundError, or DamagedArtifactError if anything is not as it was written.
     """
-    if not storage.exists(folder):
+    if not remote.exists(folder):
         raise FileNotFoundError(f"{folder}: it is not there; build again")
     if not folder.is_dir():
-        storage.fetch(folder)
+        remote.fetch(folder)
     try:
         index = read_json(folder / INDEX)
         expected = index.pop("crc32")

@@ -6,8 +6,8 @@
       golden/          audio in, features out: NAME.npy or NAME.flac, and NAME.features.npy
       README.md
 
-A folder of data: no pickle, no code. `pipeline.deployment.export` makes one; this module reads it, and needs
-no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `python -m pipeline.deployment.bundle DIR`
+A folder of data: no pickle, no code. `basilar.pipeline.deployment.export` makes one; this module reads it, and needs
+no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `python -m basilar.pipeline.deployment.bundle DIR`
 checks one.
 """
 
@@ -22,14 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from dsp.normalize import normalize
-from pipeline import audio, errors
-from pipeline.compute import canary
-from pipeline.compute.transform import Stream, Transform
-from pipeline.errors import BundleError, RecipeError
-from pipeline.recipes.hashes import op_versions
-from pipeline.recipes.kinds.base import Section
-from pipeline.recipes.recipe import Recipe
+from basilar.dsp.normalize import normalize
+from basilar.pipeline import errors
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.compute import canary
+from basilar.pipeline.compute.transform import Stream, Transform
+from basilar.pipeline.errors import BundleError, RecipeError
+from basilar.pipeline.recipes.hashes import op_versions
+from basilar.pipeline.recipes.kinds.base import Section
+from basilar.pipeline.recipes.recipe import Recipe
 
 INDEX = "bundle.json"
 _MAX_INDEX = 1 << 24  # bytes
@@ -139,7 +140,7 @@ class Bundle:
             canary.Canary.of(bundle._array(vector.features), tolerance),
             versions=index.versions,
             since="the bundle was made",
-            advice="install those versions, or find what was patched (python -m pipeline.compute.canary)",
+            advice="install those versions, or find what was patched (python -m basilar.pipeline.compute.canary)",
         )
         return bundle
 
@@ -173,7 +174,7 @@ class Bundle:
         *,
         offset: float = 0.0,
         duration: float | None = None,
-        limits: audio.Limits | None = None,
+        limits: decoding.Limits | None = None,
     ) -> NDArray[Any]:
         """Features (frames, bins) of an audio file, or of an excerpt of it in seconds.
 
@@ -181,7 +182,7 @@ class Bundle:
         are for training; OSError if it cannot be read; CanaryError if its decoder gives other
         samples than it should.
         """
-        decoder = audio.sniff(Path(path))
+        decoder = decoding.sniff(Path(path))
         canary.guard(self.recipe, decoders=[decoder] if decoder else [])
         features = self._transform.apply_file(path, offset=offset, duration=duration, limits=limits)
         return self._normalized(features)
@@ -282,7 +283,7 @@ def _compared(name: str, now: NDArray[Any], then: NDArray[Any]) -> Golden:
 def main(arguments: list[str]) -> int:
     """Check the bundle in a folder: 0 if nothing moved."""
     if len(arguments) != 1:
-        print("usage: python -m pipeline.deployment.bundle DIR", file=sys.stderr)
+        print("usage: python -m basilar.pipeline.deployment.bundle DIR", file=sys.stderr)
         return 2
     try:
         bundle = Bundle.load(arguments[0])

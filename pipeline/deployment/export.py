@@ -1,4 +1,4 @@
-"""Make a bundle of a published feature set; `pipeline.deployment.bundle` reads it."""
+"""Make a bundle of a published feature set; `basilar.pipeline.deployment.bundle` reads it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from pipeline.compute import canary, stages
-from pipeline.compute.transform import Transform
-from pipeline.deployment.bundle import INDEX, Bundle, Index, encoded
-from pipeline.errors import BundleError
-from pipeline.manifests.manifest import Manifest
-from pipeline.manifests.source import Source
-from pipeline.storage import atomic
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.compute import canary, stages
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.deployment.bundle import INDEX, Bundle, Index, encoded
+from basilar.pipeline.errors import BundleError
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.manifests.source import Source
+from basilar.pipeline.storage import atomic
+from basilar.pipeline.training.feature_set import FeatureSet
 
 _RATES = (44_100, 48_000)  # Hz, that the canary is transformed from, beside the recipe's own
 _FILE = ("golden/canary.flac", 16_000)  # and its rate, Hz
@@ -30,13 +30,13 @@ same bits, from a signal or an audio file. It holds data only: no code, and noth
 Use it where Basilar {basilar} is installed; of its dependencies, NumPy, SciPy, soxr, soundfile,
 PyAV and Pydantic are enough:
 
-    from pipeline import Bundle
+    from basilar import Bundle
 
     bundle = Bundle.load("this folder")
     features = bundle.transform(y, sample_rate=44100)   # ({columns} columns, a row a frame)
     features = bundle.transform_file("clip.flac")
 
-Check it: `basilar check-bundle DIR`, or `python -m pipeline.deployment.bundle DIR` where there is no command
+Check it: `basilar check-bundle DIR`, or `python -m basilar.pipeline.deployment.bundle DIR` where there is no command
 line. Both compute every golden vector in `golden/` (audio in, features out) and exit with 1 if one
 moved or if a file is damaged.
 

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline import audio, storage
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.storage import remote, urls
 
 
 def hash_file(file: Path) -> str:
@@ -36,7 +37,7 @@ class FileCache:
         decoders = "-".join(version(package) for package in ("soundfile", "av"))
         try:
             base.mkdir(parents=True, exist_ok=True)
-            self._open(base / f"seen-{audio.VERSION}-{decoders}.sqlite")
+            self._open(base / f"seen-{decoding.VERSION}-{decoders}.sqlite")
         except (OSError, sqlite3.Error):
             self._open(":memory:")
         return self
@@ -48,7 +49,7 @@ class FileCache:
         """What was seen in a file that has not changed since; None if nothing was."""
         return self.get_of(file, file.stat())
 
-    def get_of(self, file: Path, status: os.stat_result | storage.Status) -> Any:
+    def get_of(self, file: Path, status: os.stat_result | remote.Status) -> Any:
         """As `get`, of a file whose status is at hand."""
         try:
             row = self._database.execute(
@@ -60,7 +61,7 @@ class FileCache:
             return None
         return None if row is None else json.loads(row[0])
 
-    def put(self, file: Path, status: os.stat_result | storage.Status, seen: Any) -> bool:
+    def put(self, file: Path, status: os.stat_result | remote.Status, seen: Any) -> bool:
         """Remember what was seen in a file whose status, taken before looking, is `status`.
 
         Returns whether it is remembered.
@@ -95,7 +96,7 @@ class FileCache:
         self._database = connection
 
 
-def _identity(file: Path, status: os.stat_result | storage.Status) -> tuple[str | int, ...]:
+def _identity(file: Path, status: os.stat_result | remote.Status) -> tuple[str | int, ...]:
     """What tells this version of a file from others."""
     times = status.st_mtime_ns, status.st_ctime_ns
-    return storage.name(file), status.st_size, *times, status.st_ino
+    return urls.name(file), status.st_size, *times, status.st_ino

@@ -1,7 +1,7 @@
 """Manifests: the lock file of a data set, one row a clip, each with its file's SHA-256.
 
 A manifest is a Parquet table sorted by id, with the folder that its paths start from (`root`) in
-its metadata. CSV and JSON Lines are exported by suffix, and imported by `pipeline.manifests.scan`. A file
+its metadata. CSV and JSON Lines are exported by suffix, and imported by `basilar.pipeline.manifests.scan`. A file
 that looks like audio but cannot be read stays in the manifest with its `problem`: the build
 quarantines it, so that nothing is lost without a word.
 
@@ -29,11 +29,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline import storage
-from pipeline.errors import ManifestError
-from pipeline.hashing import content_hash, manifest_hash
-from pipeline.manifests.table import SCHEMA, map_table, open_parquet, release_memory, take_rows
-from pipeline.storage.atomic import replacing
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.hashing import content_hash, manifest_hash
+from basilar.pipeline.manifests.table import (
+    SCHEMA,
+    map_table,
+    open_parquet,
+    release_memory,
+    take_rows,
+)
+from basilar.pipeline.storage import urls
+from basilar.pipeline.storage.atomic import replacing
 
 # Arrow's other allocators keep for long what they had once, and so would all who are forked.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -183,7 +189,7 @@ def recorded_root(path: Path, schema: pa.Schema) -> Path | None:
     try:
         if metadata is None:
             return None
-        return path.absolute().parent / storage.place(json.loads(metadata)["root"])
+        return path.absolute().parent / urls.place(json.loads(metadata)["root"])
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ManifestError(f"{path}: its record of the root is damaged; scan again") from None
 
@@ -198,8 +204,8 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         if path.suffix == ".parquet":
             # A root beside or below the manifest is written relative to it: both can move together.
             root, folder = manifest.root.resolve(), path.absolute().parent.resolve()
-            beside = root.is_relative_to(folder) and not storage.is_remote(root)
-            stored = root.relative_to(folder).as_posix() if beside else storage.name(root)
+            beside = root.is_relative_to(folder) and not urls.is_remote(root)
+            stored = root.relative_to(folder).as_posix() if beside else urls.name(root)
             metadata = json.dumps({"schema": 1, "root": stored}).encode()
             table = manifest.table.replace_schema_metadata({_METADATA_KEY: metadata})
             with pq.ParquetWriter(temporary, table.schema, write_page_checksum=True) as writer:
@@ -236,7 +242,7 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = 
         inside = Path(os.path.realpath(follow / path)).is_relative_to(follow)
     if not inside:
         raise ManifestError(
-            f"{source}: {path!r} leads out of the root {storage.name(root)}; move the audio "
+            f"{source}: {path!r} leads out of the root {urls.name(root)}; move the audio "
             "below the root, or take a root that holds all of it"
         )
     return path

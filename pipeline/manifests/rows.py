@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import is_text, recorded_root
-from pipeline.manifests.table import SCHEMA, open_parquet
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.manifests.manifest import is_text, recorded_root
+from basilar.pipeline.manifests.table import SCHEMA, open_parquet
 
 ROWS_AT_ONCE = 1024  # that are Python's objects at once
 _LONGEST = 4096  # characters of an id, label, split or group

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ManifestError
-from pipeline.manifests.rows import read_rows
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.manifests.rows import read_rows
 
 
 def from_path(name: str, rule: str | None, path: str) -> str | None:

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.errors import ManifestError
-from pipeline.storage.files import open_table
-from pipeline.storage.scratch import nameless
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.storage.files import open_table
+from basilar.pipeline.storage.scratch import nameless
 
 _TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips
 SCHEMA = pa.schema(

@@ -6,10 +6,10 @@ A recipe hash holds every value that changes a number, op versions and the hash 
 from collections.abc import Mapping
 from typing import Any
 
-from dsp import representations, resample
-from pipeline import audio
-from pipeline.hashing import hash_of
-from pipeline.recipes.recipe import Recipe
+from basilar.dsp import representations, resample
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.hashing import hash_of
+from basilar.pipeline.recipes.recipe import Recipe
 
 STAGES = ("decode", "resample", "representation")  # the stages of one shard, upstream first
 
@@ -40,7 +40,7 @@ def recipe_hashes(
 def op_versions(recipe: Recipe) -> dict[str, int]:
     """The version of what each stage of a recipe computes, upstream first."""
     return {
-        "decode": audio.VERSION,
+        "decode": decoding.VERSION,
         "resample": resample.VERSION,
         "representation": representations.VERSIONS[recipe.representation.kind],
         "normalization": 1,

@@ -5,8 +5,8 @@ import difflib
 import tomllib
 from typing import Any
 
-from pipeline.recipes.kinds.registry import KINDS
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.recipe import Recipe
 
 _SEARCHED = 10_000  # characters of the longest recipe in which a mistake's line is found
 

@@ -18,11 +18,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from dsp.resample import Method, Quality
-from pipeline.errors import RecipeError
-from pipeline.recipes.kinds.base import Section
-from pipeline.recipes.kinds.registry import AnyRepresentation
-from pipeline.recipes.messages import beginnings, explain, line_of, nearest, short
+from basilar.dsp.resample import Method, Quality
+from basilar.pipeline.errors import RecipeError
+from basilar.pipeline.recipes.kinds.base import Section
+from basilar.pipeline.recipes.kinds.registry import AnyRepresentation
+from basilar.pipeline.recipes.messages import beginnings, explain, line_of, nearest, short
 
 SCHEMA = 1
 # From a table of schema n, the key, to one of schema n + 1; ValueError says why there is none.
@@ -144,7 +144,7 @@ class Recipe(Section):
         128
         >>> Recipe.from_dict({"representation": {"kind": "mel", "n_mel": 40}})
         Traceback (most recent call last):
-        pipeline.errors.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
+        basilar.pipeline.errors.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
         """
         if isinstance(table, dict):  # what a store says may be anything
             table = upgraded(table, source=source)

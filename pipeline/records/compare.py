@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.moments import ordered_sum
-from pipeline.errors import IncomparableError
-from pipeline.progress import Progress
-from pipeline.training.feature_set import FeatureSet
+from basilar.dsp.moments import ordered_sum
+from basilar.pipeline.errors import IncomparableError
+from basilar.pipeline.progress import Progress
+from basilar.pipeline.training.feature_set import FeatureSet
 
 _ROWS = 8192  # of a clip that are compared at once
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.report.describe import PERCENTILES, Profile
+from basilar.pipeline.report.describe import PERCENTILES, Profile
 
 # What is drawn in these colours, which nothing else has, takes those of the page.
 _INK, _FAINT = "#000001", "#000002"

@@ -1,7 +1,7 @@
 """What there is to say of a published feature set, gathered from its store and its root.
 
 `collect` reads tables, statistics and moments, never all features, and listens to the clips
-(`pipeline.report.listening`); `pipeline.report.page` makes one HTML file of what it found.
+(`basilar.pipeline.report.listening`); `basilar.pipeline.report.page` makes one HTML file of what it found.
 Whatever is listed is the first or the worst of how many there are, which is said.
 """
 
@@ -13,18 +13,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.manifests.manifest import Manifest
-from pipeline.manifests.table import take_rows
-from pipeline.plan import Plan
-from pipeline.progress import Progress
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import describe
-from pipeline.report.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Table
-from pipeline.report.examples import Example, chosen, examples
-from pipeline.report.listening import Heard, decibels, listen
-from pipeline.report.plots import axes
-from pipeline.storage import checksums, files
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.manifests.table import take_rows
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.progress import Progress
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import describe
+from basilar.pipeline.report.describe import MOST_ROWS, PERCENTILES, Cells, Profile, Table
+from basilar.pipeline.report.examples import Example, chosen, examples
+from basilar.pipeline.report.listening import Heard, decibels, listen
+from basilar.pipeline.report.plots import axes
+from basilar.pipeline.storage import checksums, files
+from basilar.pipeline.training.feature_set import FeatureSet
 
 MOST_BINS = 256  # whose statistics are listed
 SILENT = 1e-3  # of full scale: no sample of a silent clip reaches it
@@ -84,7 +84,7 @@ def collect(
 ) -> Report:
     """Gather what there is to say of a feature set whose clips are those of `manifest`.
 
-    `built` is what the root recorded of its build (`pipeline.build.registry.recorded`); about `seconds` of
+    `built` is what the root recorded of its build (`basilar.pipeline.build.registry.recorded`); about `seconds` of
     audio are listened to. Raises OSError and DamagedArtifactError for a store that cannot be read.
     """
     recipe = Recipe.from_dict(fs.recipe)

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dsp import histogram, moments
-from pipeline import storage
-from pipeline.manifests.manifest import Manifest
-from pipeline.recipes.kinds.base import Representation
-from pipeline.recipes.kinds.framed import Logarithmic
-from pipeline.store.layout import open_zarr
-from pipeline.store.shard_tables import MOMENTS
-from pipeline.training.feature_set import FeatureSet
+from basilar.dsp import histogram, moments
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.recipes.kinds.base import Representation
+from basilar.pipeline.recipes.kinds.framed import Logarithmic
+from basilar.pipeline.storage import remote
+from basilar.pipeline.store.layout import open_zarr
+from basilar.pipeline.store.shard_tables import MOMENTS
+from basilar.pipeline.training.feature_set import FeatureSet
 
 MOST_ROWS = 50  # of a table
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -79,7 +79,7 @@ def unit_of(kind: Representation) -> str:
 def columns(store: Path, *names: str) -> pa.Table:
     """Columns of the table of clips; those of few values as codes."""
     few = [name for name in names if name in ("label", "split", "group")]
-    with pq.ParquetFile(storage.fetch(store / "clips.parquet"), read_dictionary=few) as file:
+    with pq.ParquetFile(remote.fetch(store / "clips.parquet"), read_dictionary=few) as file:
         return file.read(columns=list(names), use_threads=False)
 
 
@@ -193,7 +193,7 @@ def profiles(fs: FeatureSet, kind: Representation) -> tuple[Profile, Profile | N
 
 def _of_clips(fs: FeatureSet, kind: Representation) -> Iterator[dict[str, NDArray[np.float64]]]:
     """Mean, std, min and max of the clips (clips, bins), some clips at a time."""
-    storage.fetch(fs.path, only="moments/")
+    remote.fetch(fs.path, only="moments/")
     stored = [open_zarr(fs.path / "moments" / name) for name in MOMENTS]
     for start in range(0, len(fs), _CLIPS):
         some = slice(start, start + _CLIPS)

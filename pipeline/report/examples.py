@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.manifests.table import take_rows
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import charts, describe
-from pipeline.report.listening import EXCERPT_SECONDS, Heard, encoded
-from pipeline.report.plots import drawing
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.manifests.table import take_rows
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import charts, describe
+from basilar.pipeline.report.listening import EXCERPT_SECONDS, Heard, encoded
+from basilar.pipeline.report.plots import drawing
+from basilar.pipeline.training.feature_set import FeatureSet
 
 MOST = 12
 MOST_OF_A_LABEL = 3

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.build.explain import Why
-from pipeline.report import charts
-from pipeline.report.collect import Report
-from pipeline.report.describe import MOST_ROWS, Table
-from pipeline.report.page import (
+from basilar.pipeline.build.explain import Why
+from basilar.pipeline.report import charts
+from basilar.pipeline.report.collect import Report
+from basilar.pipeline.report.describe import MOST_ROWS, Table
+from basilar.pipeline.report.page import (
     Chart,
     chart,
     durations,

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import charts
-from pipeline.report.collect import Report
-from pipeline.report.describe import Table
-from pipeline.report.examples import Example, picture, sound
-from pipeline.report.listening import EXCERPT_SECONDS
-from pipeline.report.page import (
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import charts
+from basilar.pipeline.report.collect import Report
+from basilar.pipeline.report.describe import Table
+from basilar.pipeline.report.examples import Example, picture, sound
+from basilar.pipeline.report.listening import EXCERPT_SECONDS
+from basilar.pipeline.report.page import (
     Chart,
     block,
     chart,
@@ -27,7 +27,7 @@ from pipeline.report.page import (
     unit,
     written,
 )
-from pipeline.report.plots.axes import columns
+from basilar.pipeline.report.plots.axes import columns
 
 _SECTIONS = {
     "what": "What it is",

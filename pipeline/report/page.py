@@ -17,10 +17,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import charts
-from pipeline.report.describe import Cells, Profile, Table
-from pipeline.text import printable
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import charts
+from basilar.pipeline.report.describe import Cells, Profile, Table
+from basilar.pipeline.text import printable
 
 
 class Chart(NamedTuple):
@@ -69,7 +69,7 @@ def _digits(table: Table) -> list[int | None]:
 def _environment() -> Environment:
     """Templates that escape: a text that is not known to be HTML cannot become any."""
     made = Environment(
-        loader=PackageLoader("pipeline.report", "templates"),
+        loader=PackageLoader("basilar.pipeline.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,12 +1,12 @@
 """Bytes: atomic commits, checksums, locks, object stores, temporary files.
 
 `storage.exists(path)`, `storage.fetch(path)` … do for local paths what the file system does, and for
-working copies of remote objects (`pipeline.storage.urls`) what the object store does.
+working copies of remote objects (`basilar.pipeline.storage.urls`) what the object store does.
 """
 
-from pipeline.storage.prefetch import read_ahead
-from pipeline.storage.read_cache import cached, use
-from pipeline.storage.remote import (
+from basilar.pipeline.storage.prefetch import read_ahead
+from basilar.pipeline.storage.read_cache import cached, use
+from basilar.pipeline.storage.remote import (
     FEATURES,
     Status,
     children,
@@ -20,7 +20,7 @@ from pipeline.storage.remote import (
     members,
     remove,
 )
-from pipeline.storage.urls import is_remote, name, place, shown
+from basilar.pipeline.storage.urls import is_remote, name, place, shown
 
 __all__ = [
     "FEATURES",

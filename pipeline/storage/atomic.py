@@ -10,9 +10,9 @@
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
-    ROOT/running/ID.json                  builds at work (`pipeline.build.registry`)
+    ROOT/running/ID.json                  builds at work (`basilar.pipeline.build.registry`)
     ROOT/latest/NAME.json                 the newest feature set of a recipe (`workflows.nightly`)
-    ROOT/.lock                            who is at work (`pipeline.storage.locks`)
+    ROOT/.lock                            who is at work (`basilar.pipeline.storage.locks`)
 
 Existence means complete: everything is written to a temporary sibling and renamed, so a killed
 process leaves nothing but temporaries, which the next build sweeps. Two writers of one artifact
@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import storage
+from basilar.pipeline.storage import remote, urls
 
 _ASIDE = ".damaged"
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.tmp(\.\w+)?")
@@ -46,14 +46,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     The block makes a file, replacing what was there, or a folder, which is discarded if `path`
     exists by then. An OSError of the block or of the file system names `path`.
     """
-    remote = storage.is_remote(path)
+    remote = urls.is_remote(path)
     _make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
     taken = True
     try:
         yield temporary
         if durable and remote:
-            taken = storage.commit(temporary, path)  # else the working copy is fetched when needed
+            taken = remote.commit(temporary, path)  # else the working copy is fetched when needed
         elif durable:
             _fsync(temporary)
         if taken and not (temporary.is_dir() and path.exists()):
@@ -80,8 +80,8 @@ def remove(path: Path, *, durable: bool = True) -> None:
     Without `durable` a power cut may bring back parts of a folder, which must be known by their
     name or checksum, and what lies in an object store stays there.
     """
-    if durable and storage.is_remote(path):
-        storage.remove(path)
+    if durable and urls.is_remote(path):
+        remote.remove(path)
     if path.is_dir():
         grave = path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
@@ -140,7 +140,7 @@ def link(source: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    if storage.is_remote(source) and not source.exists():
+    if urls.is_remote(source) and not source.exists():
         target.symlink_to(source)
         return
     try:

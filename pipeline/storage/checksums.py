@@ -4,8 +4,8 @@ import json
 import zlib
 from pathlib import Path
 
-from pipeline.errors import DamagedArtifactError
-from pipeline.storage.files import read_json
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.storage.files import read_json
 
 CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32

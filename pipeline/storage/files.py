@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import storage
-from pipeline.errors import DamagedArtifactError
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.storage import remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
-from pipeline.storage.atomic import replacing
+from basilar.pipeline.storage.atomic import replacing
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True, private: bool = False) -> None:
@@ -23,7 +23,7 @@ def write_json(path: Path, value: Any, *, durable: bool = True, private: bool = 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises DamagedArtifactError if it is none."""
     try:
-        return json.loads(storage.fetch(path).read_text("utf-8"))
+        return json.loads(remote.fetch(path).read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedArtifactError(
             f"{path}: damaged ({error}); restore it, or delete it and build again"
@@ -34,7 +34,7 @@ def open_table(path: Path) -> "pq.ParquetFile":
     """Open a Parquet file, whose pages are checked when they are read."""
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(storage.fetch(path), page_checksum_verification=True)
+    return pq.ParquetFile(remote.fetch(path), page_checksum_verification=True)
 
 
 def read_table(path: Path) -> "pa.Table":

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import BusyError
+from basilar.pipeline.errors import BusyError
 
 FILE = ".lock"
 _ROOT_BYTE = 0

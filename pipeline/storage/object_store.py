@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
-from pipeline.errors import StorageError
-from pipeline.storage.retry import retrying, transient
+from basilar.pipeline.errors import StorageError
+from basilar.pipeline.storage.retry import retrying, transient
 
 EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": ""}  # protocol: what installs it
 _OPTIONS: dict[str, dict[str, Any]] = {

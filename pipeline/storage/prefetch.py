@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage.remote import TRANSFERS, T, fetch_file
-from pipeline.storage.urls import is_remote, name, placed, scratch_folder
+from basilar.pipeline.storage.remote import TRANSFERS, T, fetch_file
+from basilar.pipeline.storage.urls import is_remote, name, placed, scratch_folder
 
 _BATCH = 16  # files of audio that are fetched while as many are decoded
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.storage.remote import TRANSFERS, T, ask_store, commit_object, drop, fetch_file
-from pipeline.storage.urls import MARK, is_remote, placed
+from basilar.pipeline.storage.remote import TRANSFERS, T, ask_store, commit_object, drop, fetch_file
+from basilar.pipeline.storage.urls import MARK, is_remote, placed
 
 
 def cached(where: str | os.PathLike[str], folder: str | os.PathLike[str] | None) -> Path:

@@ -27,11 +27,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pipeline.storage.object_store import ask
-from pipeline.storage.urls import is_remote, name, object_name
+from basilar.pipeline.storage.object_store import ask
+from basilar.pipeline.storage.urls import is_remote, name, object_name
 
 FEATURES = ("features/c/",)  # what is large of a feature set, and of a shard
-_FIRST = "files.json"  # of `pipeline.storage.atomic`
+_FIRST = "files.json"  # of `basilar.pipeline.storage.atomic`
 TRANSFERS = 8  # transfers
 _STANDSTILL = 60.0  # seconds without an object more, after which an upload is given up for dead
 T = TypeVar("T")
@@ -92,7 +92,7 @@ def fetch(path: Path, *, only: str = "", but: tuple[str, ...] = ()) -> Path:
     if commit.name == "index.json":
         members = ["samples.f32"]
     else:
-        from pipeline.storage.checksums import read_checksums
+        from basilar.pipeline.storage.checksums import read_checksums
 
         fetch_file(path / _FIRST)
         members = [*read_checksums(path)]

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.buffers import Allocate
+from basilar.dsp.buffers import Allocate
 
 IN_MEMORY = 64 << 20  # bytes
 _ALIGNMENT = 64  # bytes

@@ -7,8 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pipeline.errors import StorageError
-from pipeline.storage.object_store import EXTRAS
+from basilar.pipeline.errors import StorageError
+from basilar.pipeline.storage.object_store import EXTRAS
 
 MARK = ".objects"
 

@@ -8,7 +8,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.store.shard_tables import MOMENTS
+from basilar.pipeline.store.shard_tables import MOMENTS
 
 _CHUNK_BYTES = 1 << 20  # of arrays with a row a clip and a column a bin
 
@@ -33,7 +33,7 @@ def write_moments(
 
 
 def write_array(path: Path, values: NDArray[Any], dimension_names: tuple[str, ...]) -> None:
-    """An array in one chunk, which `pipeline.training.feature_set` maps, unless its rows are wide and many."""
+    """An array in one chunk, which `basilar.pipeline.training.feature_set` maps, unless its rows are wide and many."""
     _create_array(path, values.shape, values.dtype, dimension_names)[...] = values
 
 

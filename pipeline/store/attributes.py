@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import DamagedArtifactError
+from basilar.pipeline.errors import DamagedArtifactError
 
 
 def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DamagedArtifactError
-from pipeline.storage.files import read_json
-from pipeline.store.layout import open_zarr
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.storage.files import read_json
+from basilar.pipeline.store.layout import open_zarr
 
 _LEFT_OUT = 2**28  # bytes
 _NUMBERS = {"int64": "<i8", "float32": "<f4", "float64": "<f8"}

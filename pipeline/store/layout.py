@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import BasilarError, DamagedArtifactError
-from pipeline.storage.files import read_json
+from basilar.pipeline.errors import BasilarError, DamagedArtifactError
+from basilar.pipeline.storage.files import read_json
 
 _CODECS = {"bytes", "blosc", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"}
 _BLOSC_SETTINGS = ("typesize", "cname", "clevel", "shuffle", "blocksize")

@@ -10,19 +10,19 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from pipeline import storage
-from pipeline.hashing import digest
-from pipeline.manifests.table import release_memory, take_rows
-from pipeline.plan import Plan
-from pipeline.recipes.hashes import op_versions
-from pipeline.storage.atomic import link, replacing
-from pipeline.storage.checksums import read_checksums, write_checksums
-from pipeline.storage.files import read_json, write_json
-from pipeline.store.arrays import write_array, write_moments
-from pipeline.store.schema import CLIPS, provenance, write_quarantine
-from pipeline.store.shard_tables import ShardTables, quarantined
-from pipeline.store.statistics import Statistics
-from pipeline.store.writer import Geometry, create_features
+from basilar.pipeline.hashing import digest
+from basilar.pipeline.manifests.table import release_memory, take_rows
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.hashes import op_versions
+from basilar.pipeline.storage import remote
+from basilar.pipeline.storage.atomic import link, replacing
+from basilar.pipeline.storage.checksums import read_checksums, write_checksums
+from basilar.pipeline.storage.files import read_json, write_json
+from basilar.pipeline.store.arrays import write_array, write_moments
+from basilar.pipeline.store.schema import CLIPS, provenance, write_quarantine
+from basilar.pipeline.store.shard_tables import ShardTables, quarantined
+from basilar.pipeline.store.statistics import Statistics
+from basilar.pipeline.store.writer import Geometry, create_features
 
 _GROUP_ROWS = 4096  # of clips.parquet that are written at once, or more
 
@@ -107,7 +107,7 @@ def publish(
         write_json(entry, attributes)
     # Another machine may have published it at the same time: one of them says how long it took.
     published = read_json(folder / "zarr.json")["attributes"]["basilar"]
-    storage.drop(entry)
+    remote.drop(entry)
     if read_json(entry) != published:
         write_json(entry, published)
 

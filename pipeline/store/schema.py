@@ -26,8 +26,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.compute.quarantine import Quarantined
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.compute.quarantine import Quarantined
+from basilar.pipeline.recipes.recipe import Recipe
 
 SCHEMA = 1
 _TEXT = ("id", "sha256", "label", "split", "group", "content", "values_sha256")

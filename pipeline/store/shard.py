@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.compute.stages import Represented
-from pipeline.plan import Shard
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage.atomic import replacing
-from pipeline.storage.checksums import write_checksums
-from pipeline.store.arrays import write_array, write_moments
-from pipeline.store.schema import CLIPS, provenance, write_quarantine
-from pipeline.store.shard_tables import MOMENTS
-from pipeline.store.writer import Features
+from basilar.pipeline.compute.stages import Represented
+from basilar.pipeline.plan import Shard
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage.atomic import replacing
+from basilar.pipeline.storage.checksums import write_checksums
+from basilar.pipeline.store.arrays import write_array, write_moments
+from basilar.pipeline.store.schema import CLIPS, provenance, write_quarantine
+from basilar.pipeline.store.shard_tables import MOMENTS
+from basilar.pipeline.store.writer import Features
 
 
 def write_shard(

@@ -15,7 +15,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from pipeline.recipes.recipe import Recipe, Store
+from basilar.pipeline.recipes.recipe import Recipe, Store
 
 _BLOSC: dict[str, tuple[Any, Any]] = {
     "compact": ("lz4", "bitshuffle"),

@@ -20,12 +20,12 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 
-from pipeline.deployment.export import write_bundle
-from pipeline.errors import TrackerError
-from pipeline.manifests.manifest import Manifest
-from pipeline.recipes.recipe import Recipe
-from pipeline.tracking.summary import parameters
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.deployment.export import write_bundle
+from basilar.pipeline.errors import TrackerError
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.tracking.summary import parameters
+from basilar.pipeline.training.feature_set import FeatureSet
 
 _NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")
 

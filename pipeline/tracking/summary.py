@@ -8,9 +8,9 @@ from mlflow.entities import (
     Metric,
 )
 
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import checksums
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import checksums
+from basilar.pipeline.training.feature_set import FeatureSet
 
 
 def metric_name(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.training.feature_set import FeatureSet
 
 Batch = dict[str, NDArray[Any]]
 Place = tuple[int, int]  # an epoch, and the number of a batch in it

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pipeline.training.loader import Batch, Loader
+from basilar.pipeline.training.loader import Batch, Loader
 
 
 class IterableBatches(IterableDataset[Batch]):

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.augment import spec_augment
+from basilar.dsp.augment import spec_augment
 
 
 @given(

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.buffers import _SAMPLES, _VALUES, allocate_rows, batches, row_blocks, views
+from basilar.dsp.buffers import _SAMPLES, _VALUES, allocate_rows, batches, row_blocks, views
 
 
 def test_rows_lie_one_after_the_other_in_what_the_caller_made():

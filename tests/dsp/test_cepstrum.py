@@ -6,7 +6,7 @@ import scipy.signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.cepstrum import dct_matrix, deltas, lifter
+from basilar.dsp.cepstrum import dct_matrix, deltas, lifter
 
 HALF_ULP = 2.0**-24  # relative: half an ulp of float32
 

@@ -5,7 +5,7 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.chroma import cqt_to_chroma, normalize, stft_to_chroma
+from basilar.dsp.chroma import cqt_to_chroma, normalize, stft_to_chroma
 
 HALF_ULP = 2.0**-24
 SETTINGS = {

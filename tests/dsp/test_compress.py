@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp import compress
+from basilar.dsp import compress
 
 UNITS = {"ln": np.log, "log10": np.log10, "db": lambda x: 10 * np.log10(x)}
 

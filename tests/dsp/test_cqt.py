@@ -12,7 +12,7 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsp.cqt import Cqt, _stages, cqt, magnitude
+from basilar.dsp.cqt import Cqt, _stages, cqt, magnitude
 
 RATE = 22050
 # Small enough for a direct sum: four octaves, so two rates, and filters of 2,929 to 184 samples.
@@ -265,7 +265,7 @@ def test_no_signals_give_no_results():
 # Integers alone make the signal: only the transform could differ.
 _HASH = """
 import hashlib, numpy as np
-from dsp.cqt import Cqt, cqt, magnitude
+from basilar.dsp.cqt import Cqt, cqt, magnitude
 n = np.arange(40_000, dtype=np.int64)
 y = (((n * 1103515245 + 12345) // 65536 % 2048 - 1024) / 1024).astype(np.float32)
 for hop_length, bins_per_octave in ((128, 24), (331, 12)):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 from numpy._core import _multiarray_umath
 
-from dsp import cepstrum, chroma, pcen, spectral
+from basilar.dsp import cepstrum, chroma, pcen, spectral
 from tests.conftest import REPOSITORY
 
 

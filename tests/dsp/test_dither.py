@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from dsp.dither import dither, normal
+from basilar.dsp.dither import dither, normal
 
 
 def test_values_are_normal():

@@ -4,7 +4,7 @@ import scipy.signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.framing import Framing, pad, sliding_sums, window
+from basilar.dsp.framing import Framing, pad, sliding_sums, window
 
 
 @pytest.mark.parametrize("kind", ["hann", "hamming", "blackman"])

@@ -5,7 +5,7 @@ import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.mel import MelBank, hz_to_mel, mel_to_hz
+from basilar.dsp.mel import MelBank, hz_to_mel, mel_to_hz
 
 
 @pytest.mark.parametrize("mel_scale", ["slaney", "htk"])

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dsp.histogram import Grid, histogram, quantile
-from dsp.moments import Summary, merge, moments, ordered_sum
-from dsp.normalize import centre_and_scale
+from basilar.dsp.histogram import Grid, histogram, quantile
+from basilar.dsp.moments import Summary, merge, moments, ordered_sum
+from basilar.dsp.normalize import centre_and_scale
 
 matrices = hnp.arrays(
     np.float32,

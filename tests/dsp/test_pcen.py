@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.pcen import exp2, log2, pcen
+from basilar.dsp.pcen import exp2, log2, pcen
 
 HALF_ULP = 2.0**-24
 # librosa's defaults, but for eps, whose default is the same.

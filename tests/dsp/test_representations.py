@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from dsp import representations
-from dsp.compress import Log
-from dsp.cqt import Cqt
-from dsp.cqt import magnitude as cqt_magnitude
-from dsp.framing import Framing
-from dsp.mel import MelBank
+from basilar.dsp import representations
+from basilar.dsp.compress import Log
+from basilar.dsp.cqt import Cqt
+from basilar.dsp.cqt import magnitude as cqt_magnitude
+from basilar.dsp.framing import Framing
+from basilar.dsp.mel import MelBank
 
 CLIPS = [
     "music/sonic-pi-samples__guit_e_fifths.flac",

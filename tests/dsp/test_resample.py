@@ -7,8 +7,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsp import resample as resampling
-from dsp.resample import in_blocks, resample, resample_blocks
+from basilar.dsp import resample as resampling
+from basilar.dsp.resample import in_blocks, resample, resample_blocks
 
 
 @pytest.mark.parametrize(("source_rate", "sample_rate"), [(44100, 22050), (8000, 22050)])

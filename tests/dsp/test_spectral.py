@@ -7,8 +7,8 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.framing import Framing
-from dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
+from basilar.dsp.framing import Framing
+from basilar.dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
 
 HALF_ULP = 2.0**-24
 

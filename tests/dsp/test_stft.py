@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsp.framing import Framing
-from dsp.stft import is_portable, power_spectrum, spectra, stft
+from basilar.dsp.framing import Framing
+from basilar.dsp.stft import is_portable, power_spectrum, spectra, stft
 
 
 def test_equals_direct_sum(noise):

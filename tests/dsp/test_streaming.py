@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp import streaming
-from dsp.framing import Framing
-from dsp.stft import stft
-from dsp.streaming import FrameStream, spans
+from basilar.dsp import streaming
+from basilar.dsp.framing import Framing
+from basilar.dsp.stft import stft
+from basilar.dsp.streaming import FrameStream, spans
 
 
 @st.composite

@@ -23,8 +23,9 @@ import av
 import numpy as np
 import soundfile as sf
 
-from pipeline import audio
-from pipeline.audio import AudioError, Limits
+from basilar.pipeline.audio import containers, decoding
+from basilar.pipeline.audio.containers import AudioError
+from basilar.pipeline.audio.decoding import Limits
 
 HANGS = 10.0  # seconds
 _RATE = 16000
@@ -133,10 +134,10 @@ def outcome(path: Path) -> str:
 
     Any other exception is a failure of ours.
     """
-    audio.sniff(path)
-    info: audio.AudioInfo | None = None
+    decoding.sniff(path)
+    info: decoding.AudioInfo | None = None
     try:
-        info = audio.probe(path, limits=_LIMITS)
+        info = decoding.probe(path, limits=_LIMITS)
     except AudioError as error:
         _assert_explained(error, path)
     else:
@@ -144,7 +145,7 @@ def outcome(path: Path) -> str:
         assert 1 <= info.channels <= _LIMITS.max_channels, info
         assert info.n_samples > 0, info
     try:
-        y, rate = audio.decode(path, limits=_LIMITS)
+        y, rate = decoding.decode(path, limits=_LIMITS)
     except AudioError as error:
         _assert_explained(error, path)
         return error.reason
@@ -157,7 +158,7 @@ def outcome(path: Path) -> str:
     if info.decoder == "soundfile" and not info.lossy:
         assert y.size == info.n_samples, (y.size, info)
     start, stop = y.size // 3, y.size // 3 + (y.size + 1) // 2
-    part, _ = audio.decode(
+    part, _ = decoding.decode(
         path, offset=start / rate, duration=(stop - start) / rate, limits=_LIMITS
     )
     assert part.tobytes() == y[start:stop].tobytes(), "an excerpt is not a slice of the whole"
@@ -165,7 +166,7 @@ def outcome(path: Path) -> str:
 
 
 def _assert_explained(error: AudioError, path: Path) -> None:
-    assert error.reason in get_args(audio.Reason), error.reason
+    assert error.reason in get_args(containers.Reason), error.reason
     assert error.message, error
     assert repr(str(path)) in str(error), error
 

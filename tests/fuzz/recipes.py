@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline.recipes.kinds.registry import KINDS
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.recipe import Recipe
 
 ABSENT = object()  # a value that TOML cannot write: the key is left out
 WRONG = st.one_of(

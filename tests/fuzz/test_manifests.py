@@ -12,10 +12,10 @@ import soundfile as sf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.manifests.table import SCHEMA
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.manifests.table import SCHEMA
 from tests.fuzz import examples
 
 PATHS = ["a.wav", "b.wav", "deep/ö ü.wav"]

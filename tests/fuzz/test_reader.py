@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import DamagedArtifactError
-from pipeline.store.reader import Rows
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.store.reader import Rows
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths
@@ -127,7 +127,7 @@ def test_a_file_that_is_cut_after_it_was_checked_ends_its_process_and_no_other(a
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from pipeline.store.reader import Rows\n"
+        "from basilar.pipeline.store.reader import Rows\n"
         "folder, when = Path(sys.argv[1]), sys.argv[2]\n"
         "if when == 'before': os.truncate(folder / 'c' / '0' / '0', 100)\n"
         "rows = Rows(folder, access='map')\n"

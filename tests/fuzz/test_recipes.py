@@ -13,14 +13,14 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import audio
-from pipeline.compute import stages
-from pipeline.compute.transform import Transform
-from pipeline.compute.waveforms import Waveforms
-from pipeline.errors import RecipeError
-from pipeline.recipes.hashes import recipe_hashes
-from pipeline.recipes.kinds.registry import KINDS
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.compute import stages
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.compute.waveforms import Waveforms
+from basilar.pipeline.errors import RecipeError
+from basilar.pipeline.recipes.hashes import recipe_hashes
+from basilar.pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths, tables
@@ -74,7 +74,7 @@ def test_an_accepted_recipe_computes_what_it_says(kind):
         except ValueError as error:
             assert expected.too_short in str(error)
             return
-        mono = audio.mix(y, channels)
+        mono = decoding.mix(y, channels)
         resampled = transform.resample(mono, source_rate=source_rate)
         assert x.shape == (expected.n_frames(resampled.size), expected.columns())
         assert x.dtype == expected.stored_dtype()
@@ -142,8 +142,8 @@ def test_hashes_are_the_same_in_every_process(several):
     recipes = [recipe for recipe in map(accepted, several) if recipe is not None]
     code = (
         "import json, sys, tomllib\n"
-        "from pipeline.recipes.hashes import recipe_hashes\n"
-        "from pipeline.recipes.recipe import Recipe\n"
+        "from basilar.pipeline.recipes.hashes import recipe_hashes\n"
+        "from basilar.pipeline.recipes.recipe import Recipe\n"
         "for text in json.load(sys.stdin):\n"
         "    print(recipe_hashes(Recipe.from_dict(tomllib.loads(text)))['normalization'])\n"
     )

@@ -8,10 +8,10 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.manifests.manifest import Manifest
-from pipeline.manifests.table import SCHEMA
-from pipeline.plan import MAX_SHARDS, Plan, shard_borders
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.plan import MAX_SHARDS, Plan, shard_borders
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.fuzz import examples
 
 RECIPE = Recipe.from_dict(

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audit.verify import verify
-from pipeline.deployment.bundle import INDEX, Bundle, encoded
-from pipeline.deployment.export import write_bundle
-from pipeline.errors import (
+from basilar.pipeline.audit.verify import verify
+from basilar.pipeline.deployment.bundle import INDEX, Bundle, encoded
+from basilar.pipeline.deployment.export import write_bundle
+from basilar.pipeline.errors import (
     BundleError,
     CanaryError,
     DamagedArtifactError,
     ForeignStoreError,
     NoRecordError,
 )
-from pipeline.records.record import of_root
-from pipeline.storage.checksums import CHECKSUMS, read_checksums
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.records.record import of_root
+from basilar.pipeline.storage.checksums import CHECKSUMS, read_checksums
+from basilar.pipeline.training.feature_set import FeatureSet
 from tests.damage import store_of
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths

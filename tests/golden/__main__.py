@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.store import schema
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.store import schema
 
 RECIPE = {
     "name": "golden",

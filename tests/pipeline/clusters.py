@@ -111,7 +111,7 @@ def wait_for(condition, seconds=300):
 
 def basilar(*arguments):
     """The command line of the command, whatever is installed."""
-    return [PYTHON, "-c", "from pipeline.cli import main; main()", *arguments]
+    return [PYTHON, "-c", "from basilar.pipeline.cli import main; main()", *arguments]
 
 
 def luigid(processes, folder, address="127.0.0.1"):

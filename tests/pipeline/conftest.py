@@ -1,8 +1,8 @@
 import fsspec
 import pytest
 
-from pipeline import storage
-from pipeline.manifests import probe as facts_module
+from basilar.pipeline import storage
+from basilar.pipeline.manifests import probe as facts_module
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import soundfile as sf
 
-from pipeline.compute.canary import FILE, signal
+from basilar.pipeline.compute.canary import FILE, signal
 
 SAMPLE_RATE = 16000
 
@@ -55,4 +55,4 @@ if __name__ == "__main__":
     content = json.loads(FILE.read_text())
     content["audio"] = {name: base64.b64encode(data).decode() for name, data in encoded().items()}
     FILE.write_text(json.dumps(content, indent=1) + "\n")
-    print("now run: python -m pipeline.compute.canary --write")
+    print("now run: python -m basilar.pipeline.compute.canary --write")

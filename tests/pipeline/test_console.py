@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pipeline import console, text
-from pipeline.cli.options import UsageError
+from basilar.pipeline import console, text
+from basilar.pipeline.cli.options import UsageError
 
 
 def test_results_are_one_json_object_or_lines(capsys):

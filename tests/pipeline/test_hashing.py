@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import hashing
-from pipeline.hashing import (
+from basilar.pipeline import hashing
+from basilar.pipeline.hashing import (
     canonical,
     clips_hash,
     content_hash,
@@ -18,8 +18,8 @@ from pipeline.hashing import (
     manifest_hash,
     values_hash,
 )
-from pipeline.recipes import hashes
-from pipeline.recipes.recipe import Recipe, Resample
+from basilar.pipeline.recipes import hashes
+from basilar.pipeline.recipes.recipe import Recipe, Resample
 
 json_values = st.recursive(
     st.none()
@@ -91,9 +91,7 @@ def test_the_log_mel_recipes_hash_is_pinned():
 
 
 def test_hashes_are_equal_across_processes():
-    code = (
-        "from pipeline.hashing import hash_of; print(hash_of('x', b={'q': 1.5, 'a': 'é'}, a=[1]))"
-    )
+    code = "from basilar.pipeline.hashing import hash_of; print(hash_of('x', b={'q': 1.5, 'a': 'é'}, a=[1]))"
     found = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -140,7 +138,7 @@ def test_recipe_hash_leaves_out_what_does_not():
 
 def test_upstream_hashes_are_inside_downstream_ones(monkeypatch):
     before = hashes.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
-    monkeypatch.setattr("dsp.resample.VERSION", 99)
+    monkeypatch.setattr("basilar.dsp.resample.VERSION", 99)
     after = hashes.recipe_hashes(Recipe.from_dict({"representation": {"kind": "mel"}}))
     assert [stage for stage in before if before[stage] != after[stage]] == [
         "resample",

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import Manifest
-from pipeline.manifests.table import SCHEMA
-from pipeline.plan import MAX_SHARDS, Plan, outstanding, shard_borders
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.plan import MAX_SHARDS, Plan, outstanding, shard_borders
+from basilar.pipeline.recipes.recipe import Recipe
 
 RECIPE = Recipe.from_dict({"representation": {"kind": "log_mel"}})
 
@@ -130,7 +130,9 @@ def test_lossy_clips_are_keyed_with_their_decoder(monkeypatch):
     lossy = Manifest(lossless.root, lossy_table)
 
     def keys_with(version, of):
-        monkeypatch.setattr("pipeline.audio.identity", lambda decoder: f"{decoder} {version}")
+        monkeypatch.setattr(
+            "basilar.pipeline.audio.decoding.identity", lambda decoder: f"{decoder} {version}"
+        )
         plan = Plan(RECIPE, of)
         return plan.key, plan.fit_key, plan.shards[0].keys["decode"]
 
@@ -172,7 +174,9 @@ def test_clips_that_could_not_be_read_are_keyed_with_both_decoders(monkeypatch):
     unreadable = Manifest(readable.root, pa.Table.from_pylist(rows, SCHEMA))
     found = set()
     for version in (1, 2):
-        monkeypatch.setattr("pipeline.audio.identity", lambda decoder, v=version: f"{decoder} {v}")
+        monkeypatch.setattr(
+            "basilar.pipeline.audio.decoding.identity", lambda decoder, v=version: f"{decoder} {v}"
+        )
         found.add(Plan(RECIPE, unreadable).shards[0].keys["decode"])
     assert len(found) == 2
 

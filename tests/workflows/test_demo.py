@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from pipeline import FeatureSet
+from basilar import FeatureSet
 from tests.conftest import REPOSITORY
 
 
 def demo(folder, **environment):
     done = subprocess.run(
-        [sys.executable, "-m", "workflows.demo"],
+        [sys.executable, "-m", "basilar.workflows.demo"],
         cwd=folder,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
         | environment,

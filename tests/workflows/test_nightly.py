@@ -8,16 +8,16 @@ import luigi
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet
-from pipeline.build import registry
-from pipeline.build.shard_tasks import new_attempt
-from pipeline.compute import stages
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import locks
-from pipeline.storage.files import read_json
+from basilar import FeatureSet
+from basilar.pipeline.build import registry
+from basilar.pipeline.build.shard_tasks import new_attempt
+from basilar.pipeline.compute import stages
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import locks
+from basilar.pipeline.storage.files import read_json
+from basilar.workflows.build_feature_set import BuildFeatureSet
+from basilar.workflows.nightly import Nightly
 from tests.conftest import REPOSITORY, SMALL
-from workflows.build_feature_set import BuildFeatureSet
-from workflows.nightly import Nightly
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_the_command_exits_with_1_if_a_recipe_failed(audio_folder, params, tmp_p
     (params / "a.toml").write_text("[representation]\nkind = 'none of them'\n")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "luigi", "--module", "workflows.nightly", "Nightly"),
+            *(sys.executable, "-m", "luigi", "--module", "basilar.workflows.nightly", "Nightly"),
             *("--audio", audio_folder, "--recipes", params / "a.toml", "--root", tmp_path / "r"),
             "--local-scheduler",
         ],

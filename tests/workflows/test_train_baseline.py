@@ -9,15 +9,15 @@ import pytest
 import soundfile as sf
 from mlflow.tracking import MlflowClient
 
-from pipeline import FeatureSet
-from pipeline.build import luigi_engine
-from pipeline.manifests.manifest import write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.storage import files
+from basilar import FeatureSet
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.manifests.manifest import write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.storage import files
+from basilar.workflows import train_baseline
+from basilar.workflows.build_feature_set import BuildFeatureSet
+from basilar.workflows.train_baseline import TrainBaseline
 from tests.conftest import REPOSITORY
-from workflows import train_baseline
-from workflows.build_feature_set import BuildFeatureSet
-from workflows.train_baseline import TrainBaseline
 
 PARAMS = REPOSITORY / "params"
 DEAD = "http://127.0.0.1:9"
@@ -48,7 +48,7 @@ def manifest_of(audio, *, label="^([a-z0-9]+)_", group=None):
 def command(manifest, root, *options):
     return subprocess.run(
         [
-            *(sys.executable, "-m", "luigi", "--module", "workflows.train_baseline"),
+            *(sys.executable, "-m", "luigi", "--module", "basilar.workflows.train_baseline"),
             *("TrainBaseline", "--recipe", str(PARAMS / "log_mel_speech.toml")),
             *("--manifest", str(manifest), "--root", str(root), "--local-scheduler", *options),
         ],

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from dsp.buffers import Allocate
-from dsp.histogram import Grid
-from dsp.representations import Features, Signals
+from basilar.dsp.buffers import Allocate
+from basilar.dsp.histogram import Grid
+from basilar.dsp.representations import Features, Signals
 
 StoredFloat = Annotated[Literal["float32", "float16"], Field(description="Of stored values.")]
 MOST_VALUES = 2**26  # a second of audio, in frames or in what comes of them
@@ -69,7 +69,7 @@ class Representation(Section):
     ) -> Features:
         """The representation of each signal, before it is cast to the stored dtype.
 
-        `empty` makes the arrays of the results (`dsp.buffers`).
+        `empty` makes the arrays of the results (`basilar.dsp.buffers`).
         """
         raise NotImplementedError
 

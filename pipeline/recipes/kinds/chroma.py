@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from dsp import representations
-from dsp.buffers import Allocate
-from dsp.chroma import ChromaNorm
-from dsp.representations import Features, Signals
-from pipeline.recipes.kinds.base import Power, StoredFloat
-from pipeline.recipes.kinds.framed import Framed
+from basilar.dsp import representations
+from basilar.dsp.buffers import Allocate
+from basilar.dsp.chroma import ChromaNorm
+from basilar.dsp.representations import Features, Signals
+from basilar.pipeline.recipes.kinds.base import Power, StoredFloat
+from basilar.pipeline.recipes.kinds.framed import Framed
 
 
 class Chroma(Framed):

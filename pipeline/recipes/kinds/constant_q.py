@@ -5,15 +5,15 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from dsp import representations
-from dsp.buffers import Allocate
-from dsp.chroma import ChromaNorm
-from dsp.cqt import Cqt, cqt
-from dsp.cqt import magnitude as cqt_magnitude
-from dsp.framing import PadMode
-from dsp.representations import Features, Signals
-from pipeline.recipes.kinds.base import MOST_BYTES, NotTiny, Representation, StoredFloat
-from pipeline.recipes.kinds.framed import Logarithmic
+from basilar.dsp import representations
+from basilar.dsp.buffers import Allocate
+from basilar.dsp.chroma import ChromaNorm
+from basilar.dsp.cqt import Cqt, cqt
+from basilar.dsp.cqt import magnitude as cqt_magnitude
+from basilar.dsp.framing import PadMode
+from basilar.dsp.representations import Features, Signals
+from basilar.pipeline.recipes.kinds.base import MOST_BYTES, NotTiny, Representation, StoredFloat
+from basilar.pipeline.recipes.kinds.framed import Logarithmic
 
 
 class ConstantQ(Representation):

@@ -6,11 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from dsp.compress import FloorMode, Log, LogUnit
-from dsp.framing import Align, Framing, PadMode, WindowKind
-from dsp.histogram import Grid
-from dsp.stft import is_portable
-from pipeline.recipes.kinds.base import MOST_WEIGHTS, Floor, NotTiny, Positive, Representation
+from basilar.dsp.compress import FloorMode, Log, LogUnit
+from basilar.dsp.framing import Align, Framing, PadMode, WindowKind
+from basilar.dsp.histogram import Grid
+from basilar.dsp.stft import is_portable
+from basilar.pipeline.recipes.kinds.base import (
+    MOST_WEIGHTS,
+    Floor,
+    NotTiny,
+    Positive,
+    Representation,
+)
 
 
 class Framed(Representation):
@@ -88,7 +94,7 @@ class Framed(Representation):
 
 
 class Logarithmic(Representation):
-    """Representations that end in a logarithm, by the conventions of `dsp.compress.Log`."""
+    """Representations that end in a logarithm, by the conventions of `basilar.dsp.compress.Log`."""
 
     log: LogUnit = "db"
     """Natural logarithm, log10, or db = 10 log10: of magnitudes, half of what decibels are."""

@@ -5,17 +5,25 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from dsp import representations
-from dsp.buffers import Allocate, row_blocks
-from dsp.cepstrum import DctNorm, DeltaMode, LifterConvention
-from dsp.compress import log
-from dsp.histogram import Grid
-from dsp.mel import FilterNorm, MelBank, MelScale
-from dsp.pcen import pcen
-from dsp.representations import Features, Signals
-from dsp.streaming import spans
-from pipeline.recipes.kinds.base import Floor, Hertz, NotTiny, Positive, Power, Share, StoredFloat
-from pipeline.recipes.kinds.framed import Framed, Logarithmic
+from basilar.dsp import representations
+from basilar.dsp.buffers import Allocate, row_blocks
+from basilar.dsp.cepstrum import DctNorm, DeltaMode, LifterConvention
+from basilar.dsp.compress import log
+from basilar.dsp.histogram import Grid
+from basilar.dsp.mel import FilterNorm, MelBank, MelScale
+from basilar.dsp.pcen import pcen
+from basilar.dsp.representations import Features, Signals
+from basilar.dsp.streaming import spans
+from basilar.pipeline.recipes.kinds.base import (
+    Floor,
+    Hertz,
+    NotTiny,
+    Positive,
+    Power,
+    Share,
+    StoredFloat,
+)
+from basilar.pipeline.recipes.kinds.framed import Framed, Logarithmic
 
 
 class MelBands(Framed):

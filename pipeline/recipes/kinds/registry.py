@@ -4,11 +4,11 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
-from pipeline.recipes.kinds.base import Representation
-from pipeline.recipes.kinds.chroma import Chroma
-from pipeline.recipes.kinds.constant_q import ChromaCqt, ComplexCqt, CqtMagnitude, LogCqt
-from pipeline.recipes.kinds.mel import LogMel, Mel, Mfcc, Pcen
-from pipeline.recipes.kinds.spectra import (
+from basilar.pipeline.recipes.kinds.base import Representation
+from basilar.pipeline.recipes.kinds.chroma import Chroma
+from basilar.pipeline.recipes.kinds.constant_q import ChromaCqt, ComplexCqt, CqtMagnitude, LogCqt
+from basilar.pipeline.recipes.kinds.mel import LogMel, Mel, Mfcc, Pcen
+from basilar.pipeline.recipes.kinds.spectra import (
     Decibel,
     LogMagnitude,
     Magnitude,

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from dsp import representations
-from dsp.buffers import Allocate
-from dsp.compress import FloorMode, LogUnit
-from dsp.histogram import Grid
-from dsp.representations import Features, Signals
-from pipeline.recipes.kinds.base import Floor, Representation, StoredFloat
-from pipeline.recipes.kinds.framed import Framed, Logarithmic
+from basilar.dsp import representations
+from basilar.dsp.buffers import Allocate
+from basilar.dsp.compress import FloorMode, LogUnit
+from basilar.dsp.histogram import Grid
+from basilar.dsp.representations import Features, Signals
+from basilar.pipeline.recipes.kinds.base import Floor, Representation, StoredFloat
+from basilar.pipeline.recipes.kinds.framed import Framed, Logarithmic
 
 
 class Waveform(Representation):

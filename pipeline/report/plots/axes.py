@@ -17,14 +17,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dsp.cqt import Cqt
-from dsp.mel import MelScale, hz_to_mel, mel_to_hz
-from pipeline.recipes.kinds.chroma import Chroma
-from pipeline.recipes.kinds.constant_q import ChromaCqt, ConstantQ
-from pipeline.recipes.kinds.framed import Framed
-from pipeline.recipes.kinds.mel import MelBands, Mfcc
-from pipeline.recipes.kinds.spectra import Spectral
-from pipeline.recipes.recipe import Recipe
+from basilar.dsp.cqt import Cqt
+from basilar.dsp.mel import MelScale, hz_to_mel, mel_to_hz
+from basilar.pipeline.recipes.kinds.chroma import Chroma
+from basilar.pipeline.recipes.kinds.constant_q import ChromaCqt, ConstantQ
+from basilar.pipeline.recipes.kinds.framed import Framed
+from basilar.pipeline.recipes.kinds.mel import MelBands, Mfcc
+from basilar.pipeline.recipes.kinds.spectra import Spectral
+from basilar.pipeline.recipes.recipe import Recipe
 
 Scale = Literal["linear", "log", "mel", "note"]
 ROUND_HZ = (0.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, *(1000.0 * 2**k for k in range(9)))

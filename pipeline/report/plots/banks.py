@@ -1,20 +1,20 @@
 """Pictures of what a recipe does, without a clip: the mel scale and filter banks.
 
-Drawn on Matplotlib's axes, like those of `pipeline.report.plots.drawing`, and from the tables that
+Drawn on Matplotlib's axes, like those of `basilar.pipeline.report.plots.drawing`, and from the tables that
 features are computed with.
 """
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from dsp.chroma import stft_to_chroma
-from dsp.cqt import Cqt
-from pipeline.recipes.kinds.chroma import Chroma
-from pipeline.recipes.kinds.constant_q import ConstantQ
-from pipeline.recipes.kinds.mel import MelBands
-from pipeline.recipes.recipe import Recipe
-from pipeline.report.plots.axes import columns, of_cqt, of_stft
-from pipeline.report.plots.drawing import BRIGHT, DARK, PALE, colour_bar, frequency_axis
+from basilar.dsp.chroma import stft_to_chroma
+from basilar.dsp.cqt import Cqt
+from basilar.pipeline.recipes.kinds.chroma import Chroma
+from basilar.pipeline.recipes.kinds.constant_q import ConstantQ
+from basilar.pipeline.recipes.kinds.mel import MelBands
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report.plots.axes import columns, of_cqt, of_stft
+from basilar.pipeline.report.plots.drawing import BRIGHT, DARK, PALE, colour_bar, frequency_axis
 
 
 def mel_scale(ax: Axes, recipe: Recipe) -> None:

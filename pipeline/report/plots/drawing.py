@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from dsp.compress import log
-from dsp.mel import hz_to_mel, mel_to_hz
-from pipeline.recipes.kinds.base import Representation
-from pipeline.recipes.kinds.framed import Logarithmic
-from pipeline.recipes.kinds.mel import Mfcc
-from pipeline.recipes.recipe import Recipe
-from pipeline.report.plots.axes import Columns, Scale, columns, seconds, ticks
+from basilar.dsp.compress import log
+from basilar.dsp.mel import hz_to_mel, mel_to_hz
+from basilar.pipeline.recipes.kinds.base import Representation
+from basilar.pipeline.recipes.kinds.framed import Logarithmic
+from basilar.pipeline.recipes.kinds.mel import Mfcc
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report.plots.axes import Columns, Scale, columns, seconds, ticks
 
 Format = Literal["png", "svg"]
 Bar = Literal["right", "bottom"]

@@ -15,21 +15,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline import storage
-from pipeline.compute.transform import Transform
-from pipeline.errors import BasilarError
-from pipeline.recipes.kinds.chroma import Chroma
-from pipeline.recipes.kinds.constant_q import ConstantQ
-from pipeline.recipes.kinds.framed import Framed
-from pipeline.recipes.kinds.mel import MelBands
-from pipeline.recipes.kinds.registry import KINDS
-from pipeline.recipes.kinds.spectra import Spectral
-from pipeline.recipes.recipe import Recipe
-from pipeline.records.locate import locate
-from pipeline.records.record import manifest_of
-from pipeline.report.plots import banks, drawing
-from pipeline.report.plots.axes import Scale
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.errors import BasilarError
+from basilar.pipeline.recipes.kinds.chroma import Chroma
+from basilar.pipeline.recipes.kinds.constant_q import ConstantQ
+from basilar.pipeline.recipes.kinds.framed import Framed
+from basilar.pipeline.recipes.kinds.mel import MelBands
+from basilar.pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.kinds.spectra import Spectral
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.locate import locate
+from basilar.pipeline.records.record import manifest_of
+from basilar.pipeline.report.plots import banks, drawing
+from basilar.pipeline.report.plots.axes import Scale
+from basilar.pipeline.storage import remote
+from basilar.pipeline.training.feature_set import FeatureSet
 
 Signal = NDArray[np.float32]
 
@@ -104,7 +104,7 @@ def of_clip(
         (source,) = (entry for entry in manifest.table.to_pylist() if entry["id"] == clip)
         transform = Transform(recipe)
         excerpt = {name: source[name] for name in ("offset", "duration")}
-        y, rate = transform.decode(storage.fetch(manifest.root / source["path"]), **excerpt)
+        y, rate = transform.decode(remote.fetch(manifest.root / source["path"]), **excerpt)
         whole = transform.resample(y, source_rate=rate)
         return whole[first * hop : None if duration is None else stop * hop]
 

@@ -1,4 +1,4 @@
-"""What `pipeline.audio` decides on; whole files of all kinds are tested with it."""
+"""What `basilar.pipeline.audio` decides on; whole files of all kinds are tested with it."""
 
 import io
 
@@ -7,7 +7,7 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.audio.containers import identify
+from basilar.pipeline.audio.containers import identify
 
 
 def found_in(data, tmp_path):

@@ -11,7 +11,8 @@ import av
 import pytest
 import soundfile
 
-from pipeline.audio import AudioError, blocks, decode, probe, sniff
+from basilar.pipeline.audio.containers import AudioError
+from basilar.pipeline.audio.decoding import blocks, decode, probe, sniff
 from tests.pipeline.audio.test_decoding import SEVEN_CODECS, corpus, reason_of
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.audio.isolation import Lost, isolated
+from basilar.pipeline.audio.isolation import Lost, isolated
 
 
 def read_null():
@@ -236,7 +236,7 @@ def test_forking_beside_threads_warns_nobody_and_keeps_no_pipe_open():
 
 PARENT = """
 import os, signal, sys, time
-from pipeline.audio.isolation import isolated
+from basilar.pipeline.audio.isolation import isolated
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which may be inherited as ignored
 def work(items):
     for item in items:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.audit.consistency import check
-from pipeline.records.record import of_root, recorded_keys
-from pipeline.training.feature_set import FeatureSet
+from basilar.pipeline.audit.consistency import check
+from basilar.pipeline.records.record import of_root, recorded_keys
+from basilar.pipeline.training.feature_set import FeatureSet
 from tests.damage import edit_json, edit_table, flip, store_of
 
 

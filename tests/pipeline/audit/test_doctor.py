@@ -2,11 +2,11 @@ import os
 
 import pytest
 
-from pipeline import errors
-from pipeline.audit import doctor
-from pipeline.audit.doctor import checks
-from pipeline.compute import canary, transform
-from pipeline.storage import atomic, locks
+from basilar.pipeline import errors
+from basilar.pipeline.audit import doctor
+from basilar.pipeline.audit.doctor import checks
+from basilar.pipeline.compute import canary, transform
+from basilar.pipeline.storage import atomic, locks
 
 
 @pytest.fixture

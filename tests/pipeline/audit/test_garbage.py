@@ -5,15 +5,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import errors
-from pipeline.audit import garbage
-from pipeline.audit.verify import verify
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.errors import DamagedArtifactError
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import atomic, locks
+from basilar.pipeline import errors
+from basilar.pipeline.audit import garbage
+from basilar.pipeline.audit.verify import verify
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import atomic, locks
 from tests.conftest import SMALL
 
 
@@ -136,7 +136,7 @@ def test_nothing_goes_while_a_build_is_at_work_or_a_set_is_not_understood(root, 
 
 
 def test_a_set_of_another_installation_keeps_its_features(root, monkeypatch):
-    monkeypatch.setattr("dsp.resample.VERSION", 99)
+    monkeypatch.setattr("basilar.dsp.resample.VERSION", 99)
     found = garbage.collect(root)
     assert "was made with other decoders or versions of operations" in found.notes[0]
     assert {item.stage for item in found.garbage} >= {"resample", "statistics"}

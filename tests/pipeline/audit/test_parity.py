@@ -4,10 +4,10 @@ import logging
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet
-from pipeline.audit import parity
-from pipeline.audit.parity import Way
-from pipeline.records.record import Record
+from basilar import FeatureSet
+from basilar.pipeline.audit import parity
+from basilar.pipeline.audit.parity import Way
+from basilar.pipeline.records.record import Record
 from tests.pipeline.deployment.test_export import make_set
 
 NAMES = ["pipeline", "bundle, bare", "MLflow model", "served model", "stream"]

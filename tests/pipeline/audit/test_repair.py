@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline import FeatureSet
-from pipeline.audit.repair import repair
-from pipeline.audit.verify import verify
-from pipeline.compute import stages
-from pipeline.errors import RepairError
-from pipeline.records.locate import MissingAudioError
-from pipeline.records.record import of_root, recorded_keys
-from pipeline.storage.atomic import leftovers
+from basilar import FeatureSet
+from basilar.pipeline.audit.repair import repair
+from basilar.pipeline.audit.verify import verify
+from basilar.pipeline.compute import stages
+from basilar.pipeline.errors import RepairError
+from basilar.pipeline.records.locate import MissingAudioError
+from basilar.pipeline.records.record import of_root, recorded_keys
+from basilar.pipeline.storage.atomic import leftovers
 from tests.damage import edit_json, flip, seal, store_of
 
 
@@ -144,7 +144,7 @@ def test_without_audio_nothing_is_touched(root, tmp_path):
 
 
 def test_an_installation_that_computes_something_else_touches_nothing(root, monkeypatch):
-    from pipeline.compute.transform import Transform
+    from basilar.pipeline.compute.transform import Transform
 
     flip(store_of(root) / "features" / "c" / "1" / "0")
     before = everything(root)
@@ -162,7 +162,7 @@ def test_an_installation_that_computes_something_else_touches_nothing(root, monk
 
 
 def test_a_set_of_other_op_versions_is_not_repaired(root, monkeypatch):
-    from dsp import resample
+    from basilar.dsp import resample
 
     flip(store_of(root) / "features" / "c" / "1" / "0")
     found = check(root)
@@ -173,7 +173,7 @@ def test_a_set_of_other_op_versions_is_not_repaired(root, monkeypatch):
 
 def test_a_repair_that_was_cut_off_is_done_again(root, monkeypatch):
     flip(store_of(root) / "features" / "c" / "1" / "0")
-    from pipeline.audit import repair as module
+    from basilar.pipeline.audit import repair as module
 
     def cut_off(new, old):
         raise KeyboardInterrupt

@@ -3,15 +3,17 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet, audio, errors
-from pipeline.audit.reproduce import changes, reproduce
-from pipeline.compute import stages
-from pipeline.compute.transform import Transform
-from pipeline.errors import NoRecordError, RebuildError
-from pipeline.hashing import values_hash
-from pipeline.records.locate import MissingAudioError
-from pipeline.records.record import of_root, of_run
-from pipeline.tracking import runs
+from basilar import FeatureSet
+from basilar.pipeline import errors
+from basilar.pipeline.audio import containers
+from basilar.pipeline.audit.reproduce import changes, reproduce
+from basilar.pipeline.compute import stages
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.errors import NoRecordError, RebuildError
+from basilar.pipeline.hashing import values_hash
+from basilar.pipeline.records.locate import MissingAudioError
+from basilar.pipeline.records.record import of_root, of_run
+from basilar.pipeline.tracking import runs
 from tests.damage import flip, store_of
 
 
@@ -136,7 +138,7 @@ def test_clips_that_can_be_read_no_more_or_only_now_are_named(record, monkeypatc
 
     def patched(self, path, **options):
         if path.name == "04.wav":
-            raise audio.AudioError("unsupported", "not by this version")
+            raise containers.AudioError("unsupported", "not by this version")
         if path.name == "broken.wav":
             return [(np.ones(4000, np.float32), 8000)]
         return original(self, path, **options)
@@ -166,7 +168,7 @@ def test_a_build_that_fails_is_no_verdict(record, monkeypatch):
 
 
 def test_keys_may_differ_where_versions_do_and_the_digest_decides(record, monkeypatch):
-    from dsp import resample
+    from basilar.dsp import resample
 
     monkeypatch.setattr(resample, "VERSION", 99)
     found = reproduce(record)

@@ -3,10 +3,10 @@ import shutil
 
 import pytest
 
-from pipeline.audit.verify import verify
-from pipeline.errors import DamagedArtifactError
-from pipeline.records.record import recorded_keys
-from pipeline.storage.checksums import read_checksums
+from basilar.pipeline.audit.verify import verify
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.records.record import recorded_keys
+from basilar.pipeline.storage.checksums import read_checksums
 from tests.damage import edit_json, flip, seal, store_of
 
 
@@ -133,7 +133,7 @@ def test_a_sample_is_computed_from_audio(root, built, tmp_path):
 
 @pytest.mark.parametrize("stage", ["decode", "resample"])
 def test_a_sample_names_the_first_stage_that_differs(root, built, monkeypatch, stage):
-    from pipeline.compute.transform import Transform
+    from basilar.pipeline.compute.transform import Transform
 
     original = getattr(Transform, f"{stage}_blocks")
 
@@ -153,11 +153,11 @@ def test_a_sample_names_the_first_stage_that_differs(root, built, monkeypatch, s
 
 
 def test_a_sample_that_cannot_be_computed_any_more(root, monkeypatch):
-    from pipeline import audio
-    from pipeline.compute.transform import Transform
+    from basilar.pipeline.audio import containers
+    from basilar.pipeline.compute.transform import Transform
 
     def refuse(*_, **__):
-        raise audio.AudioError("unsupported", "not this version")
+        raise containers.AudioError("unsupported", "not this version")
 
     monkeypatch.setattr(Transform, "decode_blocks", refuse)
     (problem,) = check(root, sample=1).problems

@@ -2,13 +2,13 @@ import sys
 
 import pytest
 
-from pipeline import errors
-from pipeline.build import dask_engine, luigi_engine
-from pipeline.build.build import Build, build_of
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import files
+from basilar.pipeline import errors
+from basilar.pipeline.build import dask_engine, luigi_engine
+from basilar.pipeline.build.build import Build, build_of
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import files
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, dask
 

@@ -17,21 +17,22 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, audio
-from pipeline.audit import garbage
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.build.set_tasks import LogRun
-from pipeline.build.shard_tasks import Represent
-from pipeline.defaults import KEEP
-from pipeline.errors import RecipeError
-from pipeline.manifests.manifest import write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.hashes import STAGES
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage.checksums import check_files
-from pipeline.storage.files import read_table
+from basilar import FeatureSet
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.audit import garbage
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.build.set_tasks import LogRun
+from basilar.pipeline.build.shard_tasks import Represent
+from basilar.pipeline.defaults import KEEP
+from basilar.pipeline.errors import RecipeError
+from basilar.pipeline.manifests.manifest import write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.hashes import STAGES
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage.checksums import check_files
+from basilar.pipeline.storage.files import read_table
 from tests.conftest import REPOSITORY, SMALL
 from tests.damage import flip
 
@@ -258,7 +259,7 @@ def test_what_cannot_be_planned_says_why(capfd, part):
 
 
 def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypatch):
-    from pipeline.compute import stages
+    from basilar.pipeline.compute import stages
 
     manifest, _ = scan(audio_folder)
     original, calls = stages.represent, []
@@ -332,7 +333,7 @@ def test_a_cached_rerun_imports_nothing_that_it_does_not_need(
     write_manifest(manifest, tmp_path / "m.parquet")
     build(Recipe.load(LOG_MEL), manifest)
     code = (
-        "import sys; from pipeline.cli import app; "
+        "import sys; from basilar.pipeline.cli.options import app; "
         f"app(['build', {str(LOG_MEL)!r}, {str(tmp_path / 'm.parquet')!r}, '--json', "
         f"'--root', {str(tmp_path / 'root')!r}, '--tracking-uri', {tracker!r}], "
         "standalone_mode=False); "
@@ -429,7 +430,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     build, audio_folder, monkeypatch, workers
 ):
     manifest, _ = scan(audio_folder)
-    original = audio.decode_blocks
+    original = decoding.decode_blocks
 
     def decode(path, **options):
         for name, (act, *_) in DEADLY.items():
@@ -438,7 +439,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
                 act()
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "decode_blocks", decode)
+    monkeypatch.setattr(decoding, "decode_blocks", decode)
     options = {"max_bad": 0.5, "shard_seconds": 2.0, "workers": workers}
     outcome, planned = build(small(), manifest, clip_timeout=2.0, **options)
     assert outcome.succeeded
@@ -468,7 +469,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
 @pytest.mark.parametrize("keep", [KEEP, pytest.param(STAGES, marks=pytest.mark.torture)])
 def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, monkeypatch, keep):
     """A clip crashes at first: a relabelled set, a grown one and one of other mels try it again."""
-    original, tries = audio.decode_blocks, []
+    original, tries = decoding.decode_blocks, []
 
     def decode(path, **options):
         if path.name == "05.wav":
@@ -489,7 +490,7 @@ def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, m
     other_mels = {"representation": {**SMALL["representation"], "n_mels": 5}}
     one = dict.fromkeys(STAGES, 1)
     with monkeypatch.context() as patched:
-        patched.setattr(audio, "decode_blocks", decode)
+        patched.setattr(decoding, "decode_blocks", decode)
         hurt, _ = run()
         tries.append((tmp_path / "tries").read_text())
         assert run()[1] == dict.fromkeys(STAGES, 0)  # the same key finds it published

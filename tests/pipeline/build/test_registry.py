@@ -3,14 +3,14 @@ import signal
 import subprocess
 import sys
 
-from pipeline.build import registry
-from pipeline.storage import files, locks
+from basilar.pipeline.build import registry
+from basilar.pipeline.storage import files, locks
 from tests.conftest import REPOSITORY
 
 HOLD = """
 import signal, sys
 from pathlib import Path
-from pipeline.build import registry
+from basilar.pipeline.build import registry
 running.begin(Path(sys.argv[1]), "text", key="k")
 print(flush=True)
 signal.pause()

@@ -4,19 +4,19 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline import errors
-from pipeline.build import shard_tasks
-from pipeline.build.build import Build, build_of
-from pipeline.build.set_tasks import FitNormalization, LogRun, Publish
-from pipeline.build.shard_tasks import Decode, Represent, Resample
-from pipeline.compute import stages
-from pipeline.defaults import KEEP
-from pipeline.plan import Plan
-from pipeline.recipes.hashes import STAGES
-from pipeline.storage import files
-from pipeline.store import publish, shard_tables, statistics
-from pipeline.tracking import runs
-from pipeline.tracking.location import embedded_tracking_uri
+from basilar.pipeline import errors
+from basilar.pipeline.build import shard_tasks
+from basilar.pipeline.build.build import Build, build_of
+from basilar.pipeline.build.set_tasks import FitNormalization, LogRun, Publish
+from basilar.pipeline.build.shard_tasks import Decode, Represent, Resample
+from basilar.pipeline.compute import stages
+from basilar.pipeline.defaults import KEEP
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.hashes import STAGES
+from basilar.pipeline.storage import files
+from basilar.pipeline.store import publish, shard_tables, statistics
+from basilar.pipeline.tracking import runs
+from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.pipeline.build.test_build import planned_in
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 

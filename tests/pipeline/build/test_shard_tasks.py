@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.build import shard_tasks
-from pipeline.build.shard_tasks import Decode, Represent, Resample
-from pipeline.compute import stages
-from pipeline.recipes.hashes import STAGES
-from pipeline.storage import atomic
-from pipeline.store.reader import Rows
+from basilar.pipeline.build import shard_tasks
+from basilar.pipeline.build.shard_tasks import Decode, Represent, Resample
+from basilar.pipeline.compute import stages
+from basilar.pipeline.recipes.hashes import STAGES
+from basilar.pipeline.storage import atomic
+from basilar.pipeline.store.reader import Rows
 from tests.pipeline.build.test_build import planned_in
 
 

@@ -5,15 +5,15 @@ import luigi
 import pytest
 from rich.console import Console
 
-from pipeline import console
-from pipeline.build import luigi_engine, registry, status
-from pipeline.build.build import Build
-from pipeline.build.set_tasks import FitNormalization, Publish
-from pipeline.build.shard_tasks import Represent, Resample
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import locks
+from basilar.pipeline import console
+from basilar.pipeline.build import luigi_engine, registry, status
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.build.set_tasks import FitNormalization, Publish
+from basilar.pipeline.build.shard_tasks import Represent, Resample
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import locks
 from tests.conftest import SMALL
 
 
@@ -100,7 +100,7 @@ def test_a_cached_build_shows_nothing(built, capsys, monkeypatch):
 
 
 def test_a_task_tells_luigi_how_far_it_is(build, monkeypatch):
-    monkeypatch.setattr("pipeline.build.shard_tasks._TELL_EVERY", 0.0)
+    monkeypatch.setattr("basilar.pipeline.build.shard_tasks._TELL_EVERY", 0.0)
     scheduler = luigi.scheduler.Scheduler()
     worker = luigi.worker.Worker(scheduler=scheduler)
     told = []

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.build import ui
-from pipeline.recipes.recipe import Recipe
-from pipeline.tracking.location import embedded_tracking_uri
+from basilar.pipeline.build import ui
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.conftest import SMALL
 from tests.pipeline.clusters import Processes, basilar, wait_for
 from tests.pipeline.report.test_collect import browser, in_browser  # noqa: F401

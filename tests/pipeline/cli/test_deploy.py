@@ -3,11 +3,12 @@ import shutil
 
 import pytest
 
-from pipeline import Bundle, FeatureSet, cli
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
+from basilar import Bundle, FeatureSet
+from basilar.pipeline import cli
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
 

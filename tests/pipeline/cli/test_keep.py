@@ -1,6 +1,6 @@
 import shutil
 
-from pipeline.storage import locks
+from basilar.pipeline.storage import locks
 
 
 def test_gc_says_what_would_go_and_removes_it_when_asked(root, basilar, as_json):

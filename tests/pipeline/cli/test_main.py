@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipeline import cli
+from basilar.pipeline.cli import options
 from tests.conftest import REPOSITORY
 
 LOG_MEL = str(REPOSITORY / "params" / "log_mel.toml")
@@ -82,7 +82,7 @@ def test_a_root_that_is_a_file_is_named(basilar, audio_folder, tmp_path):
 
 def test_every_command_has_an_example_and_a_group(basilar):
     commands = [
-        command.name or command.callback.__name__ for command in cli.app.registered_commands
+        command.name or command.callback.__name__ for command in options.app.registered_commands
     ]
     assert len(commands) > 15
     for command in (name.replace("_", "-") for name in commands):
@@ -98,7 +98,7 @@ def test_every_command_has_an_example_and_a_group(basilar):
 
 def test_help_and_completion_import_little():
     heavy = {"numpy", "scipy", "pydantic", "luigi", "mlflow", "zarr", "pandas", "pyarrow"}
-    code = f"import sys, pipeline.cli; print(*{heavy} & sys.modules.keys())"
+    code = f"import sys, basilar.pipeline.cli; print(*{heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
@@ -108,7 +108,7 @@ def test_a_shell_completes_keys_and_shipped_recipes(tmp_path):
 
     def bash(script):
         (tmp_path / "basilar").write_text(
-            f"#!{sys.executable}\nfrom pipeline.cli import main\nmain()\n"
+            f"#!{sys.executable}\nfrom basilar.pipeline.cli import main\nmain()\n"
         )
         (tmp_path / "basilar").chmod(0o755)
         environment = {
@@ -156,7 +156,7 @@ def test_a_bug_is_said_to_be_one_and_traced_on_request(basilar, as_json, monkeyp
     def is_folder(_):
         raise TypeError("of this kind")
 
-    monkeypatch.setattr("pipeline.storage.is_folder", is_folder)
+    monkeypatch.setattr("basilar.pipeline.storage.remote.is_folder", is_folder)
     code, out, err = basilar("ls", "--root", "root")
     assert (code, out) == (1, "")
     to_do = "run it again with --debug, and report what it prints"
@@ -201,7 +201,7 @@ def test_what_the_keyboard_stops_says_what_is_kept(
 
 def test_names_of_files_are_utf8_in_any_locale(audio_folder, tmp_path):
     (audio_folder / "a" / "00.wav").rename(audio_folder / "a" / "grüße – 音.wav")
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    command = [sys.executable, "-c", "from basilar.pipeline.cli import main; main()"]
     done = subprocess.run(
         [*command, "scan", str(audio_folder), "-o", "ü.csv", "--json"],
         env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONPATH": str(REPOSITORY)},
@@ -216,7 +216,7 @@ def test_a_task_that_fails_is_traced_on_request(basilar, audio_folder):
     manifest = audio_folder.parent / "m.parquet"
     basilar("scan", audio_folder, "-o", manifest)
     (audio_folder / "a" / "00.wav").write_bytes(b"RIFF changed")
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+    command = [sys.executable, "-c", "from basilar.pipeline.cli import main; main()"]
     command += ["build", LOG_MEL, str(manifest), "--root", "root", "--workers", "2"]
     plain = (
         "error: it has changed since it was scanned\n"

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet, audio
-from pipeline.manifests.manifest import read_manifest
-from pipeline.recipes.recipe import Recipe
+from basilar import FeatureSet
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.manifests.manifest import read_manifest
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 LOG_MEL = str(REPOSITORY / "params" / "log_mel.toml")
@@ -191,14 +192,14 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
 
 
 def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
-    original = audio.decode_blocks
+    original = decoding.decode_blocks
 
     def decode(path, **options):
         if path.name == "05.wav":
             time.sleep(3600)
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "decode_blocks", decode)
+    monkeypatch.setattr(decoding, "decode_blocks", decode)
     arguments = ("build", LOG_MEL, audio_folder, "--root", "root", "--workers", 1)
     code, built = as_json(*arguments, "--clip-timeout", 1)
     assert (code, built["clips"], built["quarantined"]) == (0, 11, 1)
@@ -220,7 +221,7 @@ def test_a_prefix_must_name_one_set(basilar, as_json, audio_folder, tmp_path, no
 def test_a_build_that_is_stopped_by_the_keyboard_says_what_is_kept(as_json, audio_folder, workers):
     """Like a terminal, it interrupts every process of the build."""
     arguments = ["build", LOG_MEL, audio_folder, "--root", "root", "--shard-seconds", "0.3"]
-    command = "from pipeline.cli import main; main()"
+    command = "from basilar.pipeline.cli import main; main()"
     with subprocess.Popen(
         [sys.executable, "-c", command, *arguments, "--workers", str(workers)],
         stderr=subprocess.PIPE,

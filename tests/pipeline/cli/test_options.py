@@ -2,7 +2,7 @@ from inspect import signature
 
 import pytest
 
-from pipeline.cli.options import (
+from basilar.pipeline.cli.options import (
     UsageError,
     app,
     complete_key,

@@ -2,14 +2,14 @@ import shutil
 
 import pytest
 
-from dsp import resample
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.compute.transform import Transform
-from pipeline.manifests.manifest import write_manifest
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.tracking import runs
+from basilar.dsp import resample
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.manifests.manifest import write_manifest
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.tracking import runs
 from tests.conftest import SMALL
 from tests.damage import flip, store_of
 

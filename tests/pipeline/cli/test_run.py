@@ -3,9 +3,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from pipeline.build import registry
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import locks
+from basilar.pipeline.build import registry
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import locks
 from tests.conftest import SMALL
 
 

@@ -5,19 +5,20 @@ import time
 import numpy as np
 import pytest
 
-from dsp import compress, framing, mel, representations
-from dsp import resample as resampling
-from pipeline import FeatureSet, audio, cli
-from pipeline.audio import decoders
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build, build_of
-from pipeline.build.shard_tasks import Decode, Represent, Resample
-from pipeline.compute import canary
-from pipeline.compute.canary import Canary
-from pipeline.errors import CanaryError
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
+from basilar import FeatureSet
+from basilar.dsp import compress, framing, mel, representations
+from basilar.dsp import resample as resampling
+from basilar.pipeline import audio, cli
+from basilar.pipeline.audio import decoders
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build, build_of
+from basilar.pipeline.build.shard_tasks import Decode, Represent, Resample
+from basilar.pipeline.compute import canary
+from basilar.pipeline.compute.canary import Canary
+from basilar.pipeline.errors import CanaryError
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
 
@@ -87,9 +88,9 @@ def patch(monkeypatch, name, change=None):
 
 def test_numbers_change_only_with_their_version():
     stored, now = json.loads(canary.FILE.read_text())["canaries"], canary.made()
-    again = "raise its version and run python -m pipeline.compute.canary --write, or find out why"
+    again = "raise its version and run python -m basilar.pipeline.compute.canary --write, or find out why"
     assert now.keys() == stored.keys(), (
-        "a kind came or went: python -m pipeline.compute.canary --write"
+        "a kind came or went: python -m basilar.pipeline.compute.canary --write"
     )
     for name, entry in now.items():
         same = entry["sha256"] == stored[name]["sha256"]

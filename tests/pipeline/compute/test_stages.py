@@ -17,20 +17,21 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsp import buffers, resample, streaming
-from pipeline import audio
-from pipeline.compute import stages
-from pipeline.compute.quarantine import Quarantined
-from pipeline.compute.transform import Transform
-from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
-from pipeline.errors import ChangedAudioError, ManifestError
-from pipeline.hashing import values_hash
-from pipeline.manifests.scan import scan
-from pipeline.manifests.source import Source
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage import retry, scratch
-from pipeline.storage.retry import ATTEMPTS, retrying
+from basilar.dsp import buffers, resample, streaming
+from basilar.pipeline import audio
+from basilar.pipeline.audio import containers, decoding
+from basilar.pipeline.compute import stages
+from basilar.pipeline.compute.quarantine import Quarantined
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
+from basilar.pipeline.errors import ChangedAudioError, ManifestError
+from basilar.pipeline.hashing import values_hash
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.manifests.source import Source
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage import retry, scratch
+from basilar.pipeline.storage.retry import ATTEMPTS, retrying
 from tests.conftest import REPOSITORY
 from tests.damage import flip
 
@@ -106,7 +107,7 @@ def test_a_file_that_changes_while_it_is_decoded_is_an_error(audio_folder, monke
         flip(file)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         if reason:
-            raise audio.AudioError(reason, "read half of each version")
+            raise containers.AudioError(reason, "read half of each version")
 
     monkeypatch.setattr(Transform, "decode_blocks", changing)
     with pytest.raises(ChangedAudioError, match=r"00\.wav: it has changed since it was scanned"):
@@ -284,7 +285,7 @@ def test_conventions_that_no_shipped_recipe_has_are_sliced_alike(noise):
 
 def deadly(monkeypatch, name, act):
     """Let the decoder do something to the process when it reads the file of a name."""
-    original = audio.decode_blocks
+    original = decoding.decode_blocks
 
     def decode(path, **options):
         if path.name == name:
@@ -292,7 +293,7 @@ def deadly(monkeypatch, name, act):
             act(path)
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "decode_blocks", decode)
+    monkeypatch.setattr(decoding, "decode_blocks", decode)
 
 
 def content_of(folder, path):
@@ -398,10 +399,10 @@ def test_all_awkward_files_have_their_outcome_in_a_child(corpora):
     for content, y in zip(decoded.contents, decoded.signals, strict=True):
         assert expected[paths[content]]["expected"].startswith("decode")
         assert problems[paths[content]] is None
-        np.testing.assert_array_equal(y, audio.decode(root / paths[content])[0], strict=True)
+        np.testing.assert_array_equal(y, decoding.decode(root / paths[content])[0], strict=True)
     for lost in decoded.quarantined:
-        with pytest.raises(audio.AudioError) as caught:
-            audio.decode(root / paths[lost.content])
+        with pytest.raises(containers.AudioError) as caught:
+            decoding.decode(root / paths[lost.content])
         assert (lost.reason, lost.message) == (caught.value.reason, caught.value.message)
         said = expected[paths[lost.content]]["expected"]
         allowed = {"reject", "reject_or_flag", "decode_or_flag", "decode_documented", lost.reason}

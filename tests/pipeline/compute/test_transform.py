@@ -4,11 +4,12 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsp.resample import resample
-from pipeline import Transform
-from pipeline.audio import AudioError, Limits
-from pipeline.errors import RecipeError
-from pipeline.recipes.recipe import Recipe
+from basilar import Transform
+from basilar.dsp.resample import resample
+from basilar.pipeline.audio.containers import AudioError
+from basilar.pipeline.audio.decoding import Limits
+from basilar.pipeline.errors import RecipeError
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 PARAMS = sorted((REPOSITORY / "params").glob("*.toml"))

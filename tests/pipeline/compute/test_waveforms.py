@@ -2,11 +2,11 @@ import os
 
 import pytest
 
-from pipeline.audio.isolation import isolated
-from pipeline.compute.quarantine import Quarantined
-from pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
-from pipeline.errors import DamagedArtifactError
-from pipeline.storage.scratch import Place
+from basilar.pipeline.audio.isolation import isolated
+from basilar.pipeline.compute.quarantine import Quarantined
+from basilar.pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.storage.scratch import Place
 
 
 def some(spool, *signals):

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from dsp import framing
-from pipeline import Bundle, audio
-from pipeline.compute import stages
-from pipeline.compute.transform import Transform
-from pipeline.deployment import bundle
-from pipeline.deployment.export import write_bundle
-from pipeline.errors import BundleError, CanaryError
-from pipeline.manifests.source import Source
+from basilar import Bundle
+from basilar.dsp import framing
+from basilar.pipeline import audio
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.compute import stages
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.deployment import bundle
+from basilar.pipeline.deployment.export import write_bundle
+from basilar.pipeline.errors import BundleError, CanaryError
+from basilar.pipeline.manifests.source import Source
 from tests.conftest import REPOSITORY
 from tests.pipeline.compute.test_canary import an_ulp_more, changing, clear_caches, one_weight
 from tests.pipeline.deployment.test_export import STANDARD, make_set
@@ -101,14 +103,14 @@ def test_a_bundle_computes_what_training_reads(made, clips, name):
         features = loaded.transform_file(clips / clip)
         assert features.dtype == expected.dtype
         assert features.tobytes() == expected.tobytes()
-        y, rate = audio.decode(clips / clip)
+        y, rate = decoding.decode(clips / clip)
         assert loaded.transform(y, sample_rate=rate).tobytes() == expected.tobytes()
     assert all(golden == (golden.name, True, 0.0) for golden in loaded.check())
 
 
 def test_excerpts(made, clips):
     loaded = Bundle.load(made["log_mel"][1])
-    y, rate = audio.decode(clips / "b.flac", offset=0.1, duration=0.25)
+    y, rate = decoding.decode(clips / "b.flac", offset=0.1, duration=0.25)
     features = loaded.transform_file(clips / "b.flac", offset=0.1, duration=0.25)
     assert features.tobytes() == loaded.transform(y, sample_rate=rate).tobytes()
 
@@ -124,7 +126,7 @@ def test_priming_is_the_same_by_every_route(made, corpora, name):
     fs, folder = made["log_mel"]
     path = corpora / "music" / name
     transform = Transform.from_recipe(fs.recipe)
-    y, rate = audio.decode(path)
+    y, rate = decoding.decode(path)
     source = Source("x", name, hashlib.sha256(path.read_bytes()).hexdigest())
     pieces = [
         replace(source, duration=5001 / rate),
@@ -143,7 +145,7 @@ def test_priming_is_the_same_by_every_route(made, corpora, name):
 
 def test_a_stream_gives_the_bits_of_the_whole(made, clips):
     loaded = Bundle.load(made["log_mel"][1])
-    y, rate = audio.decode(clips / "a.wav")
+    y, rate = decoding.decode(clips / "a.wav")
     stream, rng = loaded.stream(rate), np.random.default_rng(1)
     pieces = np.split(y, np.sort(rng.integers(0, y.size, 7)))
     parts = [*(stream.push(piece) for piece in pieces), stream.finish()]
@@ -344,7 +346,7 @@ def bare(tmp_path_factory):
 def test_a_bare_environment_computes_the_same_bits(bare, made, clips, tmp_path):
     code = """
 import hashlib, importlib.util, json, sys
-from pipeline import Bundle
+from basilar import Bundle
 absent, clips, *folders = json.loads(sys.argv[1])
 found = {"absent": [name for name in absent if importlib.util.find_spec(name) is None]}
 for folder in folders:
@@ -372,7 +374,7 @@ print(json.dumps(found))
         stored = [fs.normalize(fs[i]).tobytes() for i in by_name]
         assert found[fs.key] == [hashlib.sha256(data).hexdigest() for data in stored]
     assert "canary at 48000 Hz             identical" in run(
-        "-m", "pipeline.deployment.bundle", folders[0]
+        "-m", "basilar.pipeline.deployment.bundle", folders[0]
     )
 
 
@@ -384,10 +386,10 @@ def test_importing_takes_at_most_twice_the_time_of_what_it_is_made_of():
         return min(float(subprocess.check_output(command, cwd=REPOSITORY)) for _ in range(5))
 
     libraries = seconds("numpy, scipy.fft, scipy.sparse, pydantic")
-    assert seconds("pipeline.deployment.bundle") < 2 * libraries
+    assert seconds("basilar.pipeline.deployment.bundle") < 2 * libraries
 
 
 def test_importing_brings_nothing_heavy():
-    code = f"import sys, pipeline.deployment.bundle; print(*{set(ABSENT)} & sys.modules.keys())"
+    code = f"import sys, basilar.pipeline.deployment.bundle; print(*{set(ABSENT)} & sys.modules.keys())"
     done = subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY, text=True)
     assert done.split() == []

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import Bundle, FeatureSet
-from pipeline.deployment.export import write_bundle
-from pipeline.errors import BundleError, ChangedAudioError
-from pipeline.manifests.scan import scan
-from pipeline.recipes.recipe import Recipe
+from basilar import Bundle, FeatureSet
+from basilar.pipeline.deployment.export import write_bundle
+from basilar.pipeline.errors import BundleError, ChangedAudioError
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL, publish
 
 STANDARD = {"kind": "standard", "split": "all"}

@@ -18,15 +18,15 @@ import pytest
 import soundfile as sf
 from mlflow.exceptions import MlflowException
 
-from pipeline import Bundle, Transform
-from pipeline.build import luigi_engine
-from pipeline.build.build import Build
-from pipeline.deployment.export import write_bundle
-from pipeline.deployment.mlflow_model import ServedBundle
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.tracking.location import embedded_tracking_uri
+from basilar import Bundle, Transform
+from basilar.pipeline.build import luigi_engine
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.deployment.export import write_bundle
+from basilar.pipeline.deployment.mlflow_model import ServedBundle
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.conftest import REPOSITORY
 from tests.pipeline.deployment.test_export import STANDARD, make_set
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL

@@ -1,9 +1,9 @@
 import os
 import sqlite3
 
-from pipeline import audio
-from pipeline.manifests.file_cache import FileCache
-from pipeline.manifests.scan import scan
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.manifests.file_cache import FileCache
+from basilar.pipeline.manifests.scan import scan
 from tests.pipeline.manifests.test_scan import settle
 
 
@@ -76,6 +76,6 @@ def test_a_scan_under_way_locks_no_other_out(audio_folder, tmp_path, monkeypatch
 def test_a_new_version_of_the_decoder_probes_again(audio_folder, looks, monkeypatch):
     settle(audio_folder)
     scan(audio_folder)
-    monkeypatch.setattr(audio, "VERSION", audio.VERSION + 1)
+    monkeypatch.setattr(decoding, "VERSION", decoding.VERSION + 1)
     scan(audio_folder)
     assert looks() == 24

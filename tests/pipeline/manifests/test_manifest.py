@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import ManifestError
-from pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
-from pipeline.manifests.scan import scan
-from pipeline.manifests.table import SCHEMA, map_table, release_memory, take_rows
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.manifests.table import SCHEMA, map_table, release_memory, take_rows
 
 
 def test_manifest_and_audio_move_together(audio_folder, tmp_path):
@@ -100,7 +100,7 @@ def test_without_room_for_a_file_the_table_is_held(audio_folder, tmp_path, monke
     def fail(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pipeline.storage.scratch.nameless", fail)
+    monkeypatch.setattr("basilar.pipeline.storage.scratch.nameless", fail)
     held = pa.total_allocated_bytes()
     again = read_manifest(tmp_path / "m.parquet")
     assert pa.total_allocated_bytes() > held

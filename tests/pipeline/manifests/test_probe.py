@@ -5,12 +5,12 @@ from contextlib import closing
 
 import pytest
 
-from pipeline import audio
-from pipeline.manifests import file_cache
-from pipeline.manifests import probe as facts_module
-from pipeline.manifests.file_cache import hash_file
-from pipeline.manifests.probe import inspected, statuses
-from pipeline.manifests.scan import contents, scan
+from basilar.pipeline.audio import decoding
+from basilar.pipeline.manifests import file_cache
+from basilar.pipeline.manifests import probe as facts_module
+from basilar.pipeline.manifests.file_cache import hash_file
+from basilar.pipeline.manifests.probe import inspected, statuses
+from basilar.pipeline.manifests.scan import contents, scan
 from tests.pipeline.manifests.test_scan import settle
 
 
@@ -53,7 +53,7 @@ def test_a_file_that_killed_its_child_is_not_tried_again(
 ):
     """Else rows of one file would contradict each other."""
     settle(audio_folder)
-    original = audio.probe
+    original = decoding.probe
 
     def probe(path, **options):
         if path.name == "00.wav":
@@ -62,7 +62,7 @@ def test_a_file_that_killed_its_child_is_not_tried_again(
             os.kill(os.getpid(), signal.SIGKILL)
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "probe", probe)
+    monkeypatch.setattr(decoding, "probe", probe)
     found = inspect(audio_folder, [({"path": "a/00.wav"}, None)] * 12, rehash=False)
     assert (tmp_path / "deaths").read_text() == "xx"
     assert {facts["problem"][:8] for _, facts in found} == {"crashed:"}
@@ -99,14 +99,14 @@ def test_contents_are_looked_at_again_only_if_asked_to(audio_folder, looks):
 
 def test_a_file_that_kills_the_prober_costs_itself_only(audio_folder, monkeypatch):
     settle(audio_folder)
-    original = audio.probe
+    original = decoding.probe
 
     def probe(path, **options):
         if path.name == "05.wav":
             os.kill(os.getpid(), signal.SIGKILL)
         return original(path, **options)
 
-    monkeypatch.setattr(audio, "probe", probe)
+    monkeypatch.setattr(decoding, "probe", probe)
     hurt, _ = scan(audio_folder)
     (row,) = (row for row in hurt.table.to_pylist() if row["problem"])
     assert row["path"] == "c/05.wav"

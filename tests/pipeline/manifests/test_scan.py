@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
-from pipeline.errors import ManifestError
-from pipeline.manifests import probe as facts_module
-from pipeline.manifests import rows
-from pipeline.manifests.manifest import read_manifest, write_manifest
-from pipeline.manifests.scan import contents, scan
-from pipeline.manifests.table import SCHEMA
+from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.manifests import probe as facts_module
+from basilar.pipeline.manifests import rows
+from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.scan import contents, scan
+from basilar.pipeline.manifests.table import SCHEMA
 from tests.conftest import make_noise
 
 

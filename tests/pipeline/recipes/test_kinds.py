@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import RecipeError
-from pipeline.recipes.kinds.registry import KINDS
-from pipeline.recipes.recipe import Recipe
+from basilar.pipeline.errors import RecipeError
+from basilar.pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.recipe import Recipe
 
 SMALL = {"n_fft": 64, "hop_length": 24}
 FILTERS = {"mel", "log_mel", "mfcc", "pcen"}

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import RecipeError
-from pipeline.recipes import recipe as module
-from pipeline.recipes.hashes import recipe_hashes
-from pipeline.recipes.kinds.framed import Framed
-from pipeline.recipes.kinds.registry import KINDS
-from pipeline.recipes.recipe import Recipe, upgraded_text
+from basilar.pipeline.errors import RecipeError
+from basilar.pipeline.recipes import recipe as module
+from basilar.pipeline.recipes.hashes import recipe_hashes
+from basilar.pipeline.recipes.kinds.framed import Framed
+from basilar.pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.recipe import Recipe, upgraded_text
 from tests.conftest import REPOSITORY
 
 # Conventions that only a preset of another library departs from may be left to their defaults.

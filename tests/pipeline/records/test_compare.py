@@ -2,21 +2,21 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet
-from pipeline.build.build import Build
-from pipeline.errors import IncomparableError
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.records import compare
-from pipeline.records.compare import compare, first_stage
+from basilar import FeatureSet
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.errors import IncomparableError
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records import compare
+from basilar.pipeline.records.compare import compare, first_stage
 from tests.conftest import SMALL
 
 
 @pytest.fixture(scope="module")
 def other(built):
     """Build another set in the same root: of a changed representation, or without some clips."""
-    from pipeline.build import luigi_engine
+    from basilar.pipeline.build import luigi_engine
 
     def make(without=(), **representation):
         recipe = {**SMALL, "representation": {**SMALL["representation"], **representation}}
@@ -96,7 +96,7 @@ def test_sets_of_other_shapes_are_refused(built, other, change, problem):
 
 
 def test_sets_without_a_clip_in_common_are_refused(built, tmp_path):
-    from pipeline.build import luigi_engine
+    from basilar.pipeline.build import luigi_engine
 
     (tmp_path / "audio").mkdir()
     sf.write(tmp_path / "audio" / "sine.wav", np.sin(np.arange(4000) / 9), 8000)

@@ -4,15 +4,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from dsp import resample
-from pipeline.build.build import Build
-from pipeline.build.explain import ClipChange, Side, explain, nearest, why
-from pipeline.errors import IncomparableError
-from pipeline.manifests.manifest import Manifest, write_manifest
-from pipeline.manifests.table import SCHEMA
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.records.record import of_root
+from basilar.dsp import resample
+from basilar.pipeline.build.build import Build
+from basilar.pipeline.build.explain import ClipChange, Side, explain, nearest, why
+from basilar.pipeline.errors import IncomparableError
+from basilar.pipeline.manifests.manifest import Manifest, write_manifest
+from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.record import of_root
 from tests.conftest import SMALL
 
 

@@ -4,10 +4,10 @@ import shutil
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import DamagedArtifactError, NoRecordError
-from pipeline.manifests.file_cache import FileCache
-from pipeline.records.locate import MissingAudioError, locate
-from pipeline.records.record import of_folder, of_root, read_attributes, recorded_keys
+from basilar.pipeline.errors import DamagedArtifactError, NoRecordError
+from basilar.pipeline.manifests.file_cache import FileCache
+from basilar.pipeline.records.locate import MissingAudioError, locate
+from basilar.pipeline.records.record import of_folder, of_root, read_attributes, recorded_keys
 from tests.damage import edit_json, edit_table, flip, store_of
 from tests.pipeline.manifests.test_scan import settle
 

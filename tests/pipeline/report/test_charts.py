@@ -3,8 +3,8 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from pipeline.report import charts
-from pipeline.report.describe import PERCENTILES, Profile
+from basilar.pipeline.report import charts
+from basilar.pipeline.report.describe import PERCENTILES, Profile
 
 
 def profile(n_bins=40, *, logarithmic=False, seed=0):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet
-from pipeline.build.explain import Side, why
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import of_pair, of_set
-from pipeline.report.collect import collect
+from basilar import FeatureSet
+from basilar.pipeline.build.explain import Side, why
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import of_pair, of_set
+from basilar.pipeline.report.collect import collect
 from tests.conftest import HOSTILE
 
 CHROMIUM = shutil.which("chromium")

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import FeatureSet
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import describe
+from basilar import FeatureSet
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import describe
 
 names = st.lists(st.sampled_from(["a", "b", "", "é", None]), min_size=1, max_size=40)
 

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import FeatureSet
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import describe, examples
-from pipeline.report.examples import Example
-from pipeline.report.listening import Heard
+from basilar import FeatureSet
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import describe, examples, listening
+from basilar.pipeline.report.examples import Example
+from basilar.pipeline.report.listening import Heard
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_the_first_of_each_label_are_chosen(labels, rows):
 
 
 def test_examples_are_the_stored_features_of_their_first_seconds(built, monkeypatch):
-    monkeypatch.setattr(examples, "EXCERPT_SECONDS", 0.2)
+    monkeypatch.setattr(listening, "EXCERPT_SECONDS", 0.2)
     fs = FeatureSet.open(built.store)
     clips = describe.columns(fs.path, "id", "label", "split", "duration")
     heard = Heard(*(np.zeros(len(fs)),) * 3, excerpts={2: np.ones(5, np.float32)})
@@ -39,7 +39,7 @@ def test_examples_are_the_stored_features_of_their_first_seconds(built, monkeypa
 
 @pytest.mark.parametrize("kind", ["waveform", "stft", "mel", "mfcc", "cqt", "log_mel"])
 def test_every_kind_has_a_picture(kind, noise):
-    from pipeline.compute.transform import Transform
+    from basilar.pipeline.compute.transform import Transform
 
     recipe = Recipe.from_dict({"representation": {"kind": kind}})
     features = Transform(recipe).apply(noise(22050), sample_rate=22050)

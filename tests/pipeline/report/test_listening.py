@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet
-from pipeline.report import listening
+from basilar import FeatureSet
+from basilar.pipeline.report import listening
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import FeatureSet
-from pipeline.build.explain import ClipChange, Side, why
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import of_pair
-from pipeline.report.collect import collect
+from basilar import FeatureSet
+from basilar.pipeline.build.explain import ClipChange, Side, why
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import of_pair
+from basilar.pipeline.report.collect import collect
 
 
 @pytest.fixture(scope="module")

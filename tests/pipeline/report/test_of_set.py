@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet
-from pipeline.report import of_set
-from pipeline.report.collect import collect
+from basilar import FeatureSet
+from basilar.pipeline.report import of_set
+from basilar.pipeline.report.collect import collect
 
 
 @pytest.fixture(scope="module")

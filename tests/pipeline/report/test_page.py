@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from pipeline.recipes.recipe import Recipe
-from pipeline.report import page
-from pipeline.report.describe import Cells, Table
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report import page
+from basilar.pipeline.report.describe import Cells, Table
 from tests.conftest import HOSTILE
 
 

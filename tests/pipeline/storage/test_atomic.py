@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import DamagedArtifactError
-from pipeline.storage import atomic, checksums, files
-from pipeline.storage.atomic import replacing
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.storage import atomic, checksums, files
+from basilar.pipeline.storage.atomic import replacing
 from tests.damage import flip
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import errors
-from pipeline.storage import locks
+from basilar.pipeline import errors
+from basilar.pipeline.storage import locks
 
 FORKS = multiprocessing.get_context("fork")
 

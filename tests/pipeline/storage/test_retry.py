@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from pipeline.storage.retry import ATTEMPTS, retrying, transient
+from basilar.pipeline.storage.retry import ATTEMPTS, retrying, transient
 
 
 class Disk:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.audio.isolation import Lost, isolated
-from pipeline.storage import scratch
-from pipeline.storage.scratch import Place, Spool, release, room
+from basilar.pipeline.audio.isolation import Lost, isolated
+from basilar.pipeline.storage import scratch
+from basilar.pipeline.storage.scratch import Place, Spool, release, room
 
 
 def resident(field):

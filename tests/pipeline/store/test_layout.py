@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.errors import DamagedArtifactError
-from pipeline.store import layout
-from pipeline.store.layout import Layout, open_zarr
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.store import layout
+from basilar.pipeline.store.layout import Layout, open_zarr
 from tests.pipeline.store.test_reader import create
 
 

@@ -10,14 +10,14 @@ import pytest
 import xarray
 import zarr
 
-from pipeline import FeatureSet
-from pipeline.compute import stages
-from pipeline.compute.transform import Transform
-from pipeline.hashing import digest, values_hash
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.store import arrays, publish, shard, shard_tables, statistics
+from basilar import FeatureSet
+from basilar.pipeline.compute import stages
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.hashing import digest, values_hash
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.store import arrays, publish, shard, shard_tables, statistics
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 
@@ -233,7 +233,7 @@ def test_a_shard_of_which_nothing_is_left(audio_folder, tmp_path):
 
 def test_opening_needs_neither_luigi_nor_mlflow():
     code = (
-        "import sys; from pipeline import FeatureSet; FeatureSet; "
+        "import sys; from basilar import FeatureSet; FeatureSet; "
         "print(sorted({'luigi', 'mlflow', 'typer'} & sys.modules.keys()))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCodec
 
-from pipeline.errors import DamagedArtifactError
-from pipeline.store import reader
-from pipeline.store.reader import Rows, usable_memory
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.store import reader
+from basilar.pipeline.store.reader import Rows, usable_memory
 from tests.pipeline.store.test_publish import recipe_of, write_arrays
 
 
@@ -593,6 +593,6 @@ def test_memory_is_what_control_groups_leave(tmp_path, group, files, expected):
 
 
 def test_the_reader_imports_neither_zarr_nor_luigi_nor_mlflow():
-    code = "import sys, pipeline.store.reader; print(*{'zarr', 'luigi', 'mlflow'} & sys.modules.keys())"
+    code = "import sys, basilar.pipeline.store.reader; print(*{'zarr', 'luigi', 'mlflow'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

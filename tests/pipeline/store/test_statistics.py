@@ -4,14 +4,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.compute.transform import Transform
-from pipeline.errors import DamagedArtifactError
-from pipeline.manifests.scan import scan
-from pipeline.plan import Plan
-from pipeline.recipes.recipe import Recipe
-from pipeline.storage.files import read_table
-from pipeline.store import shard_tables, statistics
-from pipeline.store.statistics import read_statistics, write_statistics
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline.manifests.scan import scan
+from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.storage.files import read_table
+from basilar.pipeline.store import shard_tables, statistics
+from basilar.pipeline.store.statistics import read_statistics, write_statistics
 from tests.damage import flip
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL
 
@@ -25,7 +25,7 @@ RECIPE = {
 @pytest.fixture
 def shards_of(audio_folder, tmp_path):
     """Make the shards of a recipe and a split without Luigi: (plan, tables)."""
-    from pipeline.compute import stages
+    from basilar.pipeline.compute import stages
 
     def make(shares, shard_seconds=2.0, **normalization):
         recipe = Recipe.from_dict({**RECIPE, "normalization": normalization})

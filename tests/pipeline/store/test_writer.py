@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.recipes.recipe import Recipe, Store
-from pipeline.store.writer import Features, Geometry, create_features
+from basilar.pipeline.recipes.recipe import Recipe, Store
+from basilar.pipeline.store.writer import Features, Geometry, create_features
 
 
 @settings(max_examples=25)

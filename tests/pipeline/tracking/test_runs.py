@@ -11,12 +11,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from pipeline import Bundle, FeatureSet, errors
-from pipeline.errors import NoRecordError
-from pipeline.manifests.manifest import Manifest, read_manifest
-from pipeline.manifests.table import SCHEMA
-from pipeline.tracking import fetch, model, runs, summary
-from pipeline.tracking.location import embedded_tracking_uri
+from basilar import Bundle, FeatureSet
+from basilar.pipeline import errors
+from basilar.pipeline.errors import NoRecordError
+from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.tracking import fetch, model, runs, summary
+from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.conftest import write_clips
 from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of
 
@@ -111,7 +112,7 @@ def test_a_report_that_cannot_be_drawn_is_a_warning(logged, tmp_path, monkeypatc
     fs, client, run = logged
     file = client.download_artifacts(run.info.run_id, "manifest.parquet", str(tmp_path))
     client.delete_run(run.info.run_id)
-    monkeypatch.setattr("pipeline.report.of_set.render", lambda found: 1 / 0)
+    monkeypatch.setattr("basilar.pipeline.report.of_set.render", lambda found: 1 / 0)
     uri, folder = embedded_tracking_uri(tmp_path / "root"), tmp_path / "root" / "mlflow"
     again = runs.log_run(fs.path, read_manifest(Path(file)), uri, folder=folder)
     assert client.get_run(again).info.status == "FINISHED"

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import zarr
 
-from pipeline import FeatureSet
-from pipeline.recipes.recipe import Recipe
-from pipeline.store import arrays, publish
+from basilar import FeatureSet
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.store import arrays, publish
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL, publish
 
 
@@ -225,7 +225,7 @@ def test_hugging_face(make, monkeypatch, tmp_path):
 def test_opening_imports_no_table_and_no_zarr(make):
     fs = make(kind="standard")
     code = (
-        "import sys; from pipeline import FeatureSet\n"
+        "import sys; from basilar import FeatureSet\n"
         "fs = FeatureSet.open(sys.argv[1]); fs.crops([0, 1], [0, 0], 4, normalize=True)\n"
         "print(*{'zarr', 'pandas', 'pyarrow', 'scipy', 'pydantic'} & sys.modules.keys())"
     )

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from dsp.augment import spec_augment
-from pipeline import FeatureSet, Loader
-from pipeline.recipes.recipe import Recipe
+from basilar import FeatureSet, Loader
+from basilar.dsp.augment import spec_augment
+from basilar.pipeline.recipes.recipe import Recipe
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL, publish
 
 

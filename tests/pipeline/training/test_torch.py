@@ -6,14 +6,14 @@ import threading
 import numpy as np
 import pytest
 
-from pipeline import Loader
+from basilar import Loader
 from tests.pipeline.training.test_loader import fs, order
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from torch.utils.data import DataLoader  # noqa: E402
 from torchdata.stateful_dataloader import StatefulDataLoader  # noqa: E402
 
-from pipeline.training.torch import IterableBatches  # noqa: E402
+from basilar.pipeline.training.torch import IterableBatches  # noqa: E402
 
 __all__ = ["fs"]  # the fixture
 pytestmark = [
@@ -151,7 +151,7 @@ def test_forking_while_another_thread_reads_does_not_hang(fs):
 
 
 def test_torch_is_not_imported_unless_used():
-    code = "import sys, pipeline.training.feature_set, pipeline.training.loader; print('torch' in sys.modules)"
+    code = "import sys, basilar.pipeline.training.feature_set, basilar.pipeline.training.loader; print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert done.stdout.split() == [b"False"], done.stderr

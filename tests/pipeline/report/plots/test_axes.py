@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from dsp.mel import hz_to_mel
-from pipeline.recipes.kinds.framed import Framed
-from pipeline.recipes.recipe import Recipe
-from pipeline.report.plots.axes import columns, note_name, seconds, ticks
+from basilar.dsp.mel import hz_to_mel
+from basilar.pipeline.recipes.kinds.framed import Framed
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report.plots.axes import columns, note_name, seconds, ticks
 from tests.conftest import REPOSITORY
 
 RECIPES = sorted(path.stem for path in (REPOSITORY / "params").glob("*.toml"))

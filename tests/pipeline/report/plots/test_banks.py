@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from dsp.chroma import stft_to_chroma
-from pipeline.report.plots import banks, drawing
-from pipeline.report.plots.axes import columns
+from basilar.dsp.chroma import stft_to_chroma
+from basilar.pipeline.report.plots import banks, drawing
+from basilar.pipeline.report.plots.axes import columns
 from tests.pipeline.report.plots.test_axes import recipe_of, shipped
 
 

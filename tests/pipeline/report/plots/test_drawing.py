@@ -8,11 +8,11 @@ import pytest
 from matplotlib.collections import PolyCollection
 from PIL import Image
 
-from dsp.mel import hz_to_mel
-from pipeline.compute.transform import Transform
-from pipeline.recipes.kinds.framed import Logarithmic
-from pipeline.report.plots import drawing
-from pipeline.report.plots.axes import note_name
+from basilar.dsp.mel import hz_to_mel
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.recipes.kinds.framed import Logarithmic
+from basilar.pipeline.report.plots import drawing
+from basilar.pipeline.report.plots.axes import note_name
 from tests.pipeline.report.plots.test_axes import RECIPES, recipe_of, shipped
 
 HZ, SECONDS, SAMPLE_RATE = 880.0, 0.7, 44100  # of a tone, an A5, and when it is loudest
@@ -310,8 +310,8 @@ def test_an_svg_keeps_its_text_and_no_date():
 def test_nothing_needs_a_display_or_pyplot():
     code = (
         "import sys, numpy as np\n"
-        "from pipeline.report.plots import drawing, gallery\n"
-        "from pipeline.recipes.recipe import Recipe\n"
+        "from basilar.pipeline.report.plots import drawing, gallery\n"
+        "from basilar.pipeline.recipes.recipe import Recipe\n"
         "recipe = Recipe.from_dict({'representation': {'kind': 'log_mel'}})\n"
         "with drawing.style():\n"
         "    figure = gallery.draw('filters', gallery.Subject(recipe))\n"

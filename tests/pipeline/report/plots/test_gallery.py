@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from pipeline import FeatureSet
-from pipeline.cli.show import Picture
-from pipeline.compute.transform import Transform
-from pipeline.recipes.kinds.registry import KINDS
-from pipeline.recipes.recipe import Recipe
-from pipeline.report.plots import drawing, gallery
-from pipeline.report.plots.axes import columns
+from basilar import FeatureSet
+from basilar.pipeline.cli.show import Picture
+from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.recipes.kinds.registry import KINDS
+from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.report.plots import drawing, gallery
+from basilar.pipeline.report.plots.axes import columns
 from tests.pipeline.report.plots.test_axes import recipe_of
 
 

@@ -1,0 +1,5 @@
+"""`python -m basilar`: the command."""
+
+from basilar.pipeline.cli import main
+
+main()
