@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from basilar import errors
+    from basilar import errors as errors
     from basilar.pipeline.compute.transform import Transform
     from basilar.pipeline.deployment.bundle import Bundle
     from basilar.pipeline.manifests.manifest import Manifest

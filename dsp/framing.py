@@ -183,7 +183,7 @@ class Framing:
 
     @cached_property
     def bare(self) -> "Framing":
-        """The same without padding: what cuts the frames of a span of `basilar.dsp.streaming`."""
+        """The same without padding: what cuts the frames of a span of `dsp.streaming`."""
         return replace(self, center=False, drop_last=False)
 
     def frames(self, y: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ Conventions
 * Each function takes many signals, float32 (samples,), and returns one array (frames, bins) a
   signal. Many short signals cost what one long one does; no signal's values depend on the others'.
 * Every convention is an argument without a default; the defaults are the recipe's. Results lie in
-  arrays that `empty` makes (`basilar.dsp.buffers`), and nothing else is as long as the signals.
+  arrays that `empty` makes (`dsp.buffers`), and nothing else is as long as the signals.
 * `VERSIONS` counts the changes of each representation's numbers. It enters every hash, so it is
   raised whenever the numbers of a kind change, by however little; the canary tests insist.
 """

@@ -3,7 +3,7 @@
 Conventions
 -----------
 * `rms` and `zero_crossing_rate` take frames of the signal itself, not windowed, (frames, n):
-  those of `basilar.dsp.framing.Framing.frames`. librosa's are centred, padded with zeros for the first and
+  those of `dsp.framing.Framing.frames`. librosa's are centred, padded with zeros for the first and
   with the outermost samples (`pad_mode` `edge`) for the second.
 * `spectral_centroid` and `spectral_rolloff` take magnitudes (bins, frames) and the bins'
   frequencies in Hz. librosa takes magnitudes, not powers, by default.

@@ -4,7 +4,7 @@ Conventions
 -----------
 * Bin f is at `f * sample_rate / n_fft` Hz, f = 0 … n_fft // 2. No scaling: a full-scale sine on a
   bin has the magnitude `sum(window) / 2`.
-* Frames, windows and padding are those of `basilar.dsp.framing`; phases are those of the frame's first
+* Frames, windows and padding are those of `dsp.framing`; phases are those of the frame's first
   sample, as in librosa and torch.
 
 Many signals go through one block of frames together, so that short clips cost no more than long

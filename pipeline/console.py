@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from basilar.pipeline.storage import urls
+from basilar.pipeline import storage
 from basilar.pipeline.text import RUN, failure, printable
 
 stderr = Console(stderr=True, highlight=False)
@@ -42,7 +42,7 @@ def on_screen() -> bool:
 def print_result(result: dict[str, Any], as_json: bool, *lines: str) -> None:
     """Print a result as one JSON object, or as lines for people."""
     if as_json:
-        print(urls.shown(json.dumps(result)))
+        print(storage.shown(json.dumps(result)))
     else:
         encoding = sys.stdout.encoding or "utf-8"  # not all show arrows, or the names of clips
         text = "\n".join(map(printable, lines))

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from basilar.pipeline.audio import decoding
+from basilar.pipeline import audio
 from basilar.pipeline.defaults import SHARD_SECONDS
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.hashing import clips_hash, hash_of
@@ -143,7 +143,7 @@ class Plan:
                 seen[kind] = len(names)
                 # What could not be read may be by another version, of either.
                 libraries = ("soundfile", "ffmpeg") if problem else (decoder,)
-                names.append(", ".join(map(decoding.identity, libraries)))
+                names.append(", ".join(map(audio.identity, libraries)))
             which[row] = seen[kind]
         return names, which
 

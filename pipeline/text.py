@@ -5,7 +5,7 @@ import logging
 import os
 import traceback
 
-from basilar.pipeline.storage import urls
+from basilar.pipeline import storage
 
 FULL = "the disk is full; free some space and run it again, which goes on where it stopped"
 _LONGEST = 4000  # characters of a line
@@ -21,7 +21,7 @@ def printable(line: str) -> str:
     >>> printable("\\x1b[31mred\\u202e")
     '\\\\x1b[31mred\\\\u202e'
     """
-    line = urls.shown(line)
+    line = storage.shown(line)
     if len(line) > _LONGEST:
         half = _LONGEST // 2
         line = f"{line[:half]} … {len(line) - 2 * half} characters more … {line[-half:]}"

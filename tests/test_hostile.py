@@ -207,7 +207,7 @@ def test_hours_of_silence_in_little_space_hit_the_limit_in_bounded_memory(
     assert file.stat().st_size < 3e6
     code = (
         "import resource, sys\n"
-        "from basilar.pipeline.audio.containers import AudioError; from basilar.pipeline.audio.decoding import Limits, decode\n"
+        "from basilar.pipeline.audio import AudioError, Limits, decode\n"
         "decode('x.wav')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: decode('bomb', limits=Limits(max_seconds=20))\n"

@@ -21,7 +21,10 @@ import json, os, resource, sys, threading, time
 from pathlib import Path
 
 folder, recipe, root, slices, limit = sys.argv[1:]
-from basilar import FeatureSet; from basilar.pipeline.build import luigi_engine; from basilar.pipeline.store import publish; from basilar.pipeline.storage import scratch  # what a build imports
+from basilar import FeatureSet
+from basilar.pipeline.build import luigi_engine  # what a build imports
+from basilar.pipeline.storage import scratch
+from basilar.pipeline.store import publish
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan

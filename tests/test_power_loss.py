@@ -21,6 +21,7 @@ from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.compute.waveforms import Waveforms, write_waveforms
 from basilar.pipeline.storage import atomic, files
 from basilar.pipeline.store import publish, shard_tables, statistics
+from basilar.pipeline.store.shard import write_shard
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
 Names = dict[int, dict[str, int]]  # by the inode of a folder, the inode of each name in it
@@ -100,7 +101,7 @@ def read(inode, names, contents, prefix=""):
         yield from read(below, names, contents, f"{prefix}/{name}")
 
 
-def files(path):
+def files_of(path):
     """The same of what is really there; None if nothing is."""
     if not path.exists():
         return None
@@ -110,7 +111,7 @@ def files(path):
 
 def hold(recorder, path, before):
     """At every step, `path` is what it was before or what it is now, and now for good."""
-    now = files(path)
+    now = files_of(path)
     seen = list(recorder.disks(path))
     for step, disk in seen:
         assert disk in (before, now), f"after {step}"
@@ -132,7 +133,7 @@ def test_a_new_file_in_new_folders_is_whole_or_not_there(top, monkeypatch):
 
 def test_a_replaced_file_is_the_old_or_the_new(top, monkeypatch):
     files.write_json(top / "one.json", {"run": 1})
-    before = files(top / "one.json")
+    before = files_of(top / "one.json")
     recorder = Recorder(top, monkeypatch)
     files.write_json(top / "one.json", {"run": 2})
     hold(recorder, top / "one.json", before)
@@ -152,12 +153,12 @@ def test_waveforms_are_whole_or_not_there(top, monkeypatch):
 
 def test_a_shard_is_whole_or_not_there(built, top, monkeypatch):
     plan = built.plan
-    shard, transform = plan.shards[0], Transform(plan.recipe)
-    decoded = stages.decode(shard.sources, transform, root=plan.manifest.root)
+    planned, transform = plan.shards[0], Transform(plan.recipe)
+    decoded = stages.decode(planned.sources, transform, root=plan.manifest.root)
     make = partial(stages.represent, stages.resample(decoded, transform), transform)
     recorder = Recorder(top, monkeypatch)
     folder = top / "artifacts" / "representation" / "key"
-    shard.write_shard(folder, make, recipe=plan.recipe, shard=shard)
+    write_shard(folder, make, recipe=plan.recipe, shard=planned)
     hold(recorder, folder, None)
 
 
@@ -186,7 +187,7 @@ def test_a_published_store_and_its_entry_are_whole_or_not_there(built, top, monk
 
 def test_what_is_removed_is_whole_or_not_there(built, top, monkeypatch):
     shutil.copytree(built.store, top / "key.zarr")
-    before = files(top / "key.zarr")
+    before = files_of(top / "key.zarr")
     recorder = Recorder(top, monkeypatch)
     atomic.remove(top / "key.zarr")
     hold(recorder, top / "key.zarr", before)

@@ -14,6 +14,7 @@ from pathlib import Path
 import luigi
 from luigi.parameter import ParameterVisibility
 
+from basilar.pipeline import storage
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.build.set_tasks import LogRun
 from basilar.pipeline.build.shard_tasks import Target
@@ -21,7 +22,6 @@ from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import urls
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 
 # Luigi's command exits with 0 whatever happens unless it is told otherwise.
@@ -38,12 +38,12 @@ class PlaceParameter(luigi.PathParameter):
 
     def normalize(self, x: str | Path) -> Path:
         """The path, or the working copy."""
-        path = urls.place(x)
+        path = storage.place(x)
         return path.absolute() if self.absolute else path
 
     def serialize(self, x: Path) -> str:
         """The path, or the URL."""
-        return urls.name(x)
+        return storage.name(x)
 
 
 class BuildFeatureSet(luigi.WrapperTask):
@@ -82,7 +82,7 @@ class BuildFeatureSet(luigi.WrapperTask):
         """The build: decided once, before anything is done."""
         manifest = read_manifest(Path(self.manifest))
         if self.audio_root is not None:
-            manifest = Manifest(urls.place(self.audio_root).absolute(), manifest.table)
+            manifest = Manifest(storage.place(self.audio_root).absolute(), manifest.table)
         plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)
         keep = tuple(name for name in self.keep.split(",") if name)
         tracker = self.tracking_uri or embedded_tracking_uri(self.root)
@@ -107,4 +107,4 @@ class BuildFeatureSet(luigi.WrapperTask):
 
     def output(self) -> luigi.LocalTarget:
         """The published feature set."""
-        return Target(urls.name(self.planned.store))
+        return Target(storage.name(self.planned.store))

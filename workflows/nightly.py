@@ -20,13 +20,13 @@ from typing import Any
 
 import luigi
 
+from basilar.pipeline import storage
 from basilar.pipeline.build.shard_tasks import Target
 from basilar.pipeline.errors import DamagedArtifactError, RecipeError
 from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.record import read_attributes
-from basilar.pipeline.storage import remote, urls
 from basilar.pipeline.storage.files import read_json, write_json
 from basilar.workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
@@ -54,14 +54,14 @@ class Latest(luigi.Task):
     def output(self) -> luigi.LocalTarget:
         """The pointer, which an older set may have written."""
         name = Path(self.recipe).with_suffix(".json").name
-        return Target(urls.name(self.root / "latest" / name))
+        return Target(storage.name(self.root / "latest" / name))
 
     def complete(self) -> bool:
         """Whether it points to this very set, and the set is there and logged."""
-        pointer = urls.place(self.output().path)
-        remote.drop(pointer)  # another machine may have moved it
+        pointer = storage.place(self.output().path)
+        storage.drop(pointer)  # another machine may have moved it
         try:
-            known = read_json(pointer)["key"] if remote.exists(pointer) else None
+            known = read_json(pointer)["key"] if storage.exists(pointer) else None
         except DamagedArtifactError:
             return False
         required = self.requires()
@@ -76,7 +76,7 @@ class Latest(luigi.Task):
             "digest": attributes["digest"],
             "since": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
-        write_json(urls.place(self.output().path), pointer)
+        write_json(storage.place(self.output().path), pointer)
 
 
 def share_decoded(files: list[Path]) -> bool:

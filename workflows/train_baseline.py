@@ -33,10 +33,11 @@ from scipy.fft import dct
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from basilar import FeatureSet, Loader
+from basilar.pipeline import storage
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.build.shard_tasks import Target
 from basilar.pipeline.hashing import hash_of
-from basilar.pipeline.storage import files, remote, urls
+from basilar.pipeline.storage import files
 from basilar.workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ class FitBaseline(luigi.Task):
 
     def output(self) -> luigi.LocalTarget:
         """The result."""
-        return Target(urls.name(self.result))
+        return Target(storage.name(self.result))
 
     def run(self) -> None:
         """Train and measure."""
-        if remote.exists(self.result):
+        if storage.exists(self.result):
             return
         fs = FeatureSet.open(self.build.store)
         measured = evaluate(fs, seed=self.seed, copies=self.copies)
@@ -120,7 +121,7 @@ class TrainBaseline(FitBaseline):
     def output(self) -> luigi.LocalTarget:
         """The id of the run, one for each tracker."""
         tracker = hash_of("tracker", uri=self.build.tracking_uri)[:8]
-        return Target(urls.name(self.root / "runs" / f"{self.address}-{tracker}.json"))
+        return Target(storage.name(self.root / "runs" / f"{self.address}-{tracker}.json"))
 
     def run(self) -> None:
         """Log the result."""
@@ -130,7 +131,7 @@ class TrainBaseline(FitBaseline):
         result, build = files.read_json(self.result), self.build
         for name, value in metrics(result).items():
             print(f"{name} {value:.3f}")
-        print(f"all of it is in {urls.name(self.result)}")
+        print(f"all of it is in {storage.name(self.result)}")
         try:
             run_id = runs.log_training(
                 build.store,
@@ -144,11 +145,11 @@ class TrainBaseline(FitBaseline):
             logging.getLogger("basilar").warning(
                 "not logged to MLflow: %s; %s is kept, run again to log it",
                 error,
-                urls.name(self.result),
+                storage.name(self.result),
             )
             return
-        marker = {"run_id": run_id, "uri": urls.shown(build.tracking_uri)}
-        files.write_json(urls.place(self.output().path), marker)
+        marker = {"run_id": run_id, "uri": storage.shown(build.tracking_uri)}
+        files.write_json(storage.place(self.output().path), marker)
 
 
 def evaluate(fs: FeatureSet, *, seed: int, copies: int) -> dict[str, Any]:

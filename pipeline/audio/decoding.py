@@ -20,7 +20,7 @@ Length
 Reading
     What the system could not read is an OSError, whatever the decoder made of it, and says nothing
     about the content. Damaged bytes may kill or hang a decoder: builds and scans run it in a child
-    process (`basilar.pipeline.audio.isolation`), deployment does not.
+    process (`audio.isolation`), deployment does not.
 Stream
     The best audio stream by FFmpeg's choice. Rate and channels must not change inside it.
 """

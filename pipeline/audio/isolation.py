@@ -4,7 +4,7 @@ Decoders are C code: what a damaged or hostile file does to them cannot be caugh
 Here a child works through items one after the other and sends each result as a line of JSON, so
 that the parent knows at which item it died or took too long. That item is tried once more, first in
 a fresh child, and given up after that; the items behind it go on. Long signals go through files
-that parent and children share (`basilar.pipeline.storage.scratch`).
+that parent and children share (`storage.scratch`).
 
 Children are forked, not spawned: a fork takes milliseconds, and everything is imported in it.
 """

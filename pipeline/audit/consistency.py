@@ -1,6 +1,6 @@
 """Whether what a store says agrees: with its values, its recipe, its manifest and the catalogue.
 
-Every file is taken to be what was written (`basilar.pipeline.audit.verify` looks at that first): what is found
+Every file is taken to be what was written (`audit.verify` looks at that first): what is found
 here was written wrong, or changed together with its checksum.
 """
 
@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from basilar.dsp import histogram, moments, normalize
+from basilar.dsp import moments, normalize
+from basilar.dsp.histogram import N_CELLS, histogram
+from basilar.pipeline import storage
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.hashing import digest, values_hash
 from basilar.pipeline.recipes.hashes import recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.record import Record, read_attributes
-from basilar.pipeline.storage import remote
 from basilar.pipeline.storage.checksums import checksum
 from basilar.pipeline.storage.files import read_json, read_table
 from basilar.pipeline.store.dense import dense
@@ -59,8 +60,8 @@ def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
     except DamagedArtifactError as error:
         yield Problem(str(file), str(error))
     file = folder / "features" / f"{record.key}.parquet"
-    clips_file = remote.fetch(record.clips_file)
-    if not remote.exists(file) or checksum(remote.fetch(file)) != checksum(clips_file):
+    clips_file = storage.fetch(record.clips_file)
+    if not storage.exists(file) or checksum(storage.fetch(file)) != checksum(clips_file):
         yield Problem(str(file), f"is no copy of {record.clips_file}")
     file = folder / "recipes" / f"{attributes['recipe_hash']}.json"
     try:
@@ -105,7 +106,7 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
     """Hash, moments and statistics of every clip anew from its values, and the digest of all."""
     clips, recipe = record.clips, record.recipe
     kind, split = recipe.representation, recipe.normalization.split
-    remote.fetch(fs.path, only="moments/")
+    storage.fetch(fs.path, only="moments/")
     stored = np.stack([dense(fs.path / "moments" / name) for name in MOMENTS], axis=1)
     fitted = np.array([split in ("all", clip["split"]) for clip in clips])
     same: dict[tuple[Any, ...], list[int]] = {}  # clips of equal content share their rows
@@ -115,7 +116,7 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
 
     def look(batch: list[list[int]]) -> tuple[list[Problem], NDArray[np.int64]]:
         problems = []
-        histogram = np.zeros((fs.n_bins, histogram.N_CELLS), np.int64)
+        counts = np.zeros((fs.n_bins, N_CELLS), np.int64)
         for rows in batch:
             clip = clips[rows[0]]
             try:
@@ -132,15 +133,15 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
                 problems.append(Problem(str(fs.path / "moments"), said))
             if weight := int(fitted[rows].sum()):
                 for start in range(0, len(x), _ROWS):
-                    counted = histogram.histogram(x[start : start + _ROWS], grid=kind.grid)
-                    histogram += weight * counted
-        return problems, histogram
+                    counted = histogram(x[start : start + _ROWS], grid=kind.grid)
+                    counts += weight * counted
+        return problems, counts
 
     batches = [groups[i : i + _CLIPS] for i in range(0, len(groups), _CLIPS)]
-    histogram = np.zeros((fs.n_bins, histogram.N_CELLS), np.int64)
+    counts = np.zeros((fs.n_bins, N_CELLS), np.int64)
     for problems, counted in each(look, batches):
         yield from problems
-        histogram += counted
+        counts += counted
 
     n_frames = np.array([clip["n_frames"] for clip in clips])
     found = digest(
@@ -154,11 +155,11 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
     summary = moments.merge([(stored[fitted], n_frames[fitted])], pivot=kind.pivot)
     normalization = recipe.normalization
     centre, scale = normalize.centre_and_scale(
-        summary, histogram, kind=normalization.kind, per=normalization.per, grid=kind.grid
+        summary, counts, kind=normalization.kind, per=normalization.per, grid=kind.grid
     )
     expected: dict[str, NDArray[Any]] = {
         **{name: getattr(summary, name) for name in ("mean", "std", "min", "max")},
-        **{"centre": centre, "scale": scale, "histogram": histogram, "edges": kind.grid.edges()},
+        **{"centre": centre, "scale": scale, "histogram": counts, "edges": kind.grid.edges()},
     }
     for name, values in expected.items():
         if dense(fs.path / "stats" / name).tobytes() != values.tobytes():

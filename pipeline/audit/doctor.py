@@ -19,11 +19,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from basilar.pipeline import errors
-from basilar.pipeline.audio import containers, decoding
+from basilar.pipeline import audio, errors, storage
 from basilar.pipeline.compute import canary
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.storage import atomic, files, locks, remote, urls
+from basilar.pipeline.storage import atomic, files, locks
 
 State = Literal["ok", "warning", "failed"]
 LIBRARIES = (
@@ -100,8 +99,8 @@ def _decoders() -> Iterator[Check]:
             said = f"reads no {', '.join(missing)}: install the wheels of soundfile and av"
             yield Check(name, "warning", said)
         else:
-            decoder: containers.Decoder = "soundfile" if name == "libsndfile" else "ffmpeg"
-            yield Check(name, "ok", f"{decoding.identity(decoder)} reads {', '.join(needed)}")
+            decoder: audio.Decoder = "soundfile" if name == "libsndfile" else "ffmpeg"
+            yield Check(name, "ok", f"{audio.identity(decoder)} reads {', '.join(needed)}")
     y = canary.signal(8820)
     transform = Transform.from_recipe({"representation": {"kind": "waveform"}})
     for suffix, container, largest in (
@@ -144,7 +143,7 @@ def _canaries() -> Iterator[Check]:
 
 def _root(root: Path) -> Iterator[Check]:
     """What the file system of a root can do, tried in a temporary folder in it."""
-    if urls.is_remote(root):
+    if storage.is_remote(root):
         yield from _object_store(root)
         return
     if not root.is_dir():
@@ -185,26 +184,26 @@ def _object_store(root: Path) -> Iterator[Check]:
 
     def round_trip() -> str:
         files.write_json(file, "one")
-        remote.drop(file)
+        storage.drop(file)
         if files.read_json(file) != "one":
             raise OSError("what was written did not come back")
-        return f"{urls.name(root)} can be written to and read from"
+        return f"{storage.name(root)} can be written to and read from"
 
     def listing() -> str:
-        if remote.children(root, file.name) != [file]:
+        if storage.children(root, file.name) != [file]:
             raise OSError(f"{file.name} was written, and is not listed")
         return "what is in it can be listed"
 
     def create_only() -> str:
         with contextlib.suppress(FileExistsError):
-            remote.create(file, b"two")
+            storage.create(file, b"two")
             raise OSError("it writes over what is there")
         return "machines may build the same set at once"
 
     def removal() -> str:
-        remote.remove(file)
-        if remote.exists(file):
-            raise OSError(f"{urls.name(file)} is still there")
+        storage.remove(file)
+        if storage.exists(file):
+            raise OSError(f"{storage.name(file)} is still there")
         return "what is in it can be removed"
 
     rights = "see the rights of your credentials"

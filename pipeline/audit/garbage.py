@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from basilar.pipeline import storage
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.records.record import Record, of_root
-from basilar.pipeline.storage import atomic, locks, remote, urls
+from basilar.pipeline.storage import atomic, locks
 from basilar.pipeline.store import statistics
 
 SETTLED = 24 * 3600.0  # seconds, after which an upload is of no build at work
@@ -65,7 +66,7 @@ def find(root: Path) -> Found:
 
     Raises DamagedArtifactError if it cannot be known what a published set needs.
     """
-    stores = remote.children(root / "features", "[!.]*.zarr")
+    stores = storage.children(root / "features", "[!.]*.zarr")
     found = Found(len(stores))
     needed: set[Path] = set()
     for store in stores:
@@ -77,7 +78,7 @@ def find(root: Path) -> Found:
                 f"{record.key[:12]} was made with other decoders or versions of operations: of its "
                 "artifacts, only the features count as needed"
             )
-    if urls.is_remote(root):
+    if storage.is_remote(root):
         _find_remote(root, needed, found)
         return found
     left = [(path, "temporary", "left by a killed process") for path in atomic.leftovers(root)]
@@ -99,7 +100,7 @@ def _find_remote(root: Path, needed: set[Path], found: Found) -> None:
     """
     sizes: Counter[Path] = Counter()
     newest: dict[Path, float] = {}
-    for name, status in remote.files(root).items():
+    for name, status in storage.list_objects(root).items():
         parts = name.split("/")
         depth = {"artifacts": 3, "features": 2}.get(parts[0], len(parts) + 1)
         if len(parts) >= depth:
@@ -110,7 +111,7 @@ def _find_remote(root: Path, needed: set[Path], found: Found) -> None:
     for path in sorted(sizes):
         stage, reason = path.parent.name, "of no published feature set"
         if stage == "features":
-            if path.suffix != ".zarr" or remote.exists(path):
+            if path.suffix != ".zarr" or storage.exists(path):
                 continue
             stage, reason = "temporary", "left by a killed process"
         elif stage not in _NAMES or not re.fullmatch(_NAMES[stage], path.name):

@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from basilar.pipeline import storage
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.deployment.export import write_bundle
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.records.locate import locate
 from basilar.pipeline.records.record import Record
-from basilar.pipeline.storage import remote
 from basilar.pipeline.training.feature_set import FeatureSet
 
 Features = list[NDArray[Any]]
@@ -126,7 +126,7 @@ def _way(name: str, compute: Callable[[], Features], expected: Features) -> Way:
 def _clip(manifest: Manifest, content: str) -> Clip:
     row = manifest.contents.index(content)
     path, offset, duration = (manifest.column(n)[row] for n in ("path", "offset", "duration"))
-    return Clip(remote.fetch(manifest.root / path), offset or 0.0, duration)
+    return Clip(storage.fetch(manifest.root / path), offset or 0.0, duration)
 
 
 def _streamed(fs: FeatureSet, transform: Transform, clip: Clip) -> NDArray[Any]:
@@ -162,15 +162,15 @@ def _request(transform: Transform, clip: Clip) -> dict[str, Any]:
 
 
 def _save_model(folder: Path, fs: FeatureSet) -> None:
-    from basilar.pipeline.tracking import model  # imports mlflow
+    from basilar.pipeline.tracking.model import save_model  # imports mlflow
 
-    model.save_model(folder / "model", folder / "bundle", fs)
+    save_model(folder / "model", folder / "bundle", fs)
 
 
 def _predicted(model: Path, requests: list[dict[str, Any]]) -> Features:
-    from basilar.pipeline.tracking import model
+    from basilar.pipeline.tracking.model import predict
 
-    return [_whole(x) for x in model.predict(model, requests)]
+    return [_whole(x) for x in predict(model, requests)]
 
 
 def _served(model: Path, requests: list[dict[str, Any]]) -> Features:

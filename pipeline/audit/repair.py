@@ -8,7 +8,7 @@ old digest, and removed only when the new one is in its place.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from basilar.pipeline import errors
+from basilar.pipeline import errors, storage
 from basilar.pipeline.audit.verify import Verified
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
@@ -16,7 +16,7 @@ from basilar.pipeline.compute.waveforms import read_waveforms
 from basilar.pipeline.errors import RepairError
 from basilar.pipeline.records.locate import locate
 from basilar.pipeline.records.record import Record, of_root, read_attributes
-from basilar.pipeline.storage import atomic, locks, urls
+from basilar.pipeline.storage import atomic, locks
 from basilar.pipeline.store import statistics
 
 
@@ -38,9 +38,9 @@ def repair(
     this installation computes something else, or for a root in an object store.
     """
     root = root.absolute()
-    if urls.is_remote(root):
+    if storage.is_remote(root):
         raise RepairError(
-            f"{urls.name(root)}: what lies in an object store is not repaired in place; delete "
+            f"{storage.name(root)}: what lies in an object store is not repaired in place; delete "
             f"features/{verified.key}.zarr and the damaged artifacts there, and build again"
         )
     record = of_root(root, verified.key)

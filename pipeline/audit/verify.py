@@ -1,7 +1,7 @@
 """Whether a published feature set is what was published, to the bit.
 
 First every file of the store, and of the shard artifacts it is linked to, against `files.json`; if
-all are what was written, then what they say (`basilar.pipeline.audit.consistency`); on request, some clips anew
+all are what was written, then what they say (`audit.consistency`); on request, some clips anew
 from their audio.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from basilar.pipeline import storage
 from basilar.pipeline.audit import consistency
 from basilar.pipeline.audit.consistency import Problem
 from basilar.pipeline.compute import stages
@@ -23,7 +24,6 @@ from basilar.pipeline.progress import Progress
 from basilar.pipeline.records.compare import first_stage
 from basilar.pipeline.records.locate import MissingAudioError, locate
 from basilar.pipeline.records.record import Record, inconsistencies, of_root, read_attributes
-from basilar.pipeline.storage import remote, urls
 from basilar.pipeline.storage.checksums import CHECKSUMS, Checksum, checksum, read_checksums
 from basilar.pipeline.training.feature_set import FeatureSet
 
@@ -74,11 +74,11 @@ def verify(
         else:
             for name in record.attributes.get("shards", {}):
                 folder = root / "artifacts" / "representation" / name
-                if remote.exists(folder):
+                if storage.exists(folder):
                     before = len(out.problems)
                     _check_files(out, folder, seen, pool, progress)
                     out.artifacts[name] = len(out.problems) == before
-                    remote.drop(folder)
+                    storage.drop(folder)
             if not out.in_store():
                 _check_content(root, record, out, pool, progress)
             if sample:
@@ -100,11 +100,11 @@ def _check_files(
     """
 
     def look(path: Path) -> Checksum:
-        if urls.is_remote(path):
-            found = checksum(remote.fetch(path))
+        if storage.is_remote(path):
+            found = checksum(storage.fetch(path))
             out.bytes += found[0]
             if path.is_relative_to(folder / "features"):  # they are large
-                remote.drop(path)
+                storage.drop(path)
             return found
         status = path.stat()
         identity = status.st_dev, status.st_ino
@@ -115,7 +115,7 @@ def _check_files(
 
     def judge(name: str) -> Problem | None:
         out.files += 1
-        if not urls.is_remote(folder) and not stat.S_ISREG((folder / name).lstat().st_mode):
+        if not storage.is_remote(folder) and not stat.S_ISREG((folder / name).lstat().st_mode):
             return Problem(str(folder / name), "is a link or a device, not a file")
         try:
             size, crc = look(folder / name)
@@ -134,7 +134,7 @@ def _check_files(
     except (DamagedArtifactError, OSError) as error:
         out.problems.append(Problem(str(folder / CHECKSUMS), str(error)))
         return
-    there = remote.members(folder) - {CHECKSUMS}
+    there = storage.members(folder) - {CHECKSUMS}
     out.problems += [
         Problem(str(folder / name), "is missing" if name in expected else "does not belong here")
         for name in sorted(there ^ expected.keys())
@@ -187,7 +187,7 @@ def _check_sample(
         out.sampled.append(clip["id"])
         decoded = stages.decode([sources[content]], transform, root=manifest.root)
         made = stages.represent(stages.resample(decoded, transform), transform)
-        file = urls.name(manifest.root / sources[content].path)
+        file = storage.name(manifest.root / sources[content].path)
         if made.quarantined:
             lost = made.quarantined[0]
             problems.append(Problem(file, f"{clip['id']}: {lost.stage}: {lost.message}"))

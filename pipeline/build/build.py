@@ -9,8 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from basilar.pipeline import errors
-from basilar.pipeline.audio import containers
+from basilar.pipeline import audio, errors, storage
 from basilar.pipeline.build import registry
 from basilar.pipeline.compute import canary
 from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
@@ -21,7 +20,7 @@ from basilar.pipeline.manifests.table import release_memory
 from basilar.pipeline.plan import Plan, Shard, Work, outstanding
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import atomic, files, locks, remote, urls
+from basilar.pipeline.storage import atomic, files, locks
 from basilar.pipeline.tracking.location import is_embedded
 
 _MOST_BUILDS = 64  # that a process remembers
@@ -61,7 +60,7 @@ class Build:
         return canary.guard(self.plan.recipe, decoders=self._decoders, catalogue=catalogue)
 
     @cached_property
-    def _decoders(self) -> set[containers.Decoder]:
+    def _decoders(self) -> set[audio.Decoder]:
         return set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
 
     def register(self, *, scheduler: str = "") -> str:
@@ -80,15 +79,15 @@ class Build:
         self.guard()
         recipe, manifest = self.plan.recipe, self.plan.manifest
         file = self.root / "catalogue" / "recipes" / f"{self.plan.hashes['normalization']}.json"
-        if not remote.exists(file):
+        if not storage.exists(file):
             files.write_json(file, recipe.resolved())
         _enter_manifest(self.root, manifest)
         text = canonical(
             {
-                "root": urls.name(self.root),
+                "root": storage.name(self.root),
                 "recipe": recipe.resolved(),
                 "manifest": manifest.hash,
-                "audio_root": urls.name(manifest.root),
+                "audio_root": storage.name(manifest.root),
                 "shard_seconds": self.plan.shard_seconds,
                 "keep": list(self.keep),
                 "max_bad": self.max_bad,
@@ -99,7 +98,7 @@ class Build:
             }
         )
         _remember(text, self)
-        if not remote.exists(self.store):
+        if not storage.exists(self.store):
             # Here, and not again in each of the processes that tasks are forked into.
             import pandas  # noqa: F401  # PyArrow does so when it makes a table
 
@@ -148,9 +147,9 @@ class Build:
 
         def exists(stage: str, shard: Shard) -> bool:
             artifact = self.artifact(stage, shard)
-            return artifact not in lost and remote.exists(artifact)
+            return artifact not in lost and storage.exists(artifact)
 
-        return outstanding(self.plan, published=remote.exists(self.store), exists=exists)
+        return outstanding(self.plan, published=storage.exists(self.store), exists=exists)
 
     def note_loss(self, artifact: Path) -> None:
         """Note, before it is committed, that an artifact lacks clips that crashed or timed out."""
@@ -161,7 +160,7 @@ class Build:
 
     def _losses(self) -> Iterator[tuple[Shard, Path, Path]]:
         """The artifacts of the plan that lack clips, each with its shard and its note."""
-        noted = set(remote.children(self.root / "artifacts" / "lost", "[!.]*"))
+        noted = set(storage.children(self.root / "artifacts" / "lost", "[!.]*"))
         for shard in self.plan.shards if noted else ():
             for artifact in (self.artifact(stage, shard) for stage in STAGES):
                 if (note := self._loss(artifact)) in noted:
@@ -203,7 +202,7 @@ def _remember(text: str, build: Build) -> None:
 
 def _read(text: str) -> Build:
     fields: dict[str, Any] = json.loads(text)
-    root, audio_root = urls.place(fields["root"]), urls.place(fields["audio_root"])
+    root, audio_root = storage.place(fields["root"]), storage.place(fields["audio_root"])
     manifest = _manifest_of(_manifest_file(root, fields["manifest"]))
     if manifest.root != audio_root:
         manifest = replace(manifest, root=audio_root)
@@ -230,7 +229,7 @@ def _manifest_of(file: Path) -> Manifest:
 def _enter_manifest(root: Path, manifest: Manifest) -> None:
     """Have a root's catalogue say where the audio is now."""
     file, known = _manifest_file(root, manifest.hash), None
-    if remote.exists(file):
+    if storage.exists(file):
         with contextlib.suppress(ManifestError):  # what is damaged is written anew
             known = read_manifest(file)
     same = known is not None and known.table.equals(manifest.table)
@@ -263,7 +262,7 @@ def logged_run(build: Build) -> str | None:
     """
     marker, database = run_file(build), build.root / "mlflow" / "mlflow.db"
     embedded = is_embedded(build.tracking_uri, build.root)
-    if not remote.exists(marker) or (embedded and not database.exists()):
+    if not storage.exists(marker) or (embedded and not database.exists()):
         return None
     known = files.read_json(marker)
     run_id: str | None = known["run_id"]

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import luigi
 from luigi.worker import TaskProcess
 
+from basilar.pipeline import storage
 from basilar.pipeline.build import registry, status
 from basilar.pipeline.build.build import Build, build_of, logged_run
 from basilar.pipeline.build.interrupts import interruptible
@@ -34,7 +35,7 @@ from basilar.pipeline.console import print_error
 from basilar.pipeline.errors import LostWorkerError, SchedulerError
 from basilar.pipeline.plan import disk_bytes
 from basilar.pipeline.recipes.hashes import STAGES
-from basilar.pipeline.storage import locks, remote, urls
+from basilar.pipeline.storage import locks
 from basilar.pipeline.text import Lines, explained, laid_out
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
@@ -115,7 +116,7 @@ def run(
         _tell_of_space(build, sum(disk_bytes(build.plan, work, build.keep).values()))
     computed = {stage: len(before.pending[stage]) - len(left[stage]) for stage in STAGES}
     return Outcome(
-        succeeded=ran.succeeded and remote.exists(build.store),
+        succeeded=ran.succeeded and storage.exists(build.store),
         published=work.published and not before.published,
         failures=ran.failures,
         computed=computed,
@@ -143,7 +144,7 @@ def assist(
                 continue
             if name in done and not done[name].succeeded:
                 continue
-            if remote.exists(build_of(text).store):
+            if storage.exists(build_of(text).store):
                 continue
             with locks.session(root):
                 try:
@@ -222,7 +223,7 @@ def _refuse_silence(scheduler: str) -> None:
 
 def _tell_of_space(build: Build, needed: int) -> None:
     """Say so if what is left of a build does not fit on the disk."""
-    if urls.is_remote(build.root):
+    if storage.is_remote(build.root):
         return
     free = shutil.disk_usage(build.root).free
     if free < needed:

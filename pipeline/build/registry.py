@@ -2,7 +2,7 @@
 
 A record is JSON: `key` and `name` of the feature set, `host` and `process` that build it, `started`
 (seconds since 1970), `pending` (by stage, the shards that were missing then), `scheduler` (of the
-luigid it shares its tasks by, or nothing), and `build`, its text form (`basilar.pipeline.build.build.Build`).
+luigid it shares its tasks by, or nothing), and `build`, its text form (`build.build.Build`).
 One that holds the password of a tracker can be read by nobody else.
 Whose lock is free was killed, and its record is removed by whoever sees it. A root where nothing
 can be written or locked has no records.
@@ -17,8 +17,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from basilar.pipeline import errors
-from basilar.pipeline.storage import files, locks, remote, urls
+from basilar.pipeline import errors, storage
+from basilar.pipeline.storage import files, locks
 
 _own: dict[Path, int] = {}  # records, and the process that wrote them: a forked one did not
 
@@ -33,7 +33,7 @@ def begin(root: Path, build: str, **about: Any) -> None:
         if not locks.hold(root, _name(file)):
             return
         record = {**about, **who, "build": build}
-        secret = urls.shown(build) != build  # a tracker's password, which who helps needs
+        secret = storage.shown(build) != build  # a tracker's password, which who helps needs
         files.write_json(file, record, durable=False, private=secret)
         _own[file] = os.getpid()
         atexit.register(end, root)
@@ -71,7 +71,7 @@ def recorded(root: Path, key: str) -> dict[str, Any] | None:
     `started` (seconds since 1970) and `seconds` until it was logged; `shards`, and by stage how
     many of them were `pending` when it began.
     """
-    markers = map(files.read_json, remote.children(root / "runs", f"{key}-*.json"))
+    markers = map(files.read_json, storage.children(root / "runs", f"{key}-*.json"))
     found = [marker["built"] for marker in markers if marker.get("built")]
     return min(found, key=lambda built: float(built["started"]), default=None)
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import luigi
 
-from basilar.pipeline import errors
+from basilar.pipeline import errors, storage
 from basilar.pipeline.build import registry
 from basilar.pipeline.build.build import Build, build_of, logged_run, run_file
 from basilar.pipeline.build.shard_tasks import Represent, Target, Task, attempt, name_of
 from basilar.pipeline.errors import TooManyBadError
 from basilar.pipeline.plan import Plan
-from basilar.pipeline.storage import atomic, files, remote, urls
+from basilar.pipeline.storage import atomic, files
 
 if TYPE_CHECKING:
     from basilar.pipeline.store.shard_tables import ShardTables
@@ -39,7 +39,7 @@ class _SetTask(Task):
         plan = the_build.plan
         return cls(
             about=f"{name_of(plan)}, {len(plan.manifest)} clips in {len(plan.shards)} shards",
-            root=urls.name(the_build.root),
+            root=storage.name(the_build.root),
             key=f"{cls.address(plan)}.{plan.layout}",
             build=build,
         )
@@ -69,7 +69,7 @@ class MapShards(_SetTask):
 
     def output(self) -> list[luigi.LocalTarget]:  # type: ignore[override]
         build = self.the_build
-        return [Target(urls.name(build.shard_folder(s))) for s in build.plan.shards]
+        return [Target(storage.name(build.shard_folder(s))) for s in build.plan.shards]
 
     def run(self) -> None:
         """Map the shards that are missing over the cluster."""
@@ -141,7 +141,7 @@ class Publish(_SetTask):
             catalogue=build.root / "catalogue" / "features",
         )
         for folder in (self.path(), *map(build.shard_folder, build.plan.shards)):
-            remote.drop(folder)
+            storage.drop(folder)
         self.tell(f"{len(build.plan.manifest) - n_bad} clips, {n_bad} quarantined")
 
     def _fitted(self) -> "Statistics":
@@ -167,12 +167,12 @@ class LogRun(_SetTask):
     def complete(self) -> bool:
         """The feature set is there, and its run is logged, or was tried by this very build."""
         build = self.the_build
-        if not remote.exists(build.store):
+        if not storage.exists(build.store):
             return False
         if logged_run(build) is not None:
             return True
         marker = run_file(build)
-        return remote.exists(marker) and files.read_json(marker)["attempt"] == attempt()
+        return storage.exists(marker) and files.read_json(marker)["attempt"] == attempt()
 
     def path(self) -> Path:
         return run_file(self.the_build)
@@ -203,7 +203,7 @@ class LogRun(_SetTask):
             logging.getLogger("basilar").warning("not logged to MLflow: %s", error)
         marker = {
             "run_id": run_id,
-            "uri": urls.shown(build.tracking_uri),
+            "uri": storage.shown(build.tracking_uri),
             "attempt": attempt(),
             "registered_as": build.register_as,
             "built": built,
@@ -238,7 +238,7 @@ def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> int:
     if len(bad) > 50:
         shown.append(f"  … and {len(bad) - 50} more")
     raise TooManyBadError(
-        f"{urls.name(build.root)}: {len(bad)} of {n_clips} clips cannot be used, {allowed} are "
+        f"{storage.name(build.root)}: {len(bad)} of {n_clips} clips cannot be used, {allowed} are "
         "allowed, and nothing is published; mend or remove them, or raise --max-bad\n"
         + "\n".join(shown)
     )

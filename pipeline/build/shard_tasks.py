@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import luigi
 from luigi.parameter import ParameterVisibility
 
-from basilar.pipeline import errors
+from basilar.pipeline import errors, storage
 from basilar.pipeline.build.build import Build, build_of
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
@@ -24,7 +24,7 @@ from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.manifests.table import release_memory
 from basilar.pipeline.plan import Plan, Shard
 from basilar.pipeline.recipes.hashes import STAGES
-from basilar.pipeline.storage import atomic, locks, remote, urls
+from basilar.pipeline.storage import atomic, locks
 from basilar.pipeline.storage.scratch import Spool
 
 _TELL_EVERY = 1.0  # seconds
@@ -53,7 +53,7 @@ class Target(luigi.LocalTarget):
 
     def exists(self) -> bool:
         """Whether it is there."""
-        return remote.exists(urls.place(self.path))
+        return storage.exists(storage.place(self.path))
 
 
 class Task(luigi.Task):
@@ -78,11 +78,11 @@ class Task(luigi.Task):
 
     def output(self) -> luigi.LocalTarget:
         """The target whose existence means the task is complete."""
-        return Target(urls.name(self.path()))
+        return Target(storage.name(self.path()))
 
     def run(self) -> None:
         """Make the output, unless another process has made it by the time its lock is had."""
-        root = urls.place(self.root)
+        root = storage.place(self.root)
         locks.enter(root)
         with locks.sole(root, str(self.path().relative_to(root))):
             if not self.made_already():
@@ -90,7 +90,7 @@ class Task(luigi.Task):
 
     def made_already(self) -> bool:
         """Whether there is nothing to make."""
-        return remote.exists(self.path())
+        return storage.exists(self.path())
 
     def make(self) -> None:
         """Make the output and commit it."""
@@ -128,7 +128,7 @@ class ShardTask(Task):
         where = f"shard {shard.index + 1} of {len(plan.shards)}"
         return cls(
             about=f"{name_of(plan)}, {where}, {shard.n_contents} clips",
-            root=urls.name(the_build.root),
+            root=storage.name(the_build.root),
             key=the_build.artifact(cls.stage, shard).name,
             build=build,
             shard=shard.index,
@@ -169,12 +169,12 @@ class ShardTask(Task):
         """Make the output, then forget the working copies of what it was made from."""
         super().run()
         for stage in STAGES[: STAGES.index(self.stage)]:
-            remote.drop(self.the_build.artifact(stage, self.the_shard))
+            storage.drop(self.the_build.artifact(stage, self.the_shard))
 
     def made_already(self) -> bool:
         """Whether the output is there, or what is made of it."""
         build, later = self.the_build, STAGES[STAGES.index(self.stage) :]
-        return any(remote.exists(build.artifact(stage, self.the_shard)) for stage in later)
+        return any(storage.exists(build.artifact(stage, self.the_shard)) for stage in later)
 
     def make(self) -> None:
         """Commit what decode or resample makes."""
@@ -254,7 +254,7 @@ class Represent(ShardTask):
         # Here, where shards are made at once, and not one after the other in FitNormalization.
         build, made = self.the_build, shard_tables.read_shard(self.path())
         statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
-        remote.drop(self.path())
+        storage.drop(self.path())
 
     def made_already(self) -> bool:
         """Whether the output is there and whole; what is damaged is removed."""

@@ -12,11 +12,12 @@ from pathlib import Path
 from rich.live import Live
 from rich.table import Table
 
+from basilar.pipeline import storage
 from basilar.pipeline.build import registry
 from basilar.pipeline.build.build import Build, build_of
 from basilar.pipeline.console import on_screen, print_error, stderr
 from basilar.pipeline.recipes.hashes import STAGES
-from basilar.pipeline.storage import files, remote
+from basilar.pipeline.storage import files
 
 _SHARDS = "computing shards"
 _REDRAW = 1.0  # seconds
@@ -98,9 +99,9 @@ class Watch:
         build = self._build
         if missing:
             return _SHARDS
-        if remote.exists(build.store):
+        if storage.exists(build.store):
             return "logging to MLflow"
-        if remote.exists(build.statistics):
+        if storage.exists(build.statistics):
             return "publishing"
         return "fitting statistics"
 

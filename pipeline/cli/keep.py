@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from basilar.pipeline import storage
 from basilar.pipeline.cli.options import KEEP, Json, Root, UsageError, app, place
 from basilar.pipeline.console import print_result
-from basilar.pipeline.storage import remote
 
 
 @app.command(rich_help_panel=KEEP)
@@ -24,7 +24,7 @@ def gc(
     """
     from basilar.pipeline.audit import garbage
 
-    if not remote.is_folder(root):
+    if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root of a build")
     found = (garbage.collect if delete else garbage.find)(root.absolute())
     stages: dict[str, Counter[str]] = {}

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import BasilarError, StorageError
-from basilar.pipeline.storage import remote, urls
 
 app = typer.Typer(
     help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
@@ -24,7 +24,7 @@ _RECIPES = (
 def place(text: str) -> Path:
     """A path, or the working copy of a URL, as an option names it."""
     try:
-        return urls.place(text)
+        return storage.place(text)
     except StorageError as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -33,7 +33,7 @@ def place_of_audio(text: str) -> Path:
     """A folder that is there, as `place` has it: else every clip would seem to be lost."""
     path = place(text)
     try:
-        there = remote.is_folder(path)
+        there = storage.is_folder(path)
     except StorageError as error:
         raise typer.BadParameter(str(error)) from None
     if not there:
@@ -44,7 +44,7 @@ def place_of_audio(text: str) -> Path:
 def local(text: str) -> Path:
     """A path on this machine, as an option names it."""
     path = place(text)
-    if urls.is_remote(path):
+    if storage.is_remote(path):
         raise typer.BadParameter(f"{text}: a local path is needed here; copy it to or from there")
     return path
 
@@ -65,7 +65,7 @@ Root = Annotated[
 def complete_key(context: typer.Context, incomplete: str) -> list[str]:
     """The keys that begin so of the feature sets under the `--root` that was named before."""
     root = context.params.get("root")
-    if root is None or urls.is_remote(root):
+    if root is None or storage.is_remote(root):
         return []
     keys = (path.stem for path in (root / "features").glob("[!.]*.zarr"))
     return sorted(key for key in keys if key.startswith(incomplete))
@@ -92,7 +92,7 @@ class StoppedError(BasilarError):
 
 def find_store(root: Path, key: str) -> Path:
     """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
-    stores = {path.stem: path for path in remote.children(root / "features", "[!.]*.zarr")}
+    stores = {path.stem: path for path in storage.children(root / "features", "[!.]*.zarr")}
     return stores[_find(root, key, sorted(stores))]
 
 
@@ -107,7 +107,7 @@ def find_key(root: Path, key: str) -> str:
 
 
 def _find(root: Path, key: str, keys: list[str]) -> str:
-    if not remote.is_folder(root):
+    if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root that it was built in")
     found = [name for name in keys if name.startswith(key)]
     if len(found) == 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from basilar.pipeline import storage
 from basilar.pipeline.cli.options import (
     PROVE,
     AudioRoot,
@@ -23,7 +24,6 @@ from basilar.pipeline.cli.options import (
     place,
 )
 from basilar.pipeline.console import print_failure, print_result, progress
-from basilar.pipeline.storage import remote
 
 if TYPE_CHECKING:
     from basilar.pipeline.audit.consistency import Problem
@@ -136,7 +136,7 @@ def reproduce(
     from basilar.pipeline.errors import RebuildError
     from basilar.pipeline.records.locate import MissingAudioError
 
-    if into is not None and (into.is_file() or (remote.is_folder(into) and remote.members(into))):
+    if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
         raise UsageError(
             f"--into {into}: is not empty, and what is there would not be built again; name another"
         )

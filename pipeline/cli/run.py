@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from basilar.pipeline import storage
 from basilar.pipeline.cli.options import MAKE, USE, Json, Root, UsageError, app
 from basilar.pipeline.console import print_failure, print_result
-from basilar.pipeline.storage import urls
 
 
 @app.command(rich_help_panel=MAKE)
@@ -19,9 +19,9 @@ def status(root: Root, as_json: Json = False) -> None:
     """
     from basilar.pipeline.build import status as builds
 
-    if urls.is_remote(root):
+    if storage.is_remote(root):
         raise UsageError(
-            f"{urls.name(root)}: an object store does not know which builds run; run the same "
+            f"{storage.name(root)}: an object store does not know which builds run; run the same "
             "basilar build with --dry-run, which counts the shards that are made"
         )
     if not root.is_dir():
@@ -57,9 +57,9 @@ def worker(
     from basilar.pipeline import errors
     from basilar.pipeline.build import luigi_engine
 
-    if urls.is_remote(root):
+    if storage.is_remote(root):
         raise UsageError(
-            f"{urls.name(root)}: an object store does not know which builds run; run the same "
+            f"{storage.name(root)}: an object store does not know which builds run; run the same "
             f"basilar build --engine luigid --scheduler {scheduler} here, too: they share the work"
         )
     try:
@@ -97,9 +97,9 @@ def ui(
     """
     from basilar.pipeline.build import ui as pages
 
-    if urls.is_remote(root):
+    if storage.is_remote(root):
         raise UsageError(
-            f"{urls.name(root)}: an object store holds no MLflow runs; open the page of the "
+            f"{storage.name(root)}: an object store holds no MLflow runs; open the page of the "
             "tracker that builds log to (--tracking-uri), and start luigid by itself"
         )
     if not root.is_dir():

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from basilar.pipeline import storage
 from basilar.pipeline.cli.options import (
     USE,
     AudioRoot,
@@ -21,7 +22,6 @@ from basilar.pipeline.cli.options import (
     place,
 )
 from basilar.pipeline.console import print_result, progress
-from basilar.pipeline.storage import remote
 
 Picture = Literal[
     "waveform",
@@ -44,10 +44,10 @@ def ls(root: Root, as_json: Json = False) -> None:
     """
     from basilar.pipeline.errors import DamagedArtifactError
 
-    if not remote.is_folder(root):
+    if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root of a build")
     sets, damaged = [], []
-    for path in remote.children(root / "features", "[!.]*.zarr"):
+    for path in storage.children(root / "features", "[!.]*.zarr"):
         try:
             sets.append(attributes_of(path))
         except DamagedArtifactError as error:
@@ -174,7 +174,7 @@ def plot(
             used = Recipe.load(recipe)
             subject = gallery.Subject(used)
             if source is not None:
-                subject = gallery.of_file(used, remote.fetch(place(source)), offset, duration)
+                subject = gallery.of_file(used, storage.fetch(place(source)), offset, duration)
         else:
             assert root is not None
             fs = FeatureSet.open(find_store(root, source or ""))

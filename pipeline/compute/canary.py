@@ -11,7 +11,8 @@ difference by. Before a cache or a bundle is trusted, `guard` computes those of 
 What only other parameters than the defaults reach is guarded by what a recipe itself made of the
 canary, which a root keeps from its first build on (`ROOT/catalogue/canaries/HASH.json`).
 
-`python -m basilar.pipeline.compute.canary` compares everything; `--write` records it anew, for raised versions.
+`python -m basilar.pipeline.compute.canary` compares everything; `--write` records everything again,
+for raised versions.
 """
 
 import base64
@@ -32,17 +33,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basilar.dsp import representations, resample
-from basilar.pipeline.audio import containers, decoding
+from basilar.pipeline import audio, storage
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.errors import CanaryError
 from basilar.pipeline.recipes.hashes import recipe_hashes
 from basilar.pipeline.recipes.kinds.framed import Framed
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import files, remote
+from basilar.pipeline.storage import files
 
 FILE = Path(__file__).with_name("canaries.json")
 SAMPLE_RATE = 22050  # Hz, of the signal
-FILES: dict[containers.Decoder, tuple[str, ...]] = {
+FILES: dict[audio.Decoder, tuple[str, ...]] = {
     "soundfile": ("wav", "flac", "mp3", "ogg"),
     "ffmpeg": ("m4a", "opus"),
 }
@@ -50,6 +51,9 @@ CONDITIONED = {  # frames as Kaldi conditions them, which no default does
     **{"kind": "log_mel", "n_fft": 512, "win_length": 400, "hop_length": 160, "align": "left"},
     **{"remove_dc": True, "preemphasis": 0.97},
 }
+ADVICE = (
+    "install those versions, or find what was patched (python -m basilar.pipeline.compute.canary)"
+)
 _LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
 _N_VALUES = 256
 _N_GROUPS = 257  # prime, so that a group has values of all bins and frames
@@ -128,7 +132,7 @@ def n_samples(recipe: Recipe) -> int:
 
 
 def guard(
-    recipe: Recipe, *, decoders: Iterable[containers.Decoder] = (), catalogue: Path | None = None
+    recipe: Recipe, *, decoders: Iterable[audio.Decoder] = (), catalogue: Path | None = None
 ) -> list[str]:
     """Check the stages that a recipe uses, once a process; return the warnings there are.
 
@@ -161,7 +165,7 @@ def check(name: str) -> str:
     recorded = _packaged()["canaries"].get(name)
     if recorded is None:
         raise CanaryError(
-            f"{name}: nothing is recorded; python -m basilar.pipeline.compute.canary --write does it"
+            f"{name}: nothing is recorded; run python -m basilar.pipeline.compute.canary --write"
         )
     return compared(
         name,
@@ -169,14 +173,14 @@ def check(name: str) -> str:
         Canary.from_json(recorded),
         versions=_packaged()["versions"],
         since="it was released",
-        advice="install those versions, or find what was patched (python -m basilar.pipeline.compute.canary)",
+        advice=ADVICE,
     )
 
 
 @cache
 def _check_kept(recipe: Recipe, file: Path) -> list[str]:
     made = _of_recipe(recipe)
-    if not remote.exists(file):
+    if not storage.exists(file):
         entries = {name: canary.to_json() for name, canary in made.items()}
         files.write_json(file, {"versions": library_versions(), "canaries": entries})
         return []
@@ -260,7 +264,7 @@ def tolerance_of(name: str) -> float:
 
 def names() -> Iterator[tuple[str, int]]:
     """Every canary there is, with the version of what it guards."""
-    yield from ((f"decode {codec}", decoding.VERSION) for codec in sum(FILES.values(), ()))
+    yield from ((f"decode {codec}", audio.VERSION) for codec in sum(FILES.values(), ()))
     for method in get_args(resample.Method):
         yield f"resample {method}", resample.VERSION
     for kind, kind_version in representations.VERSIONS.items():

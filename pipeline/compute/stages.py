@@ -9,7 +9,7 @@ quarantined as `crashed` or `timeout`, for this feature set alone. What a disk o
 to read for a moment is read again.
 
 A clip or a shard may be longer than memory: samples and features lie in nameless files in `folder`
-(`basilar.pipeline.storage.scratch`) wherever they are long.
+(`storage.scratch`) wherever they are long.
 """
 
 import os
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from basilar.dsp.buffers import batches
 from basilar.dsp.moments import moments
 from basilar.dsp.resample import in_blocks
-from basilar.pipeline.audio import containers
+from basilar.pipeline import audio, storage
 from basilar.pipeline.audio.isolation import Lost, isolated
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.compute.transform import Transform
@@ -39,7 +39,6 @@ from basilar.pipeline.hashing import values_hash
 from basilar.pipeline.manifests.file_cache import FileCache, hash_file
 from basilar.pipeline.manifests.manifest import refuse_escape
 from basilar.pipeline.manifests.source import Source
-from basilar.pipeline.storage import prefetch, urls
 from basilar.pipeline.storage.retry import retrying
 from basilar.pipeline.storage.scratch import Place, Spool, release, room
 
@@ -81,7 +80,7 @@ def decode(
     and how many of them are quarantined. Raises OSError for a file that cannot be read,
     ChangedAudioError for one whose content changed.
     """
-    if not urls.is_remote(root) and not root.is_dir():
+    if not storage.is_remote(root) and not root.is_dir():
         raise FileNotFoundError(
             f"{root}: the audio root is not there; mount it, or name where the audio is now with "
             "--audio-root"
@@ -90,7 +89,7 @@ def decode(
     out = Waveforms()
     places = []
     with _opened(spool) as signals:
-        for here, some in prefetch.read_ahead(root, sources, lambda source: source.path):
+        for here, some in storage.read_ahead(root, sources, lambda source: source.path):
 
             def work(left: Iterable[Source], here: Path = here) -> Iterator[Any]:
                 real = Path(os.path.realpath(here))
@@ -167,7 +166,7 @@ def _decode(
         raise _changed(file)
     try:
         result = _decode_blocks(source, transform, file, spool, resampled)
-    except containers.AudioError as error:
+    except audio.AudioError as error:
         result = {"stage": "decode", "reason": error.reason, "message": error.message}
     if _version(file) != before:  # while it was decoded
         raise _changed(file)
@@ -218,7 +217,9 @@ def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
 
 
 def _changed(file: Path) -> ChangedAudioError:
-    return ChangedAudioError(f"{urls.name(file)}: it has changed since it was scanned; scan again")
+    return ChangedAudioError(
+        f"{storage.name(file)}: it has changed since it was scanned; scan again"
+    )
 
 
 def resample(

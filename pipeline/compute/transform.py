@@ -17,7 +17,7 @@ from basilar.dsp.dither import dither
 from basilar.dsp.representations import Features, Signals
 from basilar.dsp.resample import ResampleStream, resample, resample_blocks
 from basilar.dsp.streaming import FrameStream
-from basilar.pipeline.audio import decoding
+from basilar.pipeline import audio
 from basilar.pipeline.recipes.kinds.framed import Framed
 from basilar.pipeline.recipes.recipe import Recipe
 
@@ -54,7 +54,7 @@ class Transform:
         Raises ValueError if nothing is left of it, or less than one frame, and for integers, NaN,
         Inf and |x| > 2^50.
         """
-        mono = decoding.mix(y, self.recipe.decode.channels)
+        mono = audio.mix(y, self.recipe.decode.channels)
         signal = self.resample(mono, source_rate=sample_rate)
         if not self.recipe.representation.n_frames(signal.size):
             raise ValueError(
@@ -68,7 +68,7 @@ class Transform:
         *,
         offset: float = 0.0,
         duration: float | None = None,
-        limits: decoding.Limits | None = None,
+        limits: audio.Limits | None = None,
     ) -> NDArray[Any]:
         """Features (frames, bins) of an audio file, or of an excerpt of it in seconds.
 
@@ -91,25 +91,25 @@ class Transform:
         *,
         offset: float | None = None,
         duration: float | None = None,
-        limits: decoding.Limits | None = None,
+        limits: audio.Limits | None = None,
     ) -> tuple[NDArray[np.float32], int]:
         """The recipe's channel of a file, float32 (samples,), and its sample rate in Hz."""
-        return decoding.decode(path, **self._decoding(offset, duration, limits))
+        return audio.decode(path, **self._decoding(offset, duration, limits))
 
     def decode_blocks(
         self, path: Path, *, offset: float | None = None, duration: float | None = None
     ) -> Iterator[tuple[NDArray[np.float32], int]]:
         """What `decode` returns, block by block."""
-        return decoding.decode_blocks(path, **self._decoding(offset, duration))
+        return audio.decode_blocks(path, **self._decoding(offset, duration))
 
     def _decoding(
         self,
         offset: float | None,
         duration: float | None,
-        limits: decoding.Limits | None = None,
+        limits: audio.Limits | None = None,
     ) -> dict[str, Any]:
         said = self.recipe.decode
-        own = decoding.Limits(said.max_seconds, said.max_channels, said.max_mib << 20)
+        own = audio.Limits(said.max_seconds, said.max_channels, said.max_mib << 20)
         limits = own if limits is None else own.within(limits)
         excerpt = {"offset": offset or 0.0, "duration": duration}
         return {"channels": said.channels, "limits": limits, **excerpt}
@@ -140,7 +140,7 @@ class Transform:
         """The representation of signals at the recipe's rate, in the stored dtype.
 
         Each must have at least one frame. A value too large for the dtype becomes infinite, and
-        what is computed from that NaN. `empty` makes the arrays (`basilar.pipeline.storage.scratch`).
+        what is computed from that NaN. `empty` makes the arrays (`storage.scratch`).
         """
         if not signals:
             return []
@@ -195,7 +195,7 @@ class Stream:
 
     def push(self, y: NDArray[np.float32]) -> NDArray[Any]:
         """Take the next samples. Raises ValueError for those that `Transform.apply` refuses."""
-        ready = self._resampler.push(np.ascontiguousarray(decoding.usable(y)))
+        ready = self._resampler.push(np.ascontiguousarray(audio.usable(y)))
         return self._features(ready if self._frames is None else self._frames.push(ready))
 
     def finish(self) -> NDArray[Any]:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from basilar.pipeline import storage
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.errors import DamagedArtifactError
-from basilar.pipeline.storage import remote
 from basilar.pipeline.storage.atomic import replacing
 from basilar.pipeline.storage.files import read_json
 from basilar.pipeline.storage.scratch import Place, Spool, release
@@ -80,10 +80,10 @@ def read_waveforms(folder: Path) -> Waveforms:
 
     Raises FileNotFoundError, or DamagedArtifactError if anything is not as it was written.
     """
-    if not remote.exists(folder):
+    if not storage.exists(folder):
         raise FileNotFoundError(f"{folder}: it is not there; build again")
     if not folder.is_dir():
-        remote.fetch(folder)
+        storage.fetch(folder)
     try:
         index = read_json(folder / INDEX)
         expected = index.pop("crc32")

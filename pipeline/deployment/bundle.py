@@ -6,9 +6,8 @@
       golden/          audio in, features out: NAME.npy or NAME.flac, and NAME.features.npy
       README.md
 
-A folder of data: no pickle, no code. `basilar.pipeline.deployment.export` makes one; this module reads it, and needs
-no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `python -m basilar.pipeline.deployment.bundle DIR`
-checks one.
+A folder of data: no pickle, no code. `deployment.export` makes one; this module reads it, and needs
+no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `basilar check-bundle DIR` checks one.
 """
 
 import hashlib
@@ -23,8 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from basilar.dsp.normalize import normalize
-from basilar.pipeline import errors
-from basilar.pipeline.audio import decoding
+from basilar.pipeline import audio, errors
 from basilar.pipeline.compute import canary
 from basilar.pipeline.compute.transform import Stream, Transform
 from basilar.pipeline.errors import BundleError, RecipeError
@@ -140,7 +138,7 @@ class Bundle:
             canary.Canary.of(bundle._array(vector.features), tolerance),
             versions=index.versions,
             since="the bundle was made",
-            advice="install those versions, or find what was patched (python -m basilar.pipeline.compute.canary)",
+            advice=canary.ADVICE,
         )
         return bundle
 
@@ -174,7 +172,7 @@ class Bundle:
         *,
         offset: float = 0.0,
         duration: float | None = None,
-        limits: decoding.Limits | None = None,
+        limits: audio.Limits | None = None,
     ) -> NDArray[Any]:
         """Features (frames, bins) of an audio file, or of an excerpt of it in seconds.
 
@@ -182,7 +180,7 @@ class Bundle:
         are for training; OSError if it cannot be read; CanaryError if its decoder gives other
         samples than it should.
         """
-        decoder = decoding.sniff(Path(path))
+        decoder = audio.sniff(Path(path))
         canary.guard(self.recipe, decoders=[decoder] if decoder else [])
         features = self._transform.apply_file(path, offset=offset, duration=duration, limits=limits)
         return self._normalized(features)

@@ -1,4 +1,4 @@
-"""Make a bundle of a published feature set; `basilar.pipeline.deployment.bundle` reads it."""
+"""Make a bundle of a published feature set; `deployment.bundle` reads it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -36,9 +36,9 @@ PyAV and Pydantic are enough:
     features = bundle.transform(y, sample_rate=44100)   # ({columns} columns, a row a frame)
     features = bundle.transform_file("clip.flac")
 
-Check it: `basilar check-bundle DIR`, or `python -m basilar.pipeline.deployment.bundle DIR` where there is no command
-line. Both compute every golden vector in `golden/` (audio in, features out) and exit with 1 if one
-moved or if a file is damaged.
+Check it: `basilar check-bundle DIR`, or `python -m basilar check-bundle DIR`. It computes every
+golden vector in `golden/` (audio in, features out) and exits with 1 if one moved or if a file is
+damaged.
 
 `bundle.json` holds the recipe, the labels, the versions it was made with, and the SHA-256 of every
 file. Features are {normalization}

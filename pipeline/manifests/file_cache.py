@@ -10,8 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from basilar.pipeline.audio import decoding
-from basilar.pipeline.storage import remote, urls
+from basilar.pipeline import audio, storage
 
 
 def hash_file(file: Path) -> str:
@@ -37,7 +36,7 @@ class FileCache:
         decoders = "-".join(version(package) for package in ("soundfile", "av"))
         try:
             base.mkdir(parents=True, exist_ok=True)
-            self._open(base / f"seen-{decoding.VERSION}-{decoders}.sqlite")
+            self._open(base / f"seen-{audio.VERSION}-{decoders}.sqlite")
         except (OSError, sqlite3.Error):
             self._open(":memory:")
         return self
@@ -49,7 +48,7 @@ class FileCache:
         """What was seen in a file that has not changed since; None if nothing was."""
         return self.get_of(file, file.stat())
 
-    def get_of(self, file: Path, status: os.stat_result | remote.Status) -> Any:
+    def get_of(self, file: Path, status: os.stat_result | storage.Status) -> Any:
         """As `get`, of a file whose status is at hand."""
         try:
             row = self._database.execute(
@@ -61,7 +60,7 @@ class FileCache:
             return None
         return None if row is None else json.loads(row[0])
 
-    def put(self, file: Path, status: os.stat_result | remote.Status, seen: Any) -> bool:
+    def put(self, file: Path, status: os.stat_result | storage.Status, seen: Any) -> bool:
         """Remember what was seen in a file whose status, taken before looking, is `status`.
 
         Returns whether it is remembered.
@@ -96,7 +95,7 @@ class FileCache:
         self._database = connection
 
 
-def _identity(file: Path, status: os.stat_result | remote.Status) -> tuple[str | int, ...]:
+def _identity(file: Path, status: os.stat_result | storage.Status) -> tuple[str | int, ...]:
     """What tells this version of a file from others."""
     times = status.st_mtime_ns, status.st_ctime_ns
-    return urls.name(file), status.st_size, *times, status.st_ino
+    return storage.name(file), status.st_size, *times, status.st_ino

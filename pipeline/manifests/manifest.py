@@ -1,14 +1,12 @@
 """Manifests: the lock file of a data set, one row a clip, each with its file's SHA-256.
 
 A manifest is a Parquet table sorted by id, with the folder that its paths start from (`root`) in
-its metadata. CSV and JSON Lines are exported by suffix, and imported by `basilar.pipeline.manifests.scan`. A file
+its metadata. CSV and JSON Lines are exported by suffix, and imported by `manifests.scan`. A file
 that looks like audio but cannot be read stays in the manifest with its `problem`: the build
 quarantines it, so that nothing is lost without a word.
 
-A million clips are 250 MB as a table. It lies in a nameless file in the system's folder for
-temporary files, which may be memory, and is map_table: processes that are forked share it, and
-`release_memory` lets go of it. What plans need of each clip is kept as numbers, and Python's own objects
-are made for some rows at a time.
+The table of a million clips takes 250 MB (`manifests.table`). What plans need of each clip is kept
+as numbers; Python objects are made for a few thousand rows at a time.
 """
 
 import csv
@@ -29,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.hashing import content_hash, manifest_hash
 from basilar.pipeline.manifests.table import (
@@ -38,7 +37,6 @@ from basilar.pipeline.manifests.table import (
     release_memory,
     take_rows,
 )
-from basilar.pipeline.storage import urls
 from basilar.pipeline.storage.atomic import replacing
 
 # Arrow's other allocators keep for long what they had once, and so would all who are forked.
@@ -189,7 +187,7 @@ def recorded_root(path: Path, schema: pa.Schema) -> Path | None:
     try:
         if metadata is None:
             return None
-        return path.absolute().parent / urls.place(json.loads(metadata)["root"])
+        return path.absolute().parent / storage.place(json.loads(metadata)["root"])
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ManifestError(f"{path}: its record of the root is damaged; scan again") from None
 
@@ -204,8 +202,8 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         if path.suffix == ".parquet":
             # A root beside or below the manifest is written relative to it: both can move together.
             root, folder = manifest.root.resolve(), path.absolute().parent.resolve()
-            beside = root.is_relative_to(folder) and not urls.is_remote(root)
-            stored = root.relative_to(folder).as_posix() if beside else urls.name(root)
+            beside = root.is_relative_to(folder) and not storage.is_remote(root)
+            stored = root.relative_to(folder).as_posix() if beside else storage.name(root)
             metadata = json.dumps({"schema": 1, "root": stored}).encode()
             table = manifest.table.replace_schema_metadata({_METADATA_KEY: metadata})
             with pq.ParquetWriter(temporary, table.schema, write_page_checksum=True) as writer:
@@ -242,7 +240,7 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = 
         inside = Path(os.path.realpath(follow / path)).is_relative_to(follow)
     if not inside:
         raise ManifestError(
-            f"{source}: {path!r} leads out of the root {urls.name(root)}; move the audio "
+            f"{source}: {path!r} leads out of the root {storage.name(root)}; move the audio "
             "below the root, or take a root that holds all of it"
         )
     return path

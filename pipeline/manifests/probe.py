@@ -2,7 +2,7 @@
 
 Files are hashed and probed in parallel, in child processes: one that kills its child, or takes too
 long, has that as its problem. What was once looked at is remembered while the file does not change
-(`basilar.pipeline.manifests.file_cache`), so a second look opens no file.
+(`manifests.file_cache`), so a second look opens no file.
 """
 
 import errno
@@ -17,11 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from basilar.pipeline.audio import containers, decoding
+from basilar.pipeline import audio, storage
 from basilar.pipeline.audio.isolation import Lost, isolated
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.file_cache import FileCache, hash_file
-from basilar.pipeline.storage import prefetch, remote, urls
 from basilar.pipeline.storage.retry import retrying
 
 AUDIO_SUFFIXES = frozenset(
@@ -35,7 +34,7 @@ AUDIO_SUFFIXES = frozenset(
 _CHILDREN = os.cpu_count() or 1
 _AT_ONCE = max(8192, 1024 * _CHILDREN)  # rows: few enough to be held, and many for their children
 
-Status = os.stat_result | remote.Status
+Status = os.stat_result | storage.Status
 
 
 def statuses(root: Path) -> Callable[[str], Status]:
@@ -43,13 +42,13 @@ def statuses(root: Path) -> Callable[[str], Status]:
 
     It raises ManifestError for a file that is not there, or is none.
     """
-    if not urls.is_remote(root):
+    if not storage.is_remote(root):
         return lambda path: _status(root / path)
-    there = remote.files(root)
+    there = storage.list_objects(root)
 
     def status(path: str) -> Status:
         if path not in there:
-            raise FileNotFoundError(errno.ENOENT, "no such object", urls.name(root / path))
+            raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(root / path))
         return there[path]
 
     return status
@@ -100,7 +99,7 @@ def inspected(
 
 def _look_ahead(root: Path, paths: list[str]) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """The path of each file and what is in it, as they come."""
-    for here, some in prefetch.read_ahead(root, paths, lambda path: path):
+    for here, some in storage.read_ahead(root, paths, lambda path: path):
         files = [here / path for path in some]
         for n, facts in isolated(_look_at, files, children=_CHILDREN):
             if isinstance(facts, Lost):
@@ -126,12 +125,12 @@ def _status(file: Path) -> os.stat_result:
 
 def _look(file: Path) -> dict[str, Any]:
     """Hash and probe one file; without a SHA-256 if neither content nor name says audio."""
-    if decoding.sniff(file) is None and file.suffix.lower() not in AUDIO_SUFFIXES:
+    if audio.sniff(file) is None and file.suffix.lower() not in AUDIO_SUFFIXES:
         return {"sha256": None}
     sha256 = hash_file(file)
     try:
-        return {"sha256": sha256, **asdict(decoding.probe(file)), "problem": None}
-    except containers.AudioError as error:
+        return {"sha256": sha256, **asdict(audio.probe(file)), "problem": None}
+    except audio.AudioError as error:
         return _unusable(sha256, error.message)
 
 

@@ -99,6 +99,7 @@ def text_cell(source: Path, row: dict[str, Any], name: str) -> str | None:
 
 
 def seconds_cell(source: Path, path: str, name: str, value: Any) -> float | None:
+    """A cell of seconds, None if it is empty. Raises ManifestError, which names row and cell."""
     if value is None:
         return None
     try:

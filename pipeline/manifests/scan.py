@@ -1,6 +1,6 @@
 """From a folder of audio, or a table of clips, to a manifest.
 
-Files are found by content, not by name alone (`basilar.pipeline.manifests.probe`). Of a folder or a Parquet table,
+Files are found by content, not by name alone (`manifests.probe`). Of a folder or a Parquet table,
 some rows at a time are Python's objects: a million clips take little more than their columns do.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.manifest import Manifest, is_text, refuse_escape
 from basilar.pipeline.manifests.probe import inspected, statuses
@@ -28,7 +29,6 @@ from basilar.pipeline.manifests.rows import (
 from basilar.pipeline.manifests.splits import from_path, splits_by
 from basilar.pipeline.manifests.table import SCHEMA, map_table, release_memory
 from basilar.pipeline.progress import Progress
-from basilar.pipeline.storage import remote, urls
 
 
 def scan(
@@ -56,8 +56,8 @@ def scan(
     Returns the manifest and, sorted, what is not in it: of a folder, the paths of files that are
     not audio; of a table, the names of columns that no manifest has. Raises ManifestError.
     """
-    source = urls.place(source).absolute()
-    is_folder = urls.is_remote(source) or source.is_dir()
+    source = storage.place(source).absolute()
+    is_folder = storage.is_remote(source) or source.is_dir()
     if is_folder:
         root = source
         found, others = _walk(source)
@@ -68,7 +68,7 @@ def scan(
     else:
         rows, n_rows, columns, recorded = read_rows(source)
         others = sorted(columns - set(SCHEMA.names))
-        root = urls.place(root or recorded or source.parent).absolute()
+        root = storage.place(root or recorded or source.parent).absolute()
     # In a folder, links were looked at on the way.
     real = None if is_folder else Path(os.path.realpath(root))
     believed = source.suffix == ".parquet" and not is_folder and not rehash
@@ -104,7 +104,7 @@ def scan(
     table = pa.Table.from_batches(done, SCHEMA)
     if not len(table):
         raise ManifestError(
-            f"{urls.name(source)}: no audio found in {n_rows} files; name another folder"
+            f"{storage.name(source)}: no audio found in {n_rows} files; name another folder"
         )
     if split is not None and (missing := table.filter(pc.is_null(table["split"]))):
         raise ManifestError(
@@ -149,8 +149,8 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
     Folders are entered once; links may not leave. Those that lead nowhere or in a circle, pipes,
     sockets and devices are neither. Raises ManifestError, which lists names that are not UTF-8.
     """
-    if urls.is_remote(root):
-        return sorted(path for path in remote.files(root) if not path.endswith("/")), []
+    if storage.is_remote(root):
+        return sorted(path for path in storage.list_objects(root) if not path.endswith("/")), []
     files: list[str] = []
     others: list[str] = []
     unnamed: list[str] = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from basilar.dsp import representations, resample
-from basilar.pipeline.audio import decoding
+from basilar.pipeline import audio
 from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.recipes.recipe import Recipe
 
@@ -40,7 +40,7 @@ def recipe_hashes(
 def op_versions(recipe: Recipe) -> dict[str, int]:
     """The version of what each stage of a recipe computes, upstream first."""
     return {
-        "decode": decoding.VERSION,
+        "decode": audio.VERSION,
         "resample": resample.VERSION,
         "representation": representations.VERSIONS[recipe.representation.kind],
         "normalization": 1,

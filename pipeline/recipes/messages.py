@@ -3,10 +3,10 @@
 import contextlib
 import difflib
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 from basilar.pipeline.recipes.kinds.registry import KINDS
-from basilar.pipeline.recipes.recipe import Recipe
 
 _SEARCHED = 10_000  # characters of the longest recipe in which a mistake's line is found
 
@@ -32,39 +32,44 @@ def line_of(beginnings: list[tuple[int, Any]], keys: list[str]) -> str:
     return ""
 
 
-def explain(error: Any, table: dict[str, Any]) -> tuple[list[str], str]:
-    """One validation error: its keys, and the key, what is wrong, and what is allowed in words."""
+def explain(error: Any, table: dict[str, Any], fields: Mapping[str, Any]) -> tuple[list[str], str]:
+    """One validation error of pydantic: its keys; and the key, what is wrong, what is allowed.
+
+    `fields` are the sections of a recipe (`Recipe.model_fields`).
+    """
     where = [str(part) for part in error["loc"]]
     section = KINDS.get(where[1]) if where[:1] == ["representation"] and len(where) > 1 else None
     if section is not None:  # pydantic puts the chosen kind into the path
         where.pop(1)
-    elif where and where[0] in Recipe.model_fields:
-        annotation = Recipe.model_fields[where[0]].annotation
+    elif where and where[0] in fields:
+        annotation = fields[where[0]].annotation
         section = annotation if isinstance(annotation, type) else None
     # Members of a union of types are named after the key: the key is what the user can change.
     keys = where[:2]
     key = ".".join(part[:100] for part in keys)
     key = key if key.isprintable() else ascii(key)
     given = error["input"]
-    if error["type"] == "extra_forbidden":
-        known = Recipe.model_fields if len(where) == 1 or section is None else section.model_fields
-        return keys, f"{key} is not a key; {nearest(where[-1], list(known))}"
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kind = table.get("representation", {}).get("kind", "")
-        problem = f"{key}.kind = {short(kind)} is not a kind"
-        return [*keys, "kind"], f"{problem}; {nearest(str(kind), list(KINDS))}"
-    if error["type"] == "missing":
-        return keys, f"{key} is missing; add it"
-    if error["type"] == "value_error":
-        text = str(error["ctx"]["error"])
-        first = text.removeprefix(f"{key}: ").split(" ", 1)[0].rstrip(",:")
-        if len(keys) < 2 and first in (section.model_fields if section else Recipe.model_fields):
-            keys = [*keys, first]
-        return keys, text if not key or text.startswith(key) else f"{key}: {text}"
-    allowed = error["msg"].replace("Input should be ", "it must be ")
-    if error["type"] == "literal_error" and isinstance(given, str):
-        names = [a.strip("' ") for a in error["ctx"]["expected"].replace(" or ", ",").split(",")]
-        allowed = nearest(given, names)
+    match error["type"]:
+        case "extra_forbidden":
+            known = fields if len(where) == 1 or section is None else section.model_fields
+            return keys, f"{key} is not a key; {nearest(where[-1], list(known))}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            kind = table.get("representation", {}).get("kind", "")
+            problem = f"{key}.kind = {short(kind)} is not a kind"
+            return [*keys, "kind"], f"{problem}; {nearest(str(kind), list(KINDS))}"
+        case "missing":
+            return keys, f"{key} is missing; add it"
+        case "value_error":  # of our own validators, which name the key
+            text = str(error["ctx"]["error"])
+            first = text.removeprefix(f"{key}: ").split(" ", 1)[0].rstrip(",:")
+            if len(keys) < 2 and first in (section.model_fields if section else fields):
+                keys = [*keys, first]
+            return keys, text if not key or text.startswith(key) else f"{key}: {text}"
+        case "literal_error" if isinstance(given, str):
+            expected = error["ctx"]["expected"].replace(" or ", ",").split(",")
+            allowed = nearest(given, [name.strip("' ") for name in expected])
+        case _:
+            allowed = error["msg"].replace("Input should be ", "it must be ")
     return keys, f"{key} = {short(given)} is refused; {allowed}"
 
 
@@ -78,5 +83,6 @@ def short(value: Any) -> str:
 
 
 def nearest(word: str, allowed: list[str]) -> str:
+    """The allowed word that comes nearest, as a question; else all that are allowed."""
     near = difflib.get_close_matches(word[:100], allowed, 1)
     return f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"

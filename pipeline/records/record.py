@@ -13,12 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import DamagedArtifactError, NoRecordError
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import feature_key, recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import remote
 from basilar.pipeline.storage.files import read_table
 from basilar.pipeline.store.attributes import checked_attributes
 
@@ -71,9 +71,9 @@ class Record:
 
 def recorded_keys(root: Path) -> list[str]:
     """Every key that was ever published under a root, sorted."""
-    stores = {path.stem for path in remote.children(root / "features", "[!.]*.zarr")}
+    stores = {path.stem for path in storage.children(root / "features", "[!.]*.zarr")}
     catalogue = root / "catalogue" / "features"
-    entries = {path.stem for path in remote.children(catalogue, "[!.]*.json")}
+    entries = {path.stem for path in storage.children(catalogue, "[!.]*.json")}
     return sorted(stores | entries)
 
 
@@ -89,7 +89,7 @@ def of_root(root: Path, key: str) -> Record:
         ("store", store / "zarr.json", store / "clips.parquet"),
         ("catalogue", catalogue / f"{key}.json", catalogue / f"{key}.parquet"),
     ):
-        if not remote.exists(file):
+        if not storage.exists(file):
             continue
         try:
             attributes = read_attributes(file)
@@ -98,7 +98,7 @@ def of_root(root: Path, key: str) -> Record:
             problems.append(str(error))
             continue
         record = Record(
-            source, attributes, manifest, clips_file, store if remote.exists(store) else None
+            source, attributes, manifest, clips_file, store if storage.exists(store) else None
         )
         wrong = [
             f"{file}: {problem}; restore it, or build again"
@@ -123,7 +123,7 @@ def of_run(uri: str, key: str, folder: Path) -> Record:
 
     store = fetch.fetch_run(uri, key, folder)
     record = of_folder(folder, "mlflow")
-    return replace(record, store=store if remote.exists(store / "zarr.json") else None)
+    return replace(record, store=store if storage.exists(store / "zarr.json") else None)
 
 
 def of_folder(folder: Path, source: str) -> Record:
@@ -147,7 +147,7 @@ def read_attributes(file: Path) -> dict[str, Any]:
     Raises DamagedArtifactError if the file is not what was written.
     """
     try:
-        found = json.loads(remote.fetch(file).read_text("utf-8"))
+        found = json.loads(storage.fetch(file).read_text("utf-8"))
         attributes = found if "key" in found else found["attributes"]["basilar"]
         Recipe.from_dict(attributes["recipe"])
         attributes = checked_attributes(attributes, file)

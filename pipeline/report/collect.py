@@ -1,7 +1,7 @@
 """What there is to say of a published feature set, gathered from its store and its root.
 
 `collect` reads tables, statistics and moments, never all features, and listens to the clips
-(`basilar.pipeline.report.listening`); `basilar.pipeline.report.page` makes one HTML file of what it found.
+(`report.listening`); `report.page` makes one HTML file of what it found.
 Whatever is listed is the first or the worst of how many there are, which is said.
 """
 
@@ -84,7 +84,7 @@ def collect(
 ) -> Report:
     """Gather what there is to say of a feature set whose clips are those of `manifest`.
 
-    `built` is what the root recorded of its build (`basilar.pipeline.build.registry.recorded`); about `seconds` of
+    `built` is what the root recorded of its build (`build.registry.recorded`); about `seconds` of
     audio are listened to. Raises OSError and DamagedArtifactError for a store that cannot be read.
     """
     recipe = Recipe.from_dict(fs.recipe)
@@ -101,12 +101,12 @@ def collect(
     silent = np.where(measured, heard.peak < SILENT, far.constant)
     clipped = np.nan_to_num(heard.full) >= CLIPPED
     lost = files.read_table(fs.path / "quarantine.parquet")
-    files = checksums.read_checksums(fs.path).items()
+    stored = checksums.read_checksums(fs.path).items()
     return Report(
         attributes=fs.attributes,
         recipe=recipe,
         hours=float(duration.sum()) / 3600,
-        n_bytes=sum(size for name, (size, _) in files if name.startswith("features/")),
+        n_bytes=sum(size for name, (size, _) in stored if name.startswith("features/")),
         dtype=str(fs.dtype),
         splits=describe.counted(clips, "split"),
         labels=describe.counted(clips, "label", across="split"),

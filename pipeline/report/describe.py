@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from basilar.dsp import histogram, moments
+from basilar.pipeline import storage
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.recipes.kinds.base import Representation
 from basilar.pipeline.recipes.kinds.framed import Logarithmic
-from basilar.pipeline.storage import remote
 from basilar.pipeline.store.layout import open_zarr
 from basilar.pipeline.store.shard_tables import MOMENTS
 from basilar.pipeline.training.feature_set import FeatureSet
@@ -79,7 +79,7 @@ def unit_of(kind: Representation) -> str:
 def columns(store: Path, *names: str) -> pa.Table:
     """Columns of the table of clips; those of few values as codes."""
     few = [name for name in names if name in ("label", "split", "group")]
-    with pq.ParquetFile(remote.fetch(store / "clips.parquet"), read_dictionary=few) as file:
+    with pq.ParquetFile(storage.fetch(store / "clips.parquet"), read_dictionary=few) as file:
         return file.read(columns=list(names), use_threads=False)
 
 
@@ -193,7 +193,7 @@ def profiles(fs: FeatureSet, kind: Representation) -> tuple[Profile, Profile | N
 
 def _of_clips(fs: FeatureSet, kind: Representation) -> Iterator[dict[str, NDArray[np.float64]]]:
     """Mean, std, min and max of the clips (clips, bins), some clips at a time."""
-    remote.fetch(fs.path, only="moments/")
+    storage.fetch(fs.path, only="moments/")
     stored = [open_zarr(fs.path / "moments" / name) for name in MOMENTS]
     for start in range(0, len(fs), _CLIPS):
         some = slice(start, start + _CLIPS)

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import soundfile as sf
 from numpy.typing import NDArray
 
+from basilar.pipeline import storage
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.compute.waveforms import Waveforms, read_waveforms
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.plan import Plan, Shard
 from basilar.pipeline.progress import Progress
-from basilar.pipeline.storage import remote
 
 FULL_SCALE = 0.999  # samples at it, or beyond, may have been clipped
 EXCERPT_SECONDS = 4.0
@@ -80,7 +80,7 @@ def listen(
                 heard.seconds += y.size / rate
                 if row in wanted:
                     heard.excerpts[row] = np.array(y[: round(EXCERPT_SECONDS * rate)])
-        remote.drop(_artifact(store.parents[1], shard))
+        storage.drop(_artifact(store.parents[1], shard))
     return heard
 
 

@@ -1,7 +1,7 @@
 """Bytes: atomic commits, checksums, locks, object stores, temporary files.
 
-`storage.exists(path)`, `storage.fetch(path)` … do for local paths what the file system does, and for
-working copies of remote objects (`basilar.pipeline.storage.urls`) what the object store does.
+`storage.exists(path)`, `storage.fetch(path)` and the rest do for local paths what the file system
+does, and for working copies of remote objects (`storage.urls`) what the object store does.
 """
 
 from basilar.pipeline.storage.prefetch import read_ahead
@@ -15,8 +15,8 @@ from basilar.pipeline.storage.remote import (
     drop,
     exists,
     fetch,
-    files,
     is_folder,
+    list_objects,
     members,
     remove,
 )
@@ -32,9 +32,9 @@ __all__ = [
     "drop",
     "exists",
     "fetch",
-    "files",
     "is_folder",
     "is_remote",
+    "list_objects",
     "members",
     "name",
     "place",

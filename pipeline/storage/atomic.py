@@ -10,9 +10,9 @@
     ROOT/runs/KEY-TRACKER.json            the MLflow run of a feature set
     ROOT/results/KEY-HASH.json            what a training on a feature set came to
     ROOT/mlflow/                          the embedded tracking store
-    ROOT/running/ID.json                  builds at work (`basilar.pipeline.build.registry`)
+    ROOT/running/ID.json                  builds at work (`build.registry`)
     ROOT/latest/NAME.json                 the newest feature set of a recipe (`workflows.nightly`)
-    ROOT/.lock                            who is at work (`basilar.pipeline.storage.locks`)
+    ROOT/.lock                            who is at work (`storage.locks`)
 
 Existence means complete: everything is written to a temporary sibling and renamed, so a killed
 process leaves nothing but temporaries, which the next build sweeps. Two writers of one artifact
@@ -46,13 +46,13 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     The block makes a file, replacing what was there, or a folder, which is discarded if `path`
     exists by then. An OSError of the block or of the file system names `path`.
     """
-    remote = urls.is_remote(path)
+    is_remote = urls.is_remote(path)
     _make_folder(path.parent)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp{path.suffix}")
     taken = True
     try:
         yield temporary
-        if durable and remote:
+        if durable and is_remote:
             taken = remote.commit(temporary, path)  # else the working copy is fetched when needed
         elif durable:
             _fsync(temporary)
@@ -62,7 +62,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             except OSError:
                 if not path.is_dir():  # another writer committed the same folder first
                     raise
-        if durable and not remote:
+        if durable and not is_remote:
             fsync_folder(path.parent)
     except OSError as error:
         # NumPy tells of a full disk without its number, and most writers without the file's name.

@@ -31,7 +31,7 @@ from basilar.pipeline.storage.object_store import ask
 from basilar.pipeline.storage.urls import is_remote, name, object_name
 
 FEATURES = ("features/c/",)  # what is large of a feature set, and of a shard
-_FIRST = "files.json"  # of `basilar.pipeline.storage.atomic`
+_FIRST = "files.json"  # of `storage.atomic`
 TRANSFERS = 8  # transfers
 _STANDSTILL = 60.0  # seconds without an object more, after which an upload is given up for dead
 T = TypeVar("T")
@@ -162,7 +162,7 @@ def _agreed(made: Path, path: Path, data: bytes) -> bytes | None:
             own = {last.name: mine["files"][last.name]}
             if "commit" in theirs and {**theirs["files"], **own} == mine["files"]:
                 return str(theirs["commit"]).encode()
-        if (now := files(path)) != seen:
+        if (now := list_objects(path)) != seen:
             seen, since = now, time.monotonic()
         elif time.monotonic() - since > _STANDSTILL:
             remove(path)
@@ -199,13 +199,13 @@ def remove(path: Path) -> None:
     """Remove the objects of an artifact, its commit object first, and the working copy."""
     with contextlib.suppress(FileNotFoundError):
         ask_store(commit_object(path), lambda store, url: store.rm_file(url))
-    for member in files(path):
+    for member in list_objects(path):
         with contextlib.suppress(FileNotFoundError):
             ask_store(path / member, lambda store, url: store.rm_file(url))
     drop(path)
 
 
-def files(folder: Path) -> dict[str, Status]:
+def list_objects(folder: Path) -> dict[str, Status]:
     """Every object below a remote folder by its relative name, from one listing."""
     try:
         found = ask_store(folder, lambda store, url: store.find(url, detail=True, refresh=True))
@@ -222,12 +222,13 @@ def files(folder: Path) -> dict[str, Status]:
 def members(folder: Path) -> set[str]:
     """The relative names of all that is below a folder and is no folder."""
     if is_remote(folder):
-        return set(files(folder))
+        return set(list_objects(folder))
     found = (path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
     return {path.relative_to(folder).as_posix() for path in found}
 
 
 def fetch_file(path: Path, *, durable: bool = False) -> Path:
+    """Make the working copy of one object, whole or not at all; fsynced if it is durable."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
@@ -274,4 +275,5 @@ def _status(entry: dict[str, Any]) -> Status:
 
 
 def ask_store(path: Path, call: Callable[[Any, str], T]) -> T:
+    """What the store answers about the object of a working copy (`storage.object_store`)."""
     return ask(name(path), call)

@@ -27,6 +27,7 @@ def place(where: str | os.PathLike[str]) -> Path:
 
 
 def placed(where: str | os.PathLike[str], folder: Path | None) -> Path:
+    """As `place`, with the working copies of URLs below `folder`."""
     text = os.fspath(where)
     url = re.fullmatch(r"([a-z][a-z0-9+]+):/+(.*)", text)  # pathlib makes one slash of two
     if url is None:

@@ -33,7 +33,7 @@ def write_moments(
 
 
 def write_array(path: Path, values: NDArray[Any], dimension_names: tuple[str, ...]) -> None:
-    """An array in one chunk, which `basilar.pipeline.training.feature_set` maps, unless its rows are wide and many."""
+    """An array in one chunk, which readers map, unless its rows are wide and many."""
     _create_array(path, values.shape, values.dtype, dimension_names)[...] = values
 
 

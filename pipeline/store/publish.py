@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
+from basilar.pipeline import storage
 from basilar.pipeline.hashing import digest
 from basilar.pipeline.manifests.table import release_memory, take_rows
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import op_versions
-from basilar.pipeline.storage import remote
 from basilar.pipeline.storage.atomic import link, replacing
 from basilar.pipeline.storage.checksums import read_checksums, write_checksums
 from basilar.pipeline.storage.files import read_json, write_json
@@ -107,7 +107,7 @@ def publish(
         write_json(entry, attributes)
     # Another machine may have published it at the same time: one of them says how long it took.
     published = read_json(folder / "zarr.json")["attributes"]["basilar"]
-    remote.drop(entry)
+    storage.drop(entry)
     if read_json(entry) != published:
         write_json(entry, published)
 

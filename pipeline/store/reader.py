@@ -1,4 +1,4 @@
-"""Rows of a feature set, read straight from its Zarr shard files (`basilar.pipeline.store.layout`).
+"""Rows of a feature set, read straight from its Zarr shard files (`store.layout`).
 
 Uncompressed chunks, one after the other, are one C-order array: it is mapped, or read into the
 caller's array. Blosc chunks are decoded one by one. An array of any other layout is left to
@@ -22,8 +22,8 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import DamagedArtifactError
-from basilar.pipeline.storage import read_cache, urls
 from basilar.pipeline.storage.files import read_json
 from basilar.pipeline.store.layout import ForeignLayoutError, Layout, open_zarr
 
@@ -85,7 +85,7 @@ class Rows:
         self.shape, self.dtype, chunk_rows, self.shard_rows, compressed = self._layout
         n_files = -(-self.shape[0] // self.shard_rows)
         with suppress(FileNotFoundError):  # reading it says so
-            remote = urls.is_remote(folder)  # where its files come when they are asked for
+            remote = storage.is_remote(folder)  # where its files come when they are asked for
             there = n_files if remote else sum(1 for _ in os.scandir(folder / "c"))
             if chunk_rows * self._layout.row_bytes > _LARGEST_CHUNK or n_files > there:
                 raise DamagedArtifactError(
@@ -163,7 +163,7 @@ class Rows:
         if file is None:
             mapped, first = self.access == "map", number * self.shard_rows
             opens = partial(_File, layout=self._layout, first=first, mapped=mapped)
-            file = read_cache.use(self._path(number), opens, self._settings["cache_bytes"])
+            file = storage.use(self._path(number), opens, self._settings["cache_bytes"])
             self._files[number] = file
             while len(self._files) > _MOST_OPEN:
                 self._files.pop([*self._files][0], None)  # noqa: RUF015  # in one step for threads

@@ -10,11 +10,11 @@ import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
+from basilar.pipeline import storage
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.manifests.table import take_rows
 from basilar.pipeline.plan import Plan
-from basilar.pipeline.storage import remote, urls
 from basilar.pipeline.storage.checksums import check_files
 from basilar.pipeline.storage.files import read_table
 from basilar.pipeline.store.layout import open_zarr
@@ -24,7 +24,7 @@ MOMENTS = (
     "sum_squares",
     "min",
     "max",
-)  # the rows of `basilar.dsp.moments.moments`, in order
+)  # the rows of `dsp.moments.moments`, in order
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ def read_shard(folder: Path) -> ShardTables:
     what was written.
     """
     try:
-        remote.fetch(folder, but=remote.FEATURES)
+        storage.fetch(folder, but=storage.FEATURES)
     except FileNotFoundError as error:
         raise DamagedArtifactError(
-            f"{urls.name(folder)}: not all of it is there ({error}); build again"
+            f"{storage.name(folder)}: not all of it is there ({error}); build again"
         ) from None
-    check_files(folder, but=remote.FEATURES)
+    check_files(folder, but=storage.FEATURES)
     attributes: Any = zarr.open_group(folder, mode="r", zarr_format=3).attrs["basilar"]
     return ShardTables(
         folder, attributes["key"], attributes["seconds"], attributes.get("canary", [])

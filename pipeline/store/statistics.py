@@ -19,13 +19,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from basilar.dsp import moments, normalize
-from basilar.dsp.histogram import N_CELLS, Grid
+from basilar.dsp.histogram import N_CELLS, Grid, histogram
 from basilar.dsp.moments import Summary
+from basilar.pipeline import storage
 from basilar.pipeline.errors import DamagedArtifactError, ManifestError
 from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.manifests.table import release_memory
 from basilar.pipeline.plan import Plan, Shard
-from basilar.pipeline.storage import remote
 from basilar.pipeline.storage.atomic import remove, replacing
 from basilar.pipeline.store.reader import Rows
 from basilar.pipeline.store.shard_tables import ShardTables
@@ -106,25 +106,25 @@ def _histogram(
 ) -> NDArray[np.int64]:
     """The histogram of a shard's clips, each counted as often as its weight says."""
     kept = folder / histogram_name(shard.key, weights.tolist())
-    if remote.exists(kept):
+    if storage.exists(kept):
         with suppress(DamagedArtifactError):  # it is counted again
             return _read_arrays(kept)["histogram"]
-    features = Rows(remote.fetch(shard.folder) / "features", access="read")
+    features = Rows(storage.fetch(shard.folder) / "features", access="read")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
     for start, count, weight in zip(starts, n_frames, weights, strict=True):
         weight_of_row[start : start + count] = weight
-    histogram = np.zeros((features.shape[1], N_CELLS), np.int64)
+    counts = np.zeros((features.shape[1], N_CELLS), np.int64)
     for start in range(0, len(weight_of_row), _ROWS):
         here = weight_of_row[start : start + _ROWS]
         if not here.any():
             continue
         block = features.read(start, start + len(here))
         for weight in np.unique(here[here > 0]):
-            histogram += weight * histogram.histogram(block[here == weight], grid=grid)
-    remote.drop(shard.folder / "features" / "c")
-    _write_arrays(kept, histogram=histogram)
-    return histogram
+            counts += weight * histogram(block[here == weight], grid=grid)
+    storage.drop(shard.folder / "features" / "c")
+    _write_arrays(kept, histogram=counts)
+    return counts
 
 
 def histogram_name(shard_key: str, weights: list[int]) -> str:
@@ -137,10 +137,10 @@ def forget(artifacts: Path, shard_keys: Collection[str]) -> None:
 
     Statistics do not say of which shards they are: all go, and are soon merged again.
     """
-    for file in remote.children(artifacts / "histogram", "*.npz"):
+    for file in storage.children(artifacts / "histogram", "*.npz"):
         if file.name.partition("-")[0] in shard_keys:
             remove(file)
-    for file in remote.children(artifacts / "statistics", "*.npz"):
+    for file in storage.children(artifacts / "statistics", "*.npz"):
         remove(file)
 
 
@@ -177,7 +177,7 @@ def _write_arrays(path: Path, **arrays: Any) -> None:
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """What `_write_arrays` wrote. Raises DamagedArtifactError if it is anything else."""
-    written = remote.fetch(path).read_bytes()
+    written = storage.fetch(path).read_bytes()
     data, crc = written[:-4], written[-4:]
     if not data or zlib.crc32(data) != int.from_bytes(crc, "little"):
         raise DamagedArtifactError(f"{path}: damaged; delete it and build again")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import NoRecordError
-from basilar.pipeline.storage import urls
 from basilar.pipeline.tracking.runs import EXPERIMENT, tracker_error
 
 
@@ -32,11 +32,11 @@ def fetch_run(uri: str, key: str, folder: Path) -> Path:
             known = (
                 f"there is: {', '.join(found[:12] for found in keys)}" if keys else "there is none"
             )
-            where = urls.shown(uri)
+            where = storage.shown(uri)
             raise NoRecordError(f"{where}: not one key of its runs begins with {key!r}; {known}")
         for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
             client.download_artifacts(runs[0].info.run_id, name, str(folder))
-        return urls.place(runs[0].data.tags["basilar.path"])
+        return storage.place(runs[0].data.tags["basilar.path"])
     except NoRecordError:
         raise
     except Exception as error:  # as in log_run

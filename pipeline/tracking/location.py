@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from basilar.pipeline.storage import urls
+from basilar.pipeline import storage
 
 
 def embedded_tracking_uri(root: Path) -> str:
@@ -10,9 +10,9 @@ def embedded_tracking_uri(root: Path) -> str:
 
     Raises ValueError for a root whose name a database URI cannot hold, and for an object store.
     """
-    if urls.is_remote(root):
+    if storage.is_remote(root):
         raise ValueError(
-            f"{urls.name(root)}: MLflow cannot keep its database in an object store; name a "
+            f"{storage.name(root)}: MLflow cannot keep its database in an object store; name a "
             "tracker (--tracking-uri), such as sqlite:////home/me/mlflow.db"
         )
     database = str(root.absolute() / "mlflow" / "mlflow.db")

@@ -58,7 +58,7 @@ def quieten() -> None:
 
 
 def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None = None) -> None:
-    """Write a bundle as an MLflow model: `pipeline/served.py`, what it takes and what it needs."""
+    """Write a bundle as an MLflow model: code (`deployment.mlflow_model`), inputs, requirements."""
     types: dict[str, Any] = {
         "audio": DataType.string,
         "samples": AnyType(),
@@ -74,7 +74,7 @@ def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None =
         pyfunc.save_model(
             folder,
             mlflow_model=model or Model(),
-            python_model=str(Path(__file__).with_name("served.py")),
+            python_model=str(Path(__file__).parents[1] / "deployment" / "mlflow_model.py"),
             artifacts={"bundle": str(bundle)},
             signature=ModelSignature(inputs=inputs, outputs=Schema([output])),
             input_example=pd.DataFrame({"audio": [example]}),

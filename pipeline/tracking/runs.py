@@ -1,7 +1,7 @@
 """MLflow: one run a feature set, with recipe, data set, statistics and bundle; one a training.
 
-Only this module, and `basilar.pipeline.deployment.mlflow_model`, which MLflow runs, import mlflow. A run is looked for by
-its tag before it is made, so that nothing has two. A tracker that does not answer costs seconds:
+Only this room, and `deployment.mlflow_model`, which MLflow runs, import mlflow. A run is looked
+for by its tag before it is made, so that nothing has two. A tracker that does not answer costs seconds:
 retries are bounded, and TrackerError is raised.
 """
 
@@ -27,10 +27,11 @@ from mlflow.entities import (
 )
 from mlflow.tracking import MlflowClient
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import TrackerError
 from basilar.pipeline.manifests.manifest import Manifest, write_manifest
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import atomic, files, urls
+from basilar.pipeline.storage import atomic, files
 from basilar.pipeline.tracking.location import is_embedded
 from basilar.pipeline.tracking.model import log_model, quieten, register
 from basilar.pipeline.tracking.summary import (
@@ -77,8 +78,8 @@ def log_run(
     Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
     logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
     is ROOT/mlflow: it holds the lock, and the artifacts of the root's own tracker, which is
-    `basilar.pipeline.tracking.location.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
-    (`basilar.pipeline.build.registry.recorded`). Raises TrackerError if the tracker does not answer or refuses.
+    `tracking.location.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
+    (`build.registry.recorded`). Raises TrackerError if the tracker does not answer or refuses.
     """
     fs = FeatureSet.open(store)
     recipe = Recipe.from_dict(fs.recipe)
@@ -157,7 +158,7 @@ def _log_once(
 
 def tracker_error(uri: str, error: Exception) -> TrackerError:
     """The first line of an error: a database's goes on with all of its statement."""
-    where, said = urls.shown(uri), urls.shown(str(error).split("\n")[0])
+    where, said = storage.shown(uri), storage.shown(str(error).split("\n")[0])
     return TrackerError(
         f"{where}: {type(error).__name__}: {said}; start it, or name another tracker"
     )
@@ -220,7 +221,7 @@ def _fill(
         metrics=[Metric(name, value, 0, 0) for name, value in metrics(fs).items()],
         tags=[RunTag(f"basilar.{name}", value) for name, value in tags.items()]
         + [
-            RunTag("basilar.path", urls.name(fs.path)),
+            RunTag("basilar.path", storage.name(fs.path)),
             RunTag("mlflow.note.content", description(fs)),
         ],
     )
@@ -268,7 +269,7 @@ def _log_input(client: MlflowClient, run_id: str, fs: FeatureSet, *, context: st
         name=fs.recipe.get("name") or "feature set",
         digest=fs.digest,
         source_type="local",
-        source=json.dumps({"uri": urls.name(fs.path)}),
+        source=json.dumps({"uri": storage.name(fs.path)}),
         profile=json.dumps({"clips": len(fs), "frames": fs.attributes["frames"]}),
     )
     tags = [InputTag("mlflow.data.context", context)]

@@ -1,6 +1,6 @@
 """Opening feature sets in training. Imports neither Luigi nor MLflow, and little else at once.
 
-Features are read straight from their shard files (`basilar.pipeline.store.reader`); the table of clips, Zarr and
+Features are read straight from their shard files (`store.reader`); the table of clips, Zarr and
 pandas are touched only when they are asked for, so that a set of a million clips opens at once.
 A feature set is pickled as its path, and opens its files anew in each process.
 """
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from basilar.dsp import moments, normalize
+from basilar.pipeline import storage
 from basilar.pipeline.defaults import CACHE_BYTES
 from basilar.pipeline.errors import DamagedArtifactError, ForeignStoreError
-from basilar.pipeline.storage import read_cache, remote, urls
 from basilar.pipeline.storage.files import read_json
 from basilar.pipeline.store.attributes import checked_attributes
 from basilar.pipeline.store.layout import open_zarr
@@ -48,9 +48,9 @@ class FeatureSet:
         cache_bytes: int | None = None,
     ) -> None:
         file = path / "zarr.json"
-        if not remote.exists(file):
+        if not storage.exists(file):
             raise FileNotFoundError(
-                f"{urls.name(path)}: no feature set here; basilar ls lists those of a root"
+                f"{storage.name(path)}: no feature set here; basilar ls lists those of a root"
             )
         found = read_json(file)
         found = found.get("attributes") if isinstance(found, dict) else None
@@ -60,7 +60,7 @@ class FeatureSet:
                 f"{path}: a Zarr store, but not a Basilar feature set of schema 1; open it with "
                 "zarr.open, or name another"
             )
-        remote.fetch(path, but=(*remote.FEATURES, "moments/"))
+        storage.fetch(path, but=(*storage.FEATURES, "moments/"))
         self.path = path
         self.attributes: dict[str, Any] = checked_attributes(own, file)
         self.access = access
@@ -88,10 +88,10 @@ class FeatureSet:
         Raises FileNotFoundError, ValueError if it is another Zarr store, or DamagedArtifactError,
         also later, where what the store says of itself cannot be.
         """
-        path = read_cache.cached(path, cache)
+        path = storage.cached(path, cache)
         if path.suffix == ".json":
             store = path.absolute().parents[1] / "features" / f"{read_json(path)['key']}.zarr"
-            path = read_cache.cached(urls.name(store), cache)
+            path = storage.cached(storage.name(store), cache)
         return cls(path, access, memory_limit, None, cache_bytes)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,7 +117,7 @@ class FeatureSet:
     @property
     def features(self) -> Any:
         """The Zarr array of all rows (row, bin); rows of no clip are NaN."""
-        return open_zarr(remote.fetch(self.path) / "features")
+        return open_zarr(storage.fetch(self.path) / "features")
 
     @property
     def n_bins(self) -> int:
@@ -304,7 +304,7 @@ class FeatureSet:
         """
         from basilar.pipeline.recipes.recipe import Recipe
 
-        remote.fetch(self.path, only="moments/")
+        storage.fetch(self.path, only="moments/")
         kept = [dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]
         per_clip = moments.of_clips(
             np.stack([self._of_selected(values) for values in kept], axis=1),

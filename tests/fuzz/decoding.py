@@ -23,9 +23,8 @@ import av
 import numpy as np
 import soundfile as sf
 
-from basilar.pipeline.audio import containers, decoding
-from basilar.pipeline.audio.containers import AudioError
-from basilar.pipeline.audio.decoding import Limits
+from basilar.pipeline import audio
+from basilar.pipeline.audio import AudioError, Limits
 
 HANGS = 10.0  # seconds
 _RATE = 16000
@@ -134,10 +133,10 @@ def outcome(path: Path) -> str:
 
     Any other exception is a failure of ours.
     """
-    decoding.sniff(path)
-    info: decoding.AudioInfo | None = None
+    audio.sniff(path)
+    info: audio.AudioInfo | None = None
     try:
-        info = decoding.probe(path, limits=_LIMITS)
+        info = audio.probe(path, limits=_LIMITS)
     except AudioError as error:
         _assert_explained(error, path)
     else:
@@ -145,7 +144,7 @@ def outcome(path: Path) -> str:
         assert 1 <= info.channels <= _LIMITS.max_channels, info
         assert info.n_samples > 0, info
     try:
-        y, rate = decoding.decode(path, limits=_LIMITS)
+        y, rate = audio.decode(path, limits=_LIMITS)
     except AudioError as error:
         _assert_explained(error, path)
         return error.reason
@@ -158,7 +157,7 @@ def outcome(path: Path) -> str:
     if info.decoder == "soundfile" and not info.lossy:
         assert y.size == info.n_samples, (y.size, info)
     start, stop = y.size // 3, y.size // 3 + (y.size + 1) // 2
-    part, _ = decoding.decode(
+    part, _ = audio.decode(
         path, offset=start / rate, duration=(stop - start) / rate, limits=_LIMITS
     )
     assert part.tobytes() == y[start:stop].tobytes(), "an excerpt is not a slice of the whole"
@@ -166,7 +165,7 @@ def outcome(path: Path) -> str:
 
 
 def _assert_explained(error: AudioError, path: Path) -> None:
-    assert error.reason in get_args(containers.Reason), error.reason
+    assert error.reason in get_args(audio.Reason), error.reason
     assert error.message, error
     assert repr(str(path)) in str(error), error
 

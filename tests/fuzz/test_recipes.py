@@ -13,7 +13,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basilar.pipeline.audio import decoding
+from basilar.pipeline import audio
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.compute.waveforms import Waveforms
@@ -74,7 +74,7 @@ def test_an_accepted_recipe_computes_what_it_says(kind):
         except ValueError as error:
             assert expected.too_short in str(error)
             return
-        mono = decoding.mix(y, channels)
+        mono = audio.mix(y, channels)
         resampled = transform.resample(mono, source_rate=source_rate)
         assert x.shape == (expected.n_frames(resampled.size), expected.columns())
         assert x.dtype == expected.stored_dtype()

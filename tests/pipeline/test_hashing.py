@@ -91,7 +91,10 @@ def test_the_log_mel_recipes_hash_is_pinned():
 
 
 def test_hashes_are_equal_across_processes():
-    code = "from basilar.pipeline.hashing import hash_of; print(hash_of('x', b={'q': 1.5, 'a': 'é'}, a=[1]))"
+    code = (
+        "from basilar.pipeline.hashing import hash_of; "
+        "print(hash_of('x', b={'q': 1.5, 'a': 'é'}, a=[1]))"
+    )
     found = {
         subprocess.run(
             [sys.executable, "-c", code],

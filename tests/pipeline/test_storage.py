@@ -24,7 +24,7 @@ from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import atomic, checksums, object_store, remote, urls
+from basilar.pipeline.storage import atomic, checksums, object_store, remote
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 from basilar.pipeline.training.feature_set import FeatureSet
 from basilar.pipeline.training.loader import Loader
@@ -74,13 +74,13 @@ def uploaded(store, folder, where):
 def planned(audio, root, *, shard_seconds=1.0):
     """A build of the small recipe over the audio that is somewhere."""
     manifest, _ = scan(audio)
-    return Build(urls.place(root), Plan(Recipe.from_dict(SMALL), manifest, shard_seconds), "")
+    return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, shard_seconds), "")
 
 
 def digest(build, *, workers=1):
     """What a build comes to."""
     assert luigi_engine.run(build, workers=workers, log=False).succeeded
-    return FeatureSet.open(urls.name(build.store)).digest
+    return FeatureSet.open(storage.name(build.store)).digest
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +95,9 @@ def published(tmp_path_factory, built):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(storage, "_made", {})
         manifest = built.plan.manifest
-        build = Build(urls.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), "")
+        build = Build(
+            storage.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), ""
+        )
         assert luigi_engine.run(build, workers=1, log=False).succeeded
         value = FeatureSet.open(built.store).digest
         storage._forget()
@@ -103,20 +105,20 @@ def published(tmp_path_factory, built):
 
 
 def test_urls_have_places_and_places_urls():
-    path = urls.place("s3://bucket/a/b")
+    path = storage.place("s3://bucket/a/b")
     assert path.is_absolute()
-    assert urls.is_remote(path)
-    assert urls.name(path / "c") == "s3://bucket/a/b/c"
-    assert urls.place(Path("s3://bucket/a/b")) == path  # pathlib makes one slash of two
-    assert urls.place("a/b") == Path("a/b")
-    assert urls.name(Path("a/b")) == "a/b"
-    assert urls.shown(f"in {path}/c: x") == "in s3://bucket/a/b/c: x"
+    assert storage.is_remote(path)
+    assert storage.name(path / "c") == "s3://bucket/a/b/c"
+    assert storage.place(Path("s3://bucket/a/b")) == path  # pathlib makes one slash of two
+    assert storage.place("a/b") == Path("a/b")
+    assert storage.name(Path("a/b")) == "a/b"
+    assert storage.shown(f"in {path}/c: x") == "in s3://bucket/a/b/c: x"
 
 
 @pytest.mark.parametrize("url", ["ftp://host/a", "s3://", "s3://bucket/../other"])
 def test_what_is_no_place_is_refused(url):
     with pytest.raises(ValueError, match=r"allowed are|write s3"):
-        urls.place(url)
+        storage.place(url)
 
 
 def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
@@ -127,7 +129,9 @@ def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
     assert there[0].table.equals(here.table)
     assert there[1] == ["notes.txt"]
     write_manifest(there[0], tmp_path / "manifest.parquet")
-    assert urls.name(read_manifest(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
+    assert (
+        storage.name(read_manifest(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
+    )
 
 
 def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypatch):
@@ -197,7 +201,7 @@ def test_a_second_build_finds_the_first(memory, audio_folder, monkeypatch):
 
 def test_the_tracker_of_a_remote_root_must_be_named(basilar, memory, audio_folder, tmp_path):
     with pytest.raises(ValueError, match=r"memory://bucket/root: .*--tracking-uri"):
-        embedded_tracking_uri(urls.place("memory://bucket/root"))
+        embedded_tracking_uri(storage.place("memory://bucket/root"))
 
 
 def test_the_first_to_commit_a_folder_stays(memory, tmp_path):
@@ -205,7 +209,7 @@ def test_the_first_to_commit_a_folder_stays(memory, tmp_path):
         made = tmp_path / value
         made.mkdir()
         (made / "zarr.json").write_text(value)
-        remote.commit(made, urls.place("memory://bucket/root/features/a.zarr"))
+        storage.commit(made, storage.place("memory://bucket/root/features/a.zarr"))
     assert memory.cat_file("/bucket/root/features/a.zarr/zarr.json") == b"1"
 
 
@@ -215,7 +219,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("killed", ["", "first", "second", "both"])
 def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed):
-    path, folder = urls.place("memory://bucket/a.zarr"), "/bucket/a.zarr"
+    path, folder = storage.place("memory://bucket/a.zarr"), "/bucket/a.zarr"
     for name in ("first", "second", "third"):
         for member, text in (("start", "s"), ("features", "rows"), ("zarr.json", name)):
             (tmp_path / name).mkdir(exist_ok=True)
@@ -236,7 +240,7 @@ def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed)
         """Upload a folder, and do `then` before the store is asked for the time that is `at`."""
         running.append((name, at, then))
         with contextlib.suppress(Killed):
-            remote.commit(tmp_path / name, path)
+            storage.commit(tmp_path / name, path)
         running.pop()
 
     monkeypatch.setattr(storage, "_AT_ONCE", 1)
@@ -245,10 +249,10 @@ def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed)
         with monkeypatch.context() as patched:
             patched.setattr(storage, "_ask", asks)
             upload("first", one, partial(upload, "second", two))
-        if remote.exists(path):
+        if storage.exists(path):
             committed += 1
             assert_whole(memory, folder)
-        remote.commit(tmp_path / "third", path)
+        storage.commit(tmp_path / "third", path)
         assert_whole(memory, folder)
     assert committed > 5
 
@@ -263,7 +267,7 @@ def assert_whole(store, folder):
 
 def test_the_catalogue_says_what_the_store_does(memory, audio_folder, as_json, monkeypatch):
     build = planned(audio_folder, "memory://bucket/root")
-    commit, entry = remote.commit, f"/bucket/root/catalogue/features/{build.plan.key}.json"
+    commit, entry = storage.commit, f"/bucket/root/catalogue/features/{build.plan.key}.json"
 
     def late(made, path):
         if path == build.store:
@@ -272,13 +276,13 @@ def test_the_catalogue_says_what_the_store_does(memory, audio_folder, as_json, m
 
     monkeypatch.setattr(remote, "commit", late)
     digest(build)
-    remote.drop(build.root)
+    storage.drop(build.root)
     code, found = as_json("verify", build.plan.key, "--root", "memory://bucket/root")
     assert (code, found["problems"]) == (0, [])
 
 
 def test_an_upload_of_other_files_takes_the_place_of_one_that_died(memory, tmp_path, monkeypatch):
-    path = urls.place("memory://bucket/root/features/a.zarr")
+    path = storage.place("memory://bucket/root/features/a.zarr")
     for name in ("dead", "alive"):
         for member in ("values", f"of the {name}", "zarr.json"):
             (tmp_path / name).mkdir(exist_ok=True)
@@ -287,11 +291,11 @@ def test_an_upload_of_other_files_takes_the_place_of_one_that_died(memory, tmp_p
     with monkeypatch.context() as patched:
         patched.setattr(type(memory), "put_file", lambda *_: 1 / 0)
         with pytest.raises(OSError, match="ZeroDivisionError"):
-            remote.commit(tmp_path / "dead", path)
+            storage.commit(tmp_path / "dead", path)
     waited = []
     monkeypatch.setattr(storage.time, "sleep", waited.append)
     monkeypatch.setattr(storage, "_STANDSTILL", 0.1)
-    assert remote.commit(tmp_path / "alive", path)
+    assert storage.commit(tmp_path / "alive", path)
     assert waited
     assert_whole(memory, "/bucket/root/features/a.zarr")
     assert memory.cat_file("/bucket/root/features/a.zarr/values") == b"alive"
@@ -302,13 +306,13 @@ def test_an_upload_that_was_cut_off_does_not_exist(memory, tmp_path, monkeypatch
     made.mkdir()
     for name in ("zarr.json", "values"):
         (made / name).write_text("{}")
-    path = urls.place("memory://bucket/root/features/a.zarr")
+    path = storage.place("memory://bucket/root/features/a.zarr")
     monkeypatch.setattr(type(memory), "pipe_file", lambda *_, **__: 1 / 0)
     with pytest.raises(OSError, match="ZeroDivisionError"):
-        remote.commit(made, path)
+        storage.commit(made, path)
     assert memory.exists("/bucket/root/features/a.zarr/values")
-    assert not remote.exists(path)
-    assert remote.children(path.parent, "*.zarr") == []
+    assert not storage.exists(path)
+    assert storage.children(path.parent, "*.zarr") == []
 
 
 def test_training_reads_through_a_bounded_cache(memory, published, built, tmp_path):
@@ -344,7 +348,7 @@ def test_a_warm_cache_fetches_nothing(memory, published, tmp_path, monkeypatch):
 def test_a_set_that_was_published_anew_is_fetched_anew(memory, audio_folder, tmp_path):
     build = planned(audio_folder, "memory://bucket/root")
     digest(build)
-    url = urls.name(build.store)
+    url = storage.name(build.store)
     cached = FeatureSet.open(url, cache=tmp_path)
     cached[0]
     file = f"/bucket/root/features/{build.plan.key}.zarr/zarr.json"
@@ -498,8 +502,8 @@ def test_gc_removes_what_nobody_needs_and_is_not_young(memory, audio_folder, as_
 
 
 def test_s3_commits_once_copies_inside_and_lists_nothing(s3, server, tmp_path):
-    first = urls.place("s3://bucket/root/artifacts/representation/a.1")
-    second = urls.place("s3://bucket/root/features/b.zarr")
+    first = storage.place("s3://bucket/root/artifacts/representation/a.1")
+    second = storage.place("s3://bucket/root/features/b.zarr")
     server.requests.clear()
     for folder, text in ((first, "1"), (second, "2"), (second, "3")):
         made = tmp_path / text
@@ -511,28 +515,32 @@ def test_s3_commits_once_copies_inside_and_lists_nothing(s3, server, tmp_path):
             (made / "features" / "c" / "0" / "0").write_bytes(b"rows")
         (made / "files.json").write_text("")
         checksums.write_checksums(made, known={"features/c/0/0": (4, zlib.crc32(b"rows"))})
-        assert remote.exists(folder) == (text == "3")
-        remote.commit(made, folder)
-    assert remote.exists(second)
+        assert storage.exists(folder) == (text == "3")
+        storage.commit(made, folder)
+    assert storage.exists(second)
     assert not [path for method, path in server.requests if path.rstrip("/") == "/bucket"]
     last = [path for method, path in server.requests if method == "PUT"][-1]
     assert last == "/bucket/root/features/b.zarr/zarr.json"
-    assert (remote.fetch(second) / "zarr.json").read_text() == "2"  # the third came too late
+    assert (storage.fetch(second) / "zarr.json").read_text() == "2"  # the third came too late
     assert (second / "features" / "c" / "0" / "0").read_bytes() == b"rows"
-    assert remote.children(second.parent, "[!.]*.zarr") == [second]
-    remote.remove(second)
-    assert (remote.exists(second), second.exists(), remote.files(second)) == (False, False, {})
-    assert remote.exists(first)
+    assert storage.children(second.parent, "[!.]*.zarr") == [second]
+    storage.remove(second)
+    assert (storage.exists(second), second.exists(), storage.list_objects(second)) == (
+        False,
+        False,
+        {},
+    )
+    assert storage.exists(first)
 
 
 def test_s3_after_a_fork(s3):
     s3.pipe_file("bucket/file.json", b"{}")
-    path = urls.place("s3://bucket/file.json")
-    assert remote.exists(path)  # a connection is there, and its thread
+    path = storage.place("s3://bucket/file.json")
+    assert storage.exists(path)  # a connection is there, and its thread
     child = os.fork()
     if child == 0:
         signal.alarm(20)
-        os._exit(0 if remote.fetch(path).read_bytes() == b"{}" else 1)
+        os._exit(0 if storage.fetch(path).read_bytes() == b"{}" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -551,7 +559,7 @@ def test_s3_gives_the_local_digest(s3, local, as_json, tmp_path):
     assert (code, found["verdict"]) == (0, "identical")
     code, found = as_json("gc", "--root", "s3://bucket/root")
     assert (code, found["garbage"], found["notes"]) == (0, [], [])
-    fs = FeatureSet.open(urls.name(build.store), cache=tmp_path)
+    fs = FeatureSet.open(storage.name(build.store), cache=tmp_path)
     assert sum(len(batch["clip"]) for batch in Loader(fs, batch_size=4)) == len(fs)
 
 
@@ -685,6 +693,6 @@ def test_a_build_killed_while_it_publishes_goes_on(s3, server, local, tmp_path, 
     server.meddle = lambda method, path: None
     build = planned(audio, "s3://bucket/root", shard_seconds=4.0)
     assert published
-    assert not remote.exists(build.store)
-    assert remote.children(build.store.parent, "*.zarr") == []
+    assert not storage.exists(build.store)
+    assert storage.children(build.store.parent, "*.zarr") == []
     assert digest(build) == value

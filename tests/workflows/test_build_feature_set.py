@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from basilar.pipeline import storage
 from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.recipes.hashes import STAGES
-from basilar.pipeline.storage import urls
 from basilar.workflows.build_feature_set import BuildFeatureSet
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Processes, dask, done_by, luigid
@@ -132,7 +132,7 @@ def test_a_url_is_a_root_by_its_name(manifest, tmp_path):
     assert task.to_str_params()["root"] == "memory://bucket/root"
     key = task.planned.plan.key
     assert task.output().path == f"memory://bucket/root/features/{key}.zarr"
-    assert urls.name(task.planned.plan.manifest.root) == "memory://bucket/audio"
+    assert storage.name(task.planned.plan.manifest.root) == "memory://bucket/audio"
     again = BuildFeatureSet.from_str_params(task.to_str_params())
     assert (again.task_id, again.root) == (task.task_id, task.root)
     assert BuildFeatureSet(**{**said, "root": "root"}).root == Path("root").absolute()

@@ -69,7 +69,7 @@ class Representation(Section):
     ) -> Features:
         """The representation of each signal, before it is cast to the stored dtype.
 
-        `empty` makes the arrays of the results (`basilar.dsp.buffers`).
+        `empty` makes the arrays of the results (`dsp.buffers`).
         """
         raise NotImplementedError
 

@@ -94,7 +94,7 @@ class Framed(Representation):
 
 
 class Logarithmic(Representation):
-    """Representations that end in a logarithm, by the conventions of `basilar.dsp.compress.Log`."""
+    """Representations that end in a logarithm, by the conventions of `dsp.compress.Log`."""
 
     log: LogUnit = "db"
     """Natural logarithm, log10, or db = 10 log10: of magnitudes, half of what decibels are."""

@@ -1,6 +1,6 @@
 """Pictures of what a recipe does, without a clip: the mel scale and filter banks.
 
-Drawn on Matplotlib's axes, like those of `basilar.pipeline.report.plots.drawing`, and from the tables that
+Drawn on Matplotlib's axes, like those of `report.plots.drawing`, and from the tables that
 features are computed with.
 """
 

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from basilar.pipeline import storage
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.errors import BasilarError
 from basilar.pipeline.recipes.kinds.chroma import Chroma
@@ -28,7 +29,6 @@ from basilar.pipeline.records.locate import locate
 from basilar.pipeline.records.record import manifest_of
 from basilar.pipeline.report.plots import banks, drawing
 from basilar.pipeline.report.plots.axes import Scale
-from basilar.pipeline.storage import remote
 from basilar.pipeline.training.feature_set import FeatureSet
 
 Signal = NDArray[np.float32]
@@ -104,7 +104,7 @@ def of_clip(
         (source,) = (entry for entry in manifest.table.to_pylist() if entry["id"] == clip)
         transform = Transform(recipe)
         excerpt = {name: source[name] for name in ("offset", "duration")}
-        y, rate = transform.decode(remote.fetch(manifest.root / source["path"]), **excerpt)
+        y, rate = transform.decode(storage.fetch(manifest.root / source["path"]), **excerpt)
         whole = transform.resample(y, source_rate=rate)
         return whole[first * hop : None if duration is None else stop * hop]
 

@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
-from basilar.pipeline.audio.containers import AudioError
+from basilar.pipeline.audio import AudioError
 from basilar.pipeline.deployment.bundle import Bundle
 
 

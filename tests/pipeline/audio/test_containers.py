@@ -1,4 +1,4 @@
-"""What `basilar.pipeline.audio` decides on; whole files of all kinds are tested with it."""
+"""What `audio` decides on; whole files of all kinds are tested with it."""
 
 import io
 

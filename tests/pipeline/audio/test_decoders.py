@@ -11,8 +11,7 @@ import av
 import pytest
 import soundfile
 
-from basilar.pipeline.audio.containers import AudioError
-from basilar.pipeline.audio.decoding import blocks, decode, probe, sniff
+from basilar.pipeline.audio import AudioError, blocks, decode, probe, sniff
 from tests.pipeline.audio.test_decoding import SEVEN_CODECS, corpus, reason_of
 
 

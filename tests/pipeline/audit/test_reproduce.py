@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from basilar import FeatureSet
-from basilar.pipeline import errors
-from basilar.pipeline.audio import containers
+from basilar.pipeline import audio, errors
 from basilar.pipeline.audit.reproduce import changes, reproduce
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
@@ -138,7 +137,7 @@ def test_clips_that_can_be_read_no_more_or_only_now_are_named(record, monkeypatc
 
     def patched(self, path, **options):
         if path.name == "04.wav":
-            raise containers.AudioError("unsupported", "not by this version")
+            raise audio.AudioError("unsupported", "not by this version")
         if path.name == "broken.wav":
             return [(np.ones(4000, np.float32), 8000)]
         return original(self, path, **options)

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from basilar.pipeline import audio
 from basilar.pipeline.audit.verify import verify
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.records.record import recorded_keys
@@ -153,11 +154,10 @@ def test_a_sample_names_the_first_stage_that_differs(root, built, monkeypatch, s
 
 
 def test_a_sample_that_cannot_be_computed_any_more(root, monkeypatch):
-    from basilar.pipeline.audio import containers
     from basilar.pipeline.compute.transform import Transform
 
     def refuse(*_, **__):
-        raise containers.AudioError("unsupported", "not this version")
+        raise audio.AudioError("unsupported", "not this version")
 
     monkeypatch.setattr(Transform, "decode_blocks", refuse)
     (problem,) = check(root, sample=1).problems

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from basilar.pipeline import storage
 from basilar.pipeline.build import build, registry
 from basilar.pipeline.build.build import Build, build_of
 from basilar.pipeline.manifests import manifest
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
-from basilar.pipeline.storage import urls
 from basilar.pipeline.tracking import location
 from tests.damage import flip
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
@@ -90,7 +90,7 @@ def test_a_clip_must_have_some_time(planned, seconds):
 
 @pytest.mark.parametrize("root", ["r%", "memory://bucket/root"])
 def test_a_root_that_can_have_no_tracker_of_its_own_takes_another(planned, root):
-    elsewhere = replace(planned, root=urls.place(root))
+    elsewhere = replace(planned, root=storage.place(root))
     assert build.logged_run(elsewhere) is None
     with pytest.raises(ValueError, match="name a tracker"):
         location.embedded_tracking_uri(elsewhere.root)

@@ -18,6 +18,7 @@ import pytest
 import soundfile as sf
 
 from basilar import FeatureSet
+from basilar.pipeline import audio
 from basilar.pipeline.audio import decoding
 from basilar.pipeline.audit import garbage
 from basilar.pipeline.build import luigi_engine
@@ -430,7 +431,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     build, audio_folder, monkeypatch, workers
 ):
     manifest, _ = scan(audio_folder)
-    original = decoding.decode_blocks
+    original = audio.decode_blocks
 
     def decode(path, **options):
         for name, (act, *_) in DEADLY.items():
@@ -469,7 +470,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
 @pytest.mark.parametrize("keep", [KEEP, pytest.param(STAGES, marks=pytest.mark.torture)])
 def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, monkeypatch, keep):
     """A clip crashes at first: a relabelled set, a grown one and one of other mels try it again."""
-    original, tries = decoding.decode_blocks, []
+    original, tries = audio.decode_blocks, []
 
     def decode(path, **options):
         if path.name == "05.wav":

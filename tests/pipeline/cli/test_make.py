@@ -13,6 +13,7 @@ import pytest
 import soundfile as sf
 
 from basilar import FeatureSet
+from basilar.pipeline import audio
 from basilar.pipeline.audio import decoding
 from basilar.pipeline.manifests.manifest import read_manifest
 from basilar.pipeline.recipes.recipe import Recipe
@@ -192,7 +193,7 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
 
 
 def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
-    original = decoding.decode_blocks
+    original = audio.decode_blocks
 
     def decode(path, **options):
         if path.name == "05.wav":

@@ -88,7 +88,7 @@ def patch(monkeypatch, name, change=None):
 
 def test_numbers_change_only_with_their_version():
     stored, now = json.loads(canary.FILE.read_text())["canaries"], canary.made()
-    again = "raise its version and run python -m basilar.pipeline.compute.canary --write, or find out why"
+    again = "raise its version and run `python -m basilar.pipeline.compute.canary --write`"
     assert now.keys() == stored.keys(), (
         "a kind came or went: python -m basilar.pipeline.compute.canary --write"
     )

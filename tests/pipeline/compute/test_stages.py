@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from basilar.dsp import buffers, resample, streaming
 from basilar.pipeline import audio
-from basilar.pipeline.audio import containers, decoding
+from basilar.pipeline.audio import decoding
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.compute.transform import Transform
@@ -107,7 +107,7 @@ def test_a_file_that_changes_while_it_is_decoded_is_an_error(audio_folder, monke
         flip(file)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         if reason:
-            raise containers.AudioError(reason, "read half of each version")
+            raise audio.AudioError(reason, "read half of each version")
 
     monkeypatch.setattr(Transform, "decode_blocks", changing)
     with pytest.raises(ChangedAudioError, match=r"00\.wav: it has changed since it was scanned"):
@@ -285,7 +285,7 @@ def test_conventions_that_no_shipped_recipe_has_are_sliced_alike(noise):
 
 def deadly(monkeypatch, name, act):
     """Let the decoder do something to the process when it reads the file of a name."""
-    original = decoding.decode_blocks
+    original = audio.decode_blocks
 
     def decode(path, **options):
         if path.name == name:
@@ -399,10 +399,10 @@ def test_all_awkward_files_have_their_outcome_in_a_child(corpora):
     for content, y in zip(decoded.contents, decoded.signals, strict=True):
         assert expected[paths[content]]["expected"].startswith("decode")
         assert problems[paths[content]] is None
-        np.testing.assert_array_equal(y, decoding.decode(root / paths[content])[0], strict=True)
+        np.testing.assert_array_equal(y, audio.decode(root / paths[content])[0], strict=True)
     for lost in decoded.quarantined:
-        with pytest.raises(containers.AudioError) as caught:
-            decoding.decode(root / paths[lost.content])
+        with pytest.raises(audio.AudioError) as caught:
+            audio.decode(root / paths[lost.content])
         assert (lost.reason, lost.message) == (caught.value.reason, caught.value.message)
         said = expected[paths[lost.content]]["expected"]
         allowed = {"reject", "reject_or_flag", "decode_or_flag", "decode_documented", lost.reason}

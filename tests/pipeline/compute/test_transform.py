@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from basilar import Transform
 from basilar.dsp.resample import resample
-from basilar.pipeline.audio.containers import AudioError
-from basilar.pipeline.audio.decoding import Limits
+from basilar.pipeline.audio import AudioError, Limits
 from basilar.pipeline.errors import RecipeError
 from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY

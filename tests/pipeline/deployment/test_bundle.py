@@ -15,7 +15,6 @@ import soundfile as sf
 from basilar import Bundle
 from basilar.dsp import framing
 from basilar.pipeline import audio
-from basilar.pipeline.audio import decoding
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.deployment import bundle
@@ -103,14 +102,14 @@ def test_a_bundle_computes_what_training_reads(made, clips, name):
         features = loaded.transform_file(clips / clip)
         assert features.dtype == expected.dtype
         assert features.tobytes() == expected.tobytes()
-        y, rate = decoding.decode(clips / clip)
+        y, rate = audio.decode(clips / clip)
         assert loaded.transform(y, sample_rate=rate).tobytes() == expected.tobytes()
     assert all(golden == (golden.name, True, 0.0) for golden in loaded.check())
 
 
 def test_excerpts(made, clips):
     loaded = Bundle.load(made["log_mel"][1])
-    y, rate = decoding.decode(clips / "b.flac", offset=0.1, duration=0.25)
+    y, rate = audio.decode(clips / "b.flac", offset=0.1, duration=0.25)
     features = loaded.transform_file(clips / "b.flac", offset=0.1, duration=0.25)
     assert features.tobytes() == loaded.transform(y, sample_rate=rate).tobytes()
 
@@ -126,7 +125,7 @@ def test_priming_is_the_same_by_every_route(made, corpora, name):
     fs, folder = made["log_mel"]
     path = corpora / "music" / name
     transform = Transform.from_recipe(fs.recipe)
-    y, rate = decoding.decode(path)
+    y, rate = audio.decode(path)
     source = Source("x", name, hashlib.sha256(path.read_bytes()).hexdigest())
     pieces = [
         replace(source, duration=5001 / rate),
@@ -145,7 +144,7 @@ def test_priming_is_the_same_by_every_route(made, corpora, name):
 
 def test_a_stream_gives_the_bits_of_the_whole(made, clips):
     loaded = Bundle.load(made["log_mel"][1])
-    y, rate = decoding.decode(clips / "a.wav")
+    y, rate = audio.decode(clips / "a.wav")
     stream, rng = loaded.stream(rate), np.random.default_rng(1)
     pieces = np.split(y, np.sort(rng.integers(0, y.size, 7)))
     parts = [*(stream.push(piece) for piece in pieces), stream.finish()]
@@ -390,6 +389,7 @@ def test_importing_takes_at_most_twice_the_time_of_what_it_is_made_of():
 
 
 def test_importing_brings_nothing_heavy():
-    code = f"import sys, basilar.pipeline.deployment.bundle; print(*{set(ABSENT)} & sys.modules.keys())"
+    module = "basilar.pipeline.deployment.bundle"
+    code = f"import sys, {module}; print(*{set(ABSENT)} & sys.modules.keys())"
     done = subprocess.check_output([sys.executable, "-c", code], cwd=REPOSITORY, text=True)
     assert done.split() == []

@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pytest
 
+from basilar.pipeline import audio
 from basilar.pipeline.audio import decoding
 from basilar.pipeline.manifests import file_cache
 from basilar.pipeline.manifests import probe as facts_module
@@ -53,7 +54,7 @@ def test_a_file_that_killed_its_child_is_not_tried_again(
 ):
     """Else rows of one file would contradict each other."""
     settle(audio_folder)
-    original = decoding.probe
+    original = audio.probe
 
     def probe(path, **options):
         if path.name == "00.wav":
@@ -99,7 +100,7 @@ def test_contents_are_looked_at_again_only_if_asked_to(audio_folder, looks):
 
 def test_a_file_that_kills_the_prober_costs_itself_only(audio_folder, monkeypatch):
     settle(audio_folder)
-    original = decoding.probe
+    original = audio.probe
 
     def probe(path, **options):
         if path.name == "05.wav":

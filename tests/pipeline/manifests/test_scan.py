@@ -13,7 +13,7 @@ import soundfile as sf
 
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests import probe as facts_module
-from basilar.pipeline.manifests import rows
+from basilar.pipeline.manifests import scan as scan_module
 from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
 from basilar.pipeline.manifests.scan import contents, scan
 from basilar.pipeline.manifests.table import SCHEMA
@@ -359,7 +359,7 @@ def test_rows_that_are_taken_some_at_a_time_make_the_same_manifest(
     shares = {"train": 0.5, "test": 0.5}
     whole, _ = scan(source, root=audio_folder, label="parent", split=shares)
     assert len(whole) == 27
-    monkeypatch.setattr(rows, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(scan_module, "ROWS_AT_ONCE", 4)
     monkeypatch.setattr(facts_module, "_AT_ONCE", 7)
     again, _ = scan(source, root=audio_folder, label="parent", split=shares)
     assert again.table.equals(whole.table)

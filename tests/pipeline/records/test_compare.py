@@ -8,8 +8,8 @@ from basilar.pipeline.errors import IncomparableError
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.records import compare
-from basilar.pipeline.records.compare import compare, first_stage
+from basilar.pipeline.records import compare as compare_module
+from basilar.pipeline.records.compare import absolute_differences, compare, first_stage
 from tests.conftest import SMALL
 
 
@@ -63,7 +63,7 @@ def test_a_changed_recipe_is_measured_bin_by_bin(built, other):
 def test_blocks_change_nothing(built, other, monkeypatch):
     a, b = FeatureSet.open(built.store), other(window="hamming")
     whole = compare(a, b)
-    monkeypatch.setattr(compare, "_ROWS", 16)
+    monkeypatch.setattr(compare_module, "_ROWS", 16)
     cut = compare(a, b)
     np.testing.assert_array_equal(cut.largest, whole.largest)
     np.testing.assert_allclose(cut.mean, whole.mean, rtol=1e-12)
@@ -79,7 +79,7 @@ def test_clips_of_one_set_alone_are_counted(built, other):
 
 def test_complex_values_are_compared_by_magnitude():
     x = np.array([[1 + 1j, 0]], np.complex64)
-    (found,) = compare.absolute_differences(x, np.array([[1 - 1j, 2]], np.complex64))
+    (found,) = absolute_differences(x, np.array([[1 - 1j, 2]], np.complex64))
     assert found.tolist() == [[2.0, 2.0]]
 
 

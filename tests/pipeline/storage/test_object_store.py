@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from basilar.pipeline.storage import remote, retry, urls
+from basilar.pipeline import storage
+from basilar.pipeline.storage import retry
 from basilar.pipeline.storage.retry import retrying
 
 
@@ -32,7 +33,7 @@ def test_a_missing_library_is_named_with_what_installs_it(basilar):
 )
 def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error):
     memory.pipe_file("/bucket/file.json", b"{}")
-    path, calls, get_file = urls.place("memory://bucket/file.json"), [], type(memory).get_file
+    path, calls, get_file = storage.place("memory://bucket/file.json"), [], type(memory).get_file
     monkeypatch.setattr("basilar.pipeline.storage.retry.time.sleep", lambda seconds: None)
     monkeypatch.setattr(retry, "retrying", partial(retrying, sleep=lambda seconds: None))
 
@@ -47,11 +48,11 @@ def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error)
         monkeypatch.setattr(type(memory), "get_file", get)
 
     fails(2)
-    assert remote.fetch(path).read_bytes() == b"{}"
-    remote.drop(path)
+    assert storage.fetch(path).read_bytes() == b"{}"
+    storage.drop(path)
     fails(100)
     with pytest.raises(OSError, match=type(error).__name__) as failed:
-        remote.fetch(path)
+        storage.fetch(path)
     assert (failed.value.filename, len(calls)) == ("memory://bucket/file.json", 3)
     assert not list(path.parent.iterdir())
 
@@ -66,6 +67,6 @@ def test_what_will_not_pass_is_said_at_once(memory, monkeypatch, error):
 
     monkeypatch.setattr(type(memory), "get_file", get_file)
     with pytest.raises(type(error), match="memory://bucket/file") as failed:
-        remote.fetch(urls.place("memory://bucket/file.json"))
+        storage.fetch(storage.place("memory://bucket/file.json"))
     assert failed.value.errno in (errno.EACCES, errno.ENOENT)
     assert len(calls) == 1

@@ -17,7 +17,9 @@ from basilar.pipeline.hashing import digest, values_hash
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.store import arrays, publish, shard, shard_tables, statistics
+from basilar.pipeline.store import arrays, shard_tables, statistics
+from basilar.pipeline.store import publish as publish_module
+from basilar.pipeline.store.shard import write_shard
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
 
@@ -47,11 +49,11 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
         decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
         resampled = stages.resample(decoded, Transform(recipe))
         make = partial(stages.represent, resampled, Transform(recipe))
-        shard.write_shard(folder_of(shard), make, recipe=recipe, shard=shard)
+        write_shard(folder_of(shard), make, recipe=recipe, shard=shard)
     shards = [shard_tables.read_shard(folder_of(shard)) for shard in plan.shards]
     fitted = statistics.fit(plan, shards, histograms=folder / "histogram")
     path = folder / f"{plan.key}.zarr"
-    publish.publish(path, plan, fitted, shards=shards, catalogue=folder / "catalogue")
+    publish_module.publish(path, plan, fitted, shards=shards, catalogue=folder / "catalogue")
     return plan, path
 
 
@@ -75,7 +77,7 @@ def write_arrays(folder, arrays, recipe):
     class AnyShard:
         keys = {"representation": "key"}  # noqa: RUF012  # read once
 
-    shard.write_shard(folder, make, recipe=recipe, shard=AnyShard)
+    write_shard(folder, make, recipe=recipe, shard=AnyShard)
     return zarr.open_group(folder, mode="r")
 
 
@@ -186,7 +188,7 @@ def test_moments_and_statistics_are_stored(audio_folder, tmp_path):
 
 def test_many_clips_are_written_some_at_a_time(audio_folder, tmp_path, monkeypatch):
     _, at_once = publish(tmp_path / "once", audio_folder, recipe_of(LOG_MEL))
-    monkeypatch.setattr(publish, "_GROUP_ROWS", 5)
+    monkeypatch.setattr(publish_module, "_GROUP_ROWS", 5)
     monkeypatch.setattr(arrays, "_CHUNK_BYTES", 5 * 8 * 40)  # five rows of 40 bins
     _, path = publish(tmp_path / "some", audio_folder, recipe_of(LOG_MEL))
     assert FeatureSet.open(path).digest == FeatureSet.open(at_once).digest

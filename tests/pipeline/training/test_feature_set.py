@@ -12,7 +12,7 @@ import zarr
 
 from basilar import FeatureSet
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.store import arrays, publish
+from basilar.pipeline.store import arrays
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL, publish
 
 

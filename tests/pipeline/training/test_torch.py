@@ -151,7 +151,7 @@ def test_forking_while_another_thread_reads_does_not_hang(fs):
 
 
 def test_torch_is_not_imported_unless_used():
-    code = "import sys, basilar.pipeline.training.feature_set, basilar.pipeline.training.loader; print('torch' in sys.modules)"
+    code = "import sys, basilar; basilar.FeatureSet, basilar.Loader; print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert done.stdout.split() == [b"False"], done.stderr

@@ -1,0 +1,47 @@
+"""Every error that Basilar raises on purpose, in one place; all derive from `BasilarError`."""
+
+from basilar.pipeline.audio import AudioError
+from basilar.pipeline.errors import (
+    BasilarError,
+    BundleError,
+    BusyError,
+    CanaryError,
+    ChangedAudioError,
+    ClusterError,
+    DamagedArtifactError,
+    ForeignStoreError,
+    IncomparableError,
+    LostWorkerError,
+    ManifestError,
+    NoRecordError,
+    RebuildError,
+    RecipeError,
+    RepairError,
+    SchedulerError,
+    StorageError,
+    TooManyBadError,
+    TrackerError,
+)
+
+__all__ = [
+    "AudioError",
+    "BasilarError",
+    "BundleError",
+    "BusyError",
+    "CanaryError",
+    "ChangedAudioError",
+    "ClusterError",
+    "DamagedArtifactError",
+    "ForeignStoreError",
+    "IncomparableError",
+    "LostWorkerError",
+    "ManifestError",
+    "NoRecordError",
+    "RebuildError",
+    "RecipeError",
+    "RepairError",
+    "SchedulerError",
+    "StorageError",
+    "TooManyBadError",
+    "TrackerError",
+]
