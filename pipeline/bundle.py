@@ -1,6 +1,6 @@
-"""`python -m pipeline.bundle DIR`, which bundles made before version 0.2 name, and old MLflow models.
+"""`python -m pipeline.bundle DIR` in a clone: what bundles made before version 0.2 name.
 
-It works in a clone; the bundle itself is `basilar.Bundle`.
+MLflow models that were logged before import `Bundle` from here.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""`python -m pipeline.canary`, which bundles made before version 0.2 name, in a clone."""
+"""`python -m pipeline.canary` in a clone: what bundles made before version 0.2 name."""
 
 import sys
 

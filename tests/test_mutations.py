@@ -14,7 +14,7 @@ from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.records.record import of_root
+from basilar.pipeline.records.record import find_record
 from basilar.pipeline.training.feature_set import FeatureSet
 from tests.conftest import SMALL
 from tests.damage import edit_json, edit_table, flip, seal, store_of
@@ -348,5 +348,5 @@ def test_a_sound_set_is_found_sound(as_json, root, key):
     """What the mutations above start from."""
     assert as_json("verify", key, "--root", root, "--sample", 99)[0] == 0
     assert as_json("reproduce", key, "--root", root, "--workers", 1)[0] == 0
-    assert of_root(root, key).source == "store"
-    assert Recipe.from_dict(SMALL) == of_root(root, key).recipe
+    assert find_record(root, key).source == "store"
+    assert Recipe.from_dict(SMALL) == find_record(root, key).recipe

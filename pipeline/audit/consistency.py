@@ -164,10 +164,10 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
     for name, values in expected.items():
         if dense(fs.path / "stats" / name).tobytes() != values.tobytes():
             yield Problem(str(fs.path / "stats" / name), "is not the statistic of the values")
-    counts = {"frames": summary.count, "clips": int(fitted.sum())}
+    fitted_on = {"frames": summary.count, "clips": int(fitted.sum())}
     file = fs.path / "stats" / "zarr.json"
-    if read_json(file)["attributes"] != counts:
-        yield Problem(str(file), f"its counts are not {counts}")
+    if read_json(file)["attributes"] != fitted_on:
+        yield Problem(str(file), f"its counts are not {fitted_on}")
 
 
 def _file_of(fs: FeatureSet, row: int) -> str:

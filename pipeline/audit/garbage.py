@@ -17,7 +17,7 @@ from pathlib import Path
 
 from basilar.pipeline import storage
 from basilar.pipeline.recipes.hashes import STAGES
-from basilar.pipeline.records.record import Record, of_root
+from basilar.pipeline.records.record import Record, find_record
 from basilar.pipeline.storage import atomic, locks
 from basilar.pipeline.store import statistics
 
@@ -70,7 +70,7 @@ def find(root: Path) -> Found:
     found = Found(len(stores))
     needed: set[Path] = set()
     for store in stores:
-        record = of_root(root, store.stem)
+        record = find_record(root, store.stem)
         for part in _needed(record):
             needed |= {root / "artifacts" / part, root / "artifacts/lost" / part.replace("/", "-")}
         if record.plan().key != record.key:

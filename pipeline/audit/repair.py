@@ -15,7 +15,7 @@ from basilar.pipeline.build.build import Build
 from basilar.pipeline.compute.waveforms import read_waveforms
 from basilar.pipeline.errors import RepairError
 from basilar.pipeline.records.locate import locate
-from basilar.pipeline.records.record import Record, of_root, read_attributes
+from basilar.pipeline.records.record import Record, find_record, read_attributes
 from basilar.pipeline.storage import atomic, locks
 from basilar.pipeline.store import statistics
 
@@ -43,7 +43,7 @@ def repair(
             f"{storage.name(root)}: what lies in an object store is not repaired in place; delete "
             f"features/{verified.key}.zarr and the damaged artifacts there, and build again"
         )
-    record = of_root(root, verified.key)
+    record = find_record(root, verified.key)
     scratch = root / f".repair-{record.key}"
     with locks.session(root):
         locks.enter(root)

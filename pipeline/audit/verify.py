@@ -23,7 +23,7 @@ from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.progress import Progress
 from basilar.pipeline.records.compare import first_stage
 from basilar.pipeline.records.locate import MissingAudioError, locate
-from basilar.pipeline.records.record import Record, inconsistencies, of_root, read_attributes
+from basilar.pipeline.records.record import Record, find_record, inconsistencies, read_attributes
 from basilar.pipeline.storage.checksums import CHECKSUMS, Checksum, checksum, read_checksums
 from basilar.pipeline.training.feature_set import FeatureSet
 
@@ -68,7 +68,7 @@ def verify(
         seen: dict[tuple[int, int], Checksum] = {}
         _check_files(out, out.path, seen, pool, progress)
         try:
-            record = of_root(root, key)
+            record = find_record(root, key)
         except (DamagedArtifactError, NoRecordError) as error:
             out.problems.append(Problem(str(root / "catalogue"), str(error)))
         else:

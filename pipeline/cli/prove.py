@@ -201,7 +201,7 @@ def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Re
     """What is recorded of a key under a root, or else in MLflow."""
     from basilar.pipeline import errors
     from basilar.pipeline.errors import DamagedArtifactError
-    from basilar.pipeline.records.record import of_root, of_run
+    from basilar.pipeline.records.record import find_record
 
     if root is None and not tracking_uri:
         raise UsageError(
@@ -210,11 +210,13 @@ def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Re
     try:
         if root is not None:
             try:
-                return of_root(root, find_key(root, key))
+                return find_record(root, find_key(root, key))
             except (UsageError, DamagedArtifactError):
                 if not tracking_uri:
                     raise
-        return of_run(tracking_uri, key, folder)
+        from basilar.pipeline.tracking.fetch import fetch_record  # imports mlflow
+
+        return fetch_record(tracking_uri, key, folder)
     except errors.NoRecordError as error:
         raise UsageError(str(error)) from None
 
@@ -279,9 +281,9 @@ def why(
 
     Example: basilar why 3f2a params/log_mel.toml --root features
     """
-    from basilar.pipeline.build import explain
     from basilar.pipeline.errors import IncomparableError
-    from basilar.pipeline.records.record import of_root
+    from basilar.pipeline.records import explain
+    from basilar.pipeline.records.record import find_record
 
     def is_file(name: str) -> bool:
         return Path(name).suffix in (".toml", ".parquet") or name in complete_recipe(name)
@@ -291,7 +293,7 @@ def why(
             return explain.Side.of_file(place(name))
         if root is None:
             raise UsageError(f"{name}: it is no recipe or .parquet; name --root to look for a key")
-        return explain.Side.of_record(of_root(root, find_key(root, name)))
+        return explain.Side.of_record(find_record(root, find_key(root, name)))
 
     one = side(a)
     if b is not None:

@@ -221,8 +221,8 @@ def report(
     from dataclasses import replace
 
     from basilar.pipeline.build import registry
-    from basilar.pipeline.build.explain import Side, why
-    from basilar.pipeline.records.record import of_root
+    from basilar.pipeline.records.explain import Side, why
+    from basilar.pipeline.records.record import find_record
     from basilar.pipeline.report import of_pair, of_set
     from basilar.pipeline.report.collect import collect
     from basilar.pipeline.storage.atomic import replacing
@@ -231,7 +231,7 @@ def report(
     if output.suffix != ".html":
         raise UsageError(f"-o {output}: no such page is written; the suffix must be .html")
     stores = [find_store(root, name) for name in (key, other) if name is not None]
-    records = [of_root(root, store.stem) for store in stores]
+    records = [find_record(root, store.stem) for store in stores]
     reports = [
         collect(
             FeatureSet.open(store),

@@ -7,7 +7,8 @@
       README.md
 
 A folder of data: no pickle, no code. `deployment.export` makes one; this module reads it, and needs
-no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `basilar check-bundle DIR` checks one.
+no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `basilar check-bundle DIR`
+checks one.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ the store, and in its MLflow run. A record that does not hash to its own key is 
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ def recorded_keys(root: Path) -> list[str]:
     return sorted(stores | entries)
 
 
-def of_root(root: Path, key: str) -> Record:
+def find_record(root: Path, key: str) -> Record:
     """The record of a key, from its store, or from the root's catalogue without a sound store.
 
     Raises NoRecordError, or DamagedArtifactError if neither is to be believed.
@@ -114,19 +114,7 @@ def of_root(root: Path, key: str) -> Record:
     raise DamagedArtifactError("\n".join(dict.fromkeys(problems)))
 
 
-def of_run(uri: str, key: str, folder: Path) -> Record:
-    """The record in the MLflow run of a key, or of its beginning, downloaded into a folder.
-
-    Raises NoRecordError, TrackerError, or DamagedArtifactError if it is not to be believed.
-    """
-    from basilar.pipeline.tracking import fetch  # imports mlflow
-
-    store = fetch.fetch_run(uri, key, folder)
-    record = of_folder(folder, "mlflow")
-    return replace(record, store=store if storage.exists(store / "zarr.json") else None)
-
-
-def of_folder(folder: Path, source: str) -> Record:
+def read_record(folder: Path, source: str) -> Record:
     """The record in `feature_set.json`, `manifest.parquet` and `clips.parquet` of a folder.
 
     Raises DamagedArtifactError if it is not to be believed.

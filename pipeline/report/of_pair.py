@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from basilar.pipeline.build.explain import Why
+from basilar.pipeline.records.explain import Why
 from basilar.pipeline.report import charts
 from basilar.pipeline.report.collect import Report
 from basilar.pipeline.report.describe import MOST_ROWS, Table

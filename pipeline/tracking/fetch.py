@@ -1,16 +1,28 @@
 """The record of a feature set, from its MLflow run."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
 from basilar.pipeline import storage
 from basilar.pipeline.errors import NoRecordError
+from basilar.pipeline.records.record import Record, read_record
 from basilar.pipeline.tracking.runs import EXPERIMENT, tracker_error
 
 
-def fetch_run(uri: str, key: str, folder: Path) -> Path:
+def fetch_record(uri: str, key: str, folder: Path) -> Record:
+    """The record in the MLflow run of a key, or of its beginning, downloaded into a folder.
+
+    Raises NoRecordError, TrackerError, or DamagedArtifactError if it is not to be believed.
+    """
+    store = _download(uri, key, folder)
+    record = read_record(folder, "mlflow")
+    return replace(record, store=store if storage.exists(store / "zarr.json") else None)
+
+
+def _download(uri: str, key: str, folder: Path) -> Path:
     """Download what `log_run` logged of the set whose key begins with `key` into a folder.
 
     Returns where its store was. Raises NoRecordError if no set has this key, or several have;

@@ -1,8 +1,8 @@
 """MLflow: one run a feature set, with recipe, data set, statistics and bundle; one a training.
 
 Only this room, and `deployment.mlflow_model`, which MLflow runs, import mlflow. A run is looked
-for by its tag before it is made, so that nothing has two. A tracker that does not answer costs seconds:
-retries are bounded, and TrackerError is raised.
+for by its tag before it is made, so that nothing has two. A tracker that does not answer costs
+seconds: retries are bounded, and TrackerError is raised.
 """
 
 import contextlib

@@ -17,7 +17,7 @@ from basilar.pipeline.errors import (
     ForeignStoreError,
     NoRecordError,
 )
-from basilar.pipeline.records.record import of_root
+from basilar.pipeline.records.record import find_record
 from basilar.pipeline.storage.checksums import CHECKSUMS, read_checksums
 from basilar.pipeline.training.feature_set import FeatureSet
 from tests.damage import store_of
@@ -97,7 +97,7 @@ def test_a_store_of_any_description_is_refused_and_never_sound(root, name, data)
         except (ForeignStoreError, DamagedArtifactError) as error:
             assert str(store) in str(error)
         try:
-            of_root(root, store.stem)
+            find_record(root, store.stem)
         except (DamagedArtifactError, NoRecordError) as error:
             assert store.stem in str(error)
         try:

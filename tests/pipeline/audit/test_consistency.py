@@ -5,14 +5,14 @@ import pytest
 import zarr
 
 from basilar.pipeline.audit.consistency import check
-from basilar.pipeline.records.record import of_root, recorded_keys
+from basilar.pipeline.records.record import find_record, recorded_keys
 from basilar.pipeline.training.feature_set import FeatureSet
 from tests.damage import edit_json, edit_table, flip, store_of
 
 
 def problems(root):
     (key,) = recorded_keys(root)
-    record = of_root(root, key)
+    record = find_record(root, key)
     return list(check(root, record, FeatureSet.open(record.store), map))
 
 

@@ -10,7 +10,7 @@ from basilar.pipeline.audit.verify import verify
 from basilar.pipeline.compute import stages
 from basilar.pipeline.errors import RepairError
 from basilar.pipeline.records.locate import MissingAudioError
-from basilar.pipeline.records.record import of_root, recorded_keys
+from basilar.pipeline.records.record import find_record, recorded_keys
 from basilar.pipeline.storage.atomic import leftovers
 from tests.damage import edit_json, flip, seal, store_of
 
@@ -23,7 +23,7 @@ def check(root):
 def shards_of(root):
     """The artifact of each shard, in order, with its inode."""
     (key,) = recorded_keys(root)
-    names = of_root(root, key).attributes["shards"]
+    names = find_record(root, key).attributes["shards"]
     return [root / "artifacts" / "representation" / name for name in names]
 
 

@@ -11,14 +11,15 @@ from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.errors import NoRecordError, RebuildError
 from basilar.pipeline.hashing import values_hash
 from basilar.pipeline.records.locate import MissingAudioError
-from basilar.pipeline.records.record import of_root, of_run
+from basilar.pipeline.records.record import find_record
 from basilar.pipeline.tracking import runs
+from basilar.pipeline.tracking.fetch import fetch_record
 from tests.damage import flip, store_of
 
 
 @pytest.fixture
 def record(root, built):
-    return of_root(root, built.plan.key)
+    return find_record(root, built.plan.key)
 
 
 def test_a_set_is_identical_whatever_the_workers_and_the_shards(record, built, tmp_path):
@@ -46,7 +47,7 @@ def test_the_catalogue_is_enough_with_audio_moved_and_renamed(root, built, tmp_p
     moved = shutil.copytree(built.plan.manifest.root, tmp_path / "moved")
     for i, file in enumerate(sorted(moved.rglob("*.wav"))[:5]):
         file.rename(moved / f"renamed{i}.bin")
-    found = reproduce(of_root(root, built.plan.key), audio_root=moved)
+    found = reproduce(find_record(root, built.plan.key), audio_root=moved)
     assert (found.verdict, found.source, found.found_elsewhere) == ("identical", "catalogue", 5)
 
 
@@ -115,7 +116,7 @@ def test_one_clip_of_another_value_is_the_only_one_named(record, monkeypatch):
 def test_without_the_old_values_a_difference_cannot_be_tolerated(root, built, monkeypatch):
     louder(monkeypatch, "represent", 1e-4)
     shutil.rmtree(root / "features")
-    found = reproduce(of_root(root, built.plan.key))
+    found = reproduce(find_record(root, built.plan.key))
     assert (found.verdict, found.largest) == ("different", None)
     assert {clip.reason for clip in found.differing} == {"the values it had are not at hand"}
 
@@ -194,12 +195,12 @@ def test_an_mlflow_run_alone_is_enough(root, built, tmp_path, tracker):
     store, key = store_of(root), built.plan.key
     runs.log_run(store, built.plan.manifest, tracker, folder=tmp_path / "mlflow")
     shutil.rmtree(root)
-    record = of_run(tracker, key[:7], tmp_path / "run")
+    record = fetch_record(tracker, key[:7], tmp_path / "run")
     assert (record.source, record.key, record.store) == ("mlflow", key, None)
     assert reproduce(record).verdict == "identical"
     with pytest.raises(NoRecordError, match="of its runs begins with 'ffff'; there is none"):
-        of_run(tracker, "ffff", tmp_path / "none")
+        fetch_record(tracker, "ffff", tmp_path / "none")
     with pytest.raises(NoRecordError, match="x%: it is no key"):
-        of_run(tracker, "x%", tmp_path / "none")
+        fetch_record(tracker, "x%", tmp_path / "none")
     with pytest.raises(errors.TrackerError, match="nonsense://x"):
-        of_run("nonsense://x", key, tmp_path / "none")
+        fetch_record("nonsense://x", key, tmp_path / "none")

@@ -6,13 +6,14 @@ import pytest
 
 from basilar.dsp import resample
 from basilar.pipeline.build.build import Build
-from basilar.pipeline.build.explain import ClipChange, Side, explain, nearest, why
+from basilar.pipeline.build.explain import explain
 from basilar.pipeline.errors import IncomparableError
 from basilar.pipeline.manifests.manifest import Manifest, write_manifest
 from basilar.pipeline.manifests.table import SCHEMA
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.records.record import of_root
+from basilar.pipeline.records.explain import ClipChange, Side, nearest, why
+from basilar.pipeline.records.record import find_record
 from tests.conftest import SMALL
 
 
@@ -161,7 +162,7 @@ def test_the_tree_of_a_recipe():
 def test_files_and_records_are_sides(built, tmp_path):
     (tmp_path / "r.toml").write_text(recipe().to_toml())
     write_manifest(built.plan.manifest, tmp_path / "m.parquet")
-    record = Side.of_record(of_root(built.root, built.plan.key))
+    record = Side.of_record(find_record(built.root, built.plan.key))
     assert why(record, Side.of_plan(built.plan)).count == 0
     toml, parquet = (Side.of_file(tmp_path / name) for name in ("r.toml", "m.parquet"))
     assert why(record, toml).count == why(parquet, record).count == 0
@@ -234,7 +235,7 @@ def test_the_nearest_set_is_the_one_that_differs_in_least(built, tmp_path):
     manifests.mkdir()
     plans = [plan_of(built, **mel(n_mels=n, fmin=f)) for n, f in ((9, 0.0), (9, 5.0), (10, 0.0))]
     for plan in plans:
-        attributes = of_root(built.root, built.plan.key).attributes
+        attributes = find_record(built.root, built.plan.key).attributes
         made = {
             **attributes,
             **{"key": plan.key, "recipe_hash": plan.hashes["normalization"]},

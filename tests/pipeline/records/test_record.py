@@ -7,7 +7,7 @@ import pytest
 from basilar.pipeline.errors import DamagedArtifactError, NoRecordError
 from basilar.pipeline.manifests.file_cache import FileCache
 from basilar.pipeline.records.locate import MissingAudioError, locate
-from basilar.pipeline.records.record import of_folder, of_root, read_attributes, recorded_keys
+from basilar.pipeline.records.record import find_record, read_attributes, read_record, recorded_keys
 from tests.damage import edit_json, edit_table, flip, store_of
 from tests.pipeline.manifests.test_scan import settle
 
@@ -15,7 +15,7 @@ from tests.pipeline.manifests.test_scan import settle
 def test_a_store_is_its_own_record(built):
     key = built.plan.key
     assert recorded_keys(built.root) == [key]
-    record = of_root(built.root, key)
+    record = find_record(built.root, key)
     assert (record.source, record.key, record.store) == ("store", key, built.store)
     assert record.recipe == built.plan.recipe
     assert record.manifest.hash == built.plan.manifest.hash
@@ -26,7 +26,7 @@ def test_a_store_is_its_own_record(built):
 
 def test_the_catalogue_outlives_the_store(root, built):
     shutil.rmtree(root / "features")
-    record = of_root(root, built.plan.key)
+    record = find_record(root, built.plan.key)
     assert (record.source, record.key, record.store) == ("catalogue", built.plan.key, None)
     assert record.recipe == built.plan.recipe
     assert len(record.clips) == 12
@@ -37,9 +37,9 @@ def test_a_store_that_does_not_say_what_it_is_gives_way_to_the_catalogue(root, b
     file = store_of(root) / "zarr.json"
     recipe = {"representation": {"kind": "mel"}}
     edit_json(file, lambda v: v["attributes"]["basilar"].update(recipe=recipe))
-    assert of_root(root, built.plan.key).source == "catalogue"
+    assert find_record(root, built.plan.key).source == "catalogue"
     file.write_text("{")
-    record = of_root(root, built.plan.key)
+    record = find_record(root, built.plan.key)
     assert (record.source, record.store) == ("catalogue", store_of(root))
 
 
@@ -67,7 +67,7 @@ def test_a_record_that_does_not_hash_to_its_key_is_refused(root, built, change, 
     shutil.rmtree(root / "features")
     edit_json(catalogue(root, "features/*.json"), change)
     with pytest.raises(DamagedArtifactError, match=problem):
-        of_root(root, built.plan.key)
+        find_record(root, built.plan.key)
 
 
 @pytest.mark.parametrize("column", ["id", "label", "split", "group", "sha256", "offset"])
@@ -75,7 +75,7 @@ def test_a_changed_manifest_is_refused(root, built, column):
     file = catalogue(root, "manifests/*.parquet")
     edit_table(file, column, 2, 0.5 if column == "offset" else "0" * 64)
     with pytest.raises(DamagedArtifactError, match=r"manifests/.*\.parquet: damaged, it hashes"):
-        of_root(root, built.plan.key)
+        find_record(root, built.plan.key)
 
 
 @pytest.mark.parametrize("column", ["path", "decoder", "n_samples", "sha256"])
@@ -86,16 +86,16 @@ def test_a_bit_flipped_in_a_column_of_the_manifest_is_found(root, built, column)
     (chunk,) = [c for i in range(16) if (c := chunks.column(i)).path_in_schema == column]
     flip(file, (chunk.data_page_offset + chunk.total_compressed_size / 2) / file.stat().st_size)
     with pytest.raises(DamagedArtifactError, match=r"manifests/.*\.parquet: it cannot be read"):
-        of_root(root, built.plan.key)
+        find_record(root, built.plan.key)
 
 
 def test_a_key_that_was_never_published_is_not_there(root):
     with pytest.raises(NoRecordError, match="0000 is neither in features nor in the catalogue"):
-        of_root(root, "0000")
+        find_record(root, "0000")
 
 
 def test_a_table_of_clips_that_cannot_be_read_is_named(root, built):
-    record = of_root(root, built.plan.key)
+    record = find_record(root, built.plan.key)
     record.clips_file.write_bytes(b"no table")
     with pytest.raises(DamagedArtifactError, match=r"clips\.parquet: it cannot be read"):
         assert record.clips
@@ -105,11 +105,11 @@ def test_a_folder_of_a_run_is_a_record(root, built, tmp_path):
     shutil.copy(catalogue(root, "features/*.json"), tmp_path / "feature_set.json")
     shutil.copy(catalogue(root, "features/*.parquet"), tmp_path / "clips.parquet")
     shutil.copy(catalogue(root, "manifests/*.parquet"), tmp_path / "manifest.parquet")
-    record = of_folder(tmp_path, "mlflow")
+    record = read_record(tmp_path, "mlflow")
     assert (record.source, record.key, record.store) == ("mlflow", built.plan.key, None)
     edit_json(tmp_path / "feature_set.json", lambda v: v.update(key="0" * 32))
     with pytest.raises(DamagedArtifactError, match="mlflow: its record is damaged"):
-        of_folder(tmp_path, "mlflow")
+        read_record(tmp_path, "mlflow")
 
 
 @pytest.fixture

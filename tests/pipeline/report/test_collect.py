@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from basilar import FeatureSet
-from basilar.pipeline.build.explain import Side, why
 from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.explain import Side, why
 from basilar.pipeline.report import of_pair, of_set
 from basilar.pipeline.report.collect import collect
 from tests.conftest import HOSTILE

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 
 from basilar import FeatureSet
-from basilar.pipeline.build.explain import ClipChange, Side, why
 from basilar.pipeline.recipes.recipe import Recipe
+from basilar.pipeline.records.explain import ClipChange, Side, why
 from basilar.pipeline.report import of_pair
 from basilar.pipeline.report.collect import collect
 
