@@ -1,14 +1,14 @@
-"""Statistics that can be merged: moments and histograms of each bin over frames.
+"""Mergeable statistics: moments and histograms of each bin over frames.
 
 Conventions
 -----------
 * Moments of a clip are float64 (4, bins): sum and sum of squares of `x - pivot`, minimum, maximum.
   The pivot is fixed by the recipe, never by the data, so that moments can be merged exactly.
-* Sums have one order, whatever the machine: blocks of 1,024 rows counted from the first row, added
+* Sums have the same order on every machine: blocks of 1,024 rows counted from the first row, added
   by halves within a block (a tree of plain additions) and in order from block to block.
 * A histogram counts values on a grid that is fixed by the recipe: integer counts, merged by adding.
   Values outside the grid are counted in its first and last cell.
-* Of complex values, the magnitude is described.
+* Statistics of complex values are those of their magnitudes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -80,10 +80,10 @@ class Summary:
 def merge(
     parts: Iterable[tuple[NDArray[np.float64], NDArray[np.int64]]], *, pivot: float
 ) -> Summary:
-    """Merge the moments of clips, in their order, however they are divided into parts.
+    """Merge the moments of clips, in their order; how they are divided into parts does not matter.
 
-    Each part is the moments (clips, 4, bins) of some clips and their `n_frames` (clips,). Raises
-    ValueError if there is no clip.
+    A part is the moments (clips, 4, bins) of some clips and their numbers of frames (clips,).
+    Raises ValueError if there is no clip.
 
     >>> a, b = np.array([[1.0], [3.0]]), np.array([[5.0]])
     >>> parts = [(moments(x, pivot=0.0)[None], np.array([len(x)])) for x in (a, b)]
@@ -151,10 +151,10 @@ def of_clips(
 
 @dataclass(frozen=True)
 class Grid:
-    """256 cells that values are counted in.
+    """The 256 cells of a histogram.
 
-    `linear`: equal cells from `low` to `high`. `octave`: four cells an octave, 2^-40 to 2^24, split
-    at 1, 1.25, 1.5 and 1.75 times the power of two, for values that are never negative.
+    `linear`: equal cells from `low` to `high`. `octave`: four cells per octave, 2^-40 to 2^24,
+    split at 1, 1.25, 1.5 and 1.75 times the power of two, for values that are never negative.
     """
 
     kind: str
@@ -162,7 +162,7 @@ class Grid:
     high: float = 0.0
 
     def edges(self) -> NDArray[np.float64]:
-        """The 257 borders of the cells, in the values' unit.
+        """The borders of the cells, in the values' unit: float64 (257,).
 
         >>> Grid("octave").edges()[160:165].tolist()
         [1.0, 1.25, 1.5, 1.75, 2.0]
@@ -173,7 +173,7 @@ class Grid:
         return np.asarray(self.low + cells * ((self.high - self.low) / N_CELLS), np.float64)
 
     def cells(self, x: NDArray[np.generic]) -> NDArray[np.int64]:
-        """The cell that each value of `x` falls in, 0 to 255, in the shape of `x`."""
+        """The cell that each value of `x` falls in, 0 to 255: int64, the shape of `x`."""
         values = _real(x).astype(np.float64)
         if self.kind == "octave":
             mantissa, exponent = np.frexp(values)
@@ -187,7 +187,7 @@ class Grid:
 
 
 def histogram(x: NDArray[np.generic], *, grid: Grid) -> NDArray[np.int64]:
-    """How often each bin of `x` (frames, bins) falls in each cell: int64 (bins, 256).
+    """The number of values of each bin of `x` (frames, bins) in each cell: int64 (bins, 256).
 
     >>> histogram(np.array([[0.0], [0.1], [0.9]]), grid=Grid("linear", 0.0, 1.0))[0, [0, 25, 230]]
     array([1, 1, 1])
@@ -204,7 +204,7 @@ def histogram(x: NDArray[np.generic], *, grid: Grid) -> NDArray[np.int64]:
 def quantile(counts: NDArray[np.int64], q: float, *, grid: Grid) -> NDArray[np.float64]:
     """The value below which a share `q` of each bin lies, from counts (bins, 256): float64 (bins,).
 
-    Values are taken as evenly spread within a cell, so the result is exact to a cell's width.
+    Values are assumed to spread evenly within a cell, so the result is exact to a cell's width.
 
     >>> counts = np.full((1, 256), 10)
     >>> quantile(counts, 0.5, grid=Grid("linear", 0.0, 1.0)).tolist()
@@ -242,11 +242,11 @@ def centre_and_scale(
     per: Literal["bin", "global"],
     grid: Grid,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What normalization subtracts and divides by: two float32 (bins,).
+    """The centre that normalization subtracts and the scale it divides by: two float32 (bins,).
 
     `standard`: mean and standard deviation; `min_max`: minimum and range; `robust`: median and
-    interquartile range, from `counts` (bins, 256) on `grid`; `none`: 0 and 1. A scale of zero, of
-    a bin that never changes, becomes 1. With `per` `global` all bins share one centre and scale.
+    interquartile range, from `counts` (bins, 256) on `grid`; `none`: 0 and 1. A scale of zero, that
+    of a constant bin, becomes 1. With `per` `global` all bins share one centre and scale.
 
     >>> summary = Summary(2, *(np.array([v]) for v in (3.0, 2.0, 1.0, 5.0)))
     >>> counts = np.zeros((1, 256), np.int64)
