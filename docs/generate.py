@@ -30,8 +30,8 @@ def tables() -> str:
         parts += [f"### `[{name}]`", "", text, "", *_rows(section, _own(section))]
     parts += ["### `[representation]`", "", f"`kind` is one of {', '.join(map(_code, KINDS))}.", ""]
     for title, group in GROUPS.items():
-        kinds = [_code(name) for name, kind in KINDS.items() if issubclass(kind, group)]
-        parts += [f"#### {title}", "", f"Shared by {', '.join(kinds)}.", "", *_rows(group, _own(group))]
+        kinds = ", ".join(_code(name) for name, kind in KINDS.items() if issubclass(kind, group))
+        parts += [f"#### {title}", "", f"Shared by {kinds}.", "", *_rows(group, _own(group))]
     for name, kind in KINDS.items():
         groups = [title for title, group in GROUPS.items() if issubclass(kind, group)]
         dtype = _values(kind.model_json_schema()["properties"]["dtype"])
