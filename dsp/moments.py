@@ -202,7 +202,7 @@ def histogram(x: NDArray[np.generic], *, grid: Grid) -> NDArray[np.int64]:
 
 
 def quantile(counts: NDArray[np.int64], q: float, *, grid: Grid) -> NDArray[np.float64]:
-    """The value below which a share `q` of each bin lies, from counts (bins, 256): float64 (bins,).
+    """The `q`-quantile, q within 0 to 1, of each bin from counts (bins, 256): float64 (bins,).
 
     Values are assumed to spread evenly within a cell, so the result is exact to a cell's width.
 

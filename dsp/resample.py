@@ -3,7 +3,7 @@
 Conventions
 -----------
 * `soxr`: soxr's VHQ (quality `very_high`, 28-bit precision) or HQ (`high`, 20 bit), linear phase;
-  round(samples * target / source) samples. librosa uses soxr by default; take this one.
+  round(samples * target / source) samples. librosa's default library, and the recommended method.
 * `polyphase`: scipy.signal.resample_poly with its defaults, a sinc under a Kaiser window (5.0) of
   ten zero crossings on either side at the lower rate; ceil(samples * target / source) samples.
 * `sinc_hann`: torchaudio.functional.resample with its defaults, six zero crossings under a Hann
@@ -61,7 +61,7 @@ def resample(
     method: Method = "soxr",
     quality: Quality = "very_high",
 ) -> NDArray[np.float32]:
-    """`y`, float32 (samples,), from `source_rate` to `sample_rate`, both in Hz: float32 (samples,).
+    """Resample `y`, float32 (samples,), between two rates in Hz: float32 (samples,).
 
     `quality` is soxr's. Raises ValueError for an unknown name, for a rate that is not positive or
     more than 32768 times the other, and, except for soxr, for rates that need too many filters.
@@ -88,9 +88,9 @@ def resample_blocks(
     method: Method = "soxr",
     quality: Quality = "very_high",
 ) -> Iterator[NDArray[np.float32]]:
-    """`resample` for a signal in blocks, float32 (samples,): yields the result in blocks.
+    """Resample a signal that comes in blocks, float32 (samples,), and yield the result in blocks.
 
-    Takes little memory, and raises ValueError where `resample` does.
+    It takes little memory. Raises ValueError where `resample` does.
 
     >>> blocks = [np.zeros(40000, np.float32), np.zeros(4100, np.float32)]
     >>> sum(x.size for x in resample_blocks(blocks, source_rate=44100, sample_rate=22050))

@@ -7,7 +7,7 @@ Conventions
   with the outermost samples (`pad_mode` `edge`) for the second.
 * `spectral_centroid` and `spectral_rolloff` take magnitudes (bins, frames) and the bins'
   frequencies in Hz. librosa takes magnitudes, not powers, by default.
-* Each returns float32 (frames,), 0 for a silent frame, and a value depends on its frame alone.
+* Each returns float32 (frames,), with 0 for a silent frame; a value depends on its frame alone.
 
 Sums are float32 additions in one order: by halves (a tree), whose error grows with the logarithm of
 the number of values, or from the lowest bin upwards where every partial sum is needed.
@@ -84,7 +84,7 @@ def spectral_rolloff(
 ) -> NDArray[np.float32]:
     """Lowest frequency below which a share of each frame's magnitude lies: float32 (frames,), Hz.
 
-    The first bin counts at which the sum of magnitudes from the lowest bin up reaches
+    It is that of the first bin at which the sum of magnitudes from the lowest bin up reaches
     `roll_percent` of the sum of all (a share in (0, 1), despite the name, which is librosa's).
     `magnitude_ft` (bins, frames) is 0 or more, `frequencies` (bins,) in Hz and rising. A frame
     whose sum is below the smallest normal float32 is silent: 0 Hz. As in

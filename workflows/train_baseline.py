@@ -274,7 +274,7 @@ def augment(x: Array, rng: np.random.Generator) -> Array:
 
 
 def _interpolate(x: Array, rows: Array, columns: Array) -> Array:
-    """`x` interpolated linearly at rows and columns; the values at its borders go on beyond."""
+    """`x` interpolated linearly at rows and columns; its border values are repeated outside."""
     places = np.meshgrid(rows, columns, indexing="ij")
     interpolated: Array = map_coordinates(x, places, order=1, mode="nearest")
     return interpolated
