@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: `make docs`. Warnings are errors, and so are dead links."""
+"""Sphinx's settings for these pages: `make docs`. Warnings and dead links are errors."""
 
 import re
 from importlib import metadata
@@ -24,7 +24,7 @@ add_module_names = False
 
 
 def escaped(app, what, name, obj, options, lines):
-    """Docstrings are plain text with code in backticks: no sign of theirs is markup."""
+    """Escape markup: docstrings are plain text with code in backticks."""
     for i, line in enumerate(lines):
         if not line.startswith((" ", ">>>", "...")):
             parts = re.split(r"(`[^`]*`)", line)

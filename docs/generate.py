@@ -28,14 +28,14 @@ GROUPS = {
 def tables() -> str:
     """All sections, groups and kinds, each with its fields, as Markdown."""
     names = [name for name in Recipe.model_fields if name not in {*SECTIONS, "representation"}]
-    parts = ["### Above all sections", "", *_rows(Recipe, names)]
+    parts = ["### Top level", "", *_rows(Recipe, names)]
     for name, section in SECTIONS.items():
         text = inspect.getdoc(section) or ""
         parts += [f"### `[{name}]`", "", text, "", *_rows(section, _own(section))]
     parts += ["### `[representation]`", "", f"`kind` is one of {', '.join(map(_code, KINDS))}.", ""]
     for title, group in GROUPS.items():
-        kinds = [_code(name) for name, kind in KINDS.items() if issubclass(kind, group)]
-        parts += [f"#### {title}", "", f"Of {', '.join(kinds)}.", "", *_rows(group, _own(group))]
+        kinds = ", ".join(_code(name) for name, kind in KINDS.items() if issubclass(kind, group))
+        parts += [f"#### {title}", "", f"Shared by {kinds}.", "", *_rows(group, _own(group))]
     for name, kind in KINDS.items():
         groups = [title for title, group in GROUPS.items() if issubclass(kind, group)]
         dtype = _values(kind.model_json_schema()["properties"]["dtype"])
@@ -47,13 +47,13 @@ def tables() -> str:
 
 
 def page(text: str) -> str:
-    """The text of a page with the tables of today between its two marks."""
+    """A page with the tables between its two marks written again."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{tables()}\n{END}{rest.split(END)[1]}"
 
 
 def _own(section: type[Section]) -> list[str]:
-    """The fields a class has itself, or changes."""
+    """The fields that a class defines or overrides."""
     return [name for name in section.__annotations__ if name in section.model_fields]
 
 
@@ -68,7 +68,7 @@ def _rows(section: type[Section], names: list[str]) -> list[str]:
 
 
 def _described(section: type[Section], name: str) -> str:
-    """What a field is, said by the class or by the one it changes."""
+    """The description of a field, from the class or from the one that it overrides."""
     fields = (base.model_fields.get(name) for base in section.__mro__ if issubclass(base, Section))
     text = next((field.description for field in fields if field and field.description), None)
     if text is None:
@@ -77,7 +77,7 @@ def _described(section: type[Section], name: str) -> str:
 
 
 def _values(schema: dict[str, Any]) -> str:
-    """What a field may be, of its JSON Schema."""
+    """The values that a JSON Schema allows, in words."""
     if "anyOf" in schema:
         return ", or ".join(
             _values(option) for option in schema["anyOf"] if option.get("type") != "null"

@@ -1,6 +1,6 @@
-"""Run docs/tour.ipynb from top to bottom and keep what it prints and draws: `make tour`.
+"""Run docs/tour.ipynb from top to bottom and record what it prints and draws: `make tour`.
 
-What differs from run to run is kept as `…`. A test runs it, too, and compares.
+`…` stands for what differs from run to run. A test runs the notebook, too, and compares.
 """
 
 import os
@@ -13,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 
 TOUR = Path(__file__).with_name("tour.ipynb")
-DIFFERS = (  # by groups: what stays, what does not, what stays
+DIFFERS = (  # groups: kept, replaced, kept
     re.compile(r"(\bin |, )(\d+\.\d)( s)$", re.MULTILINE),
     re.compile(r"(^  mlflow   )([0-9a-f]{32})($)", re.MULTILINE),
     re.compile(r"()(\d+)( files, )"),
@@ -22,9 +22,9 @@ DIFFERS = (  # by groups: what stays, what does not, what stays
 
 
 def run(folder: Path) -> Any:
-    """The notebook with what its cells say when they are run in a folder.
+    """The notebook with the outputs of its cells, run in `folder`.
 
-    Raises CellExecutionError for a cell that does.
+    Raises CellExecutionError if a cell fails.
     """
     notebook: Any = nbformat.read(TOUR, 4)
     metadata = notebook.metadata.copy()
@@ -48,7 +48,7 @@ def run(folder: Path) -> Any:
 
 
 def lasting(text: str, folder: Path) -> str:
-    """What a cell prints in a folder, with `…` for what another run prints otherwise."""
+    """The output of a cell run in `folder`, with `…` for what differs between runs."""
     text = text.replace("\r\n", "\n").replace(str(folder), "…")
     for differs in DIFFERS:
         text = differs.sub(r"\1…\3", text)

@@ -1,6 +1,6 @@
-"""Augmentation of features in training: arrays in, arrays out, all chance from the generator given.
+"""Augmentation of features in training; all randomness comes from the caller's generator.
 
-Nothing here is part of a recipe: what is stored is never augmented.
+Nothing here is part of a recipe: stored features are never augmented.
 """
 
 import numpy as np
@@ -18,12 +18,13 @@ def spec_augment(
     frame_share: float = 1.0,
     fill: float = 0.0,
 ) -> NDArray[np.float32]:
-    """A copy of `x` (frames, bins) with bands of bins and stretches of frames set to `fill`.
+    """A copy of `x`, float32 (frames, bins), with random bands and stretches of time set to `fill`.
 
-    Each of `bin_masks` is 0 to `bin_width` bins wide, each of `frame_masks` 0 to `frame_width`
-    frames and at most `frame_share` of all; widths and places are uniform. The masking of Park et
-    al., "SpecAugment", Interspeech 2019, with its LibriSpeech double policy as default; 0 is the
-    mean of normalized features. Raises ValueError for widths or numbers below 0.
+    Each of the `bin_masks` bands is 0 to `bin_width` bins wide. Each of the `frame_masks` stretches
+    has 0 to `frame_width` frames, and at most the share `frame_share` of all. Widths and positions
+    are uniformly distributed. The masking is that of Park et al., "SpecAugment", Interspeech 2019;
+    the default is its LibriSpeech double policy. 0 is the mean of normalized features. Raises
+    ValueError for widths or numbers below 0, or a share outside 0 to 1.
 
     >>> x = np.ones((4, 3), np.float32)
     >>> masked = spec_augment(x, np.random.default_rng(0), bin_width=1, frame_masks=0)
@@ -31,7 +32,7 @@ def spec_augment(
     ((4, 3), True)
     """
     if min(bin_masks, bin_width, frame_masks, frame_width) < 0 or not 0 <= frame_share <= 1:
-        raise ValueError("spec_augment: numbers and widths must be 0 or more, frame_share to 1")
+        raise ValueError("spec_augment: numbers and widths must be 0 or more, frame_share 0 to 1")
     masked = x.copy()
     frames, bins = x.shape
     for _ in range(bin_masks):

@@ -1,7 +1,7 @@
-"""Room for results, in memory or wherever the caller has it, and the order in which it is filled.
+"""Arrays for results, in memory or in files, and the order in which they are filled.
 
-What is computed for many signals or a long one is written, piece by piece, into arrays from a
-function like `np.empty`, which may give arrays that lie in a file. Nothing else is as long as the
+Results for many signals, or for a long one, are written piece by piece into arrays from a function
+like `np.empty` (`Empty`), which may return memory-mapped files. Nothing else is as long as the
 signals.
 """
 
@@ -21,7 +21,7 @@ _SAMPLES = 1 << 21  # of signals that are transformed together
 def allocate_rows(
     counts: Sequence[int], n_columns: int, dtype: Any, *, empty: Allocate = np.empty
 ) -> list[NDArray[Any]]:
-    """Arrays (count, n_columns) of `dtype`, one after the other in a single one; not initialised.
+    """Uninitialized arrays (count, n_columns) of `dtype`: consecutive views of a single one.
 
     >>> [x.shape for x in allocate_rows([2, 1], 4, np.float32)]
     [(2, 4), (1, 4)]

@@ -3,16 +3,16 @@
 Conventions
 -----------
 * Coefficient 0 is the (scaled) sum of the bands. MFCCs are `dct_matrix(...) @ log_mel_mt`.
-* The DCT-II has three scalings in use. `ortho`: rows of unit length, √(1/N) for coefficient 0 and
-  √(2/N) for the others (librosa, Kaldi, torchaudio's "ortho"). `none`: 2 everywhere (SciPy's and
-  torchaudio's `None`). `htk`: √(2/N) everywhere (HTK).
-* A lifter weighs coefficient n by 1 + L/2 · sin(π n / L) in HTK and Kaldi, and by
+* Three scalings of the DCT-II are in use. `ortho`: rows of unit length, √(1/N) for coefficient 0
+  and √(2/N) for the others (librosa, Kaldi, torchaudio's "ortho"). `none`: 2 everywhere (SciPy's
+  and torchaudio's `None`). `htk`: √(2/N) everywhere (HTK).
+* A lifter multiplies coefficient n by 1 + L/2 · sin(π n / L) in HTK and Kaldi, and by
   1 + L/2 · sin(π (n + 1) / L) in librosa.
 * Deltas of order p over `width` frames are the p-th derivative, per frame, of the polynomial of
-  degree p fitted to them by least squares. HTK's and Kaldi's window of Θ is a `width` of 2Θ + 1.
-  Their accelerations are deltas of deltas, which is not librosa's order 2. At a clip's ends, HTK
-  repeats the outer deltas, while Kaldi's second deltas see the outer coefficients repeated: there,
-  repeat the outer frames `width // 2` times, take deltas twice, and drop the added frames.
+  degree p fitted to them by least squares. HTK's and Kaldi's window Θ is a `width` of 2Θ + 1.
+  Their accelerations are deltas of deltas, unlike librosa's order 2. At a clip's ends, HTK repeats
+  the outer deltas, while Kaldi's second deltas see the outer coefficients repeated. To reproduce
+  Kaldi, repeat the outer frames `width // 2` times, take deltas twice, and drop the added frames.
 """
 
 import math
@@ -36,9 +36,9 @@ def dct_matrix(n_mfcc: int, n_mels: int, *, norm: DctNorm) -> sparse.csr_array:
 
     Row k holds cos(π k (m + ½) / n_mels) for bands m, scaled as `norm` says (Davis and Mermelstein,
     "Comparison of parametric representations for monosyllabic word recognition", IEEE Trans. ASSP
-    28(4), 1980). Computed in float64 and rounded; a cosine below 1e-12 is rounding, and is zero. A
-    CSR array, though it is dense, because its product has the same bits everywhere. Raises
-    ValueError unless 1 <= n_mfcc <= n_mels, or for an unknown norm.
+    28(4), 1980). Computed in float64 and rounded; a cosine below 1e-12 is a rounding error and set
+    to zero. The matrix is dense, but a CSR product has the same bits everywhere. Raises ValueError
+    unless 1 <= n_mfcc <= n_mels, or for an unknown norm.
 
     >>> dct_matrix(2, 4, norm="ortho").toarray().round(3).tolist()[0]
     [0.5, 0.5, 0.5, 0.5]
@@ -64,8 +64,8 @@ def lifter(
 
     With L = `lifter_coefficient`, in coefficients, weights are 1 + L/2 · sin(π n / L) (`htk`: HTK
     Book 3.4, section 5.6; also Kaldi's), or with n + 1 for n (`librosa`). They fall below 0 where n
-    is well above L. L = 0 means none: all ones. Computed in float64 and rounded. Raises ValueError
-    for a negative or infinite coefficient or an unknown convention.
+    is well above L. L = 0 means no lifter: all weights are 1. Computed in float64 and rounded.
+    Raises ValueError for a negative or infinite coefficient or an unknown convention.
 
     >>> lifter(3, 2, convention="htk").tolist(), lifter(3, 0, convention="htk").tolist()
     ([1.0, 2.0, 1.0], [1.0, 1.0, 1.0])
@@ -95,16 +95,16 @@ def deltas(
 ) -> NDArray[np.float32]:
     """Derivatives over time, per frame^order: float32 (frames, coefficients) like `x_tf`.
 
-    `width` is the window in frames, odd. `nearest` repeats the first and the last frame beyond the
-    ends (HTK, Kaldi); `interp` gives the outer `width // 2` frames the derivative of the polynomial
-    fitted to the first or last `width` frames (librosa's default), which for a polynomial of degree
-    `order` is that of the first or last whole window. What does not change has deltas of exactly 0.
-    They are written to `out` if it is given.
+    `width` is the window in frames, odd. Beyond the ends, `nearest` repeats the first and the last
+    frame (HTK, Kaldi). `interp` (librosa's default) gives the outer `width // 2` frames the
+    derivative of the polynomial fitted to the first or last `width` frames; for a polynomial of
+    degree `order`, that is the delta of the first or last whole window. Constant coefficients have
+    deltas of exactly 0. The deltas are written to `out` if it is given.
 
     HTK Book 3.4, section 5.9, for order 1; Savitzky and Golay, "Smoothing and differentiation of
-    data by simplified least squares procedures", Analytical Chemistry 36(8), 1964, for any. Raises
-    ValueError for an even width, an order outside 1 to width - 1, an unknown mode, or fewer frames
-    than `nearest` (1) or `interp` (`width`) need.
+    data by simplified least squares procedures", Analytical Chemistry 36(8), 1964, for any order.
+    Raises ValueError for an even width, an order outside 1 to width - 1, an unknown mode, or fewer
+    frames than `nearest` (1) or `interp` (`width`) need.
 
     >>> ramp_tf = np.arange(5, dtype=np.float32)[:, None] * 2
     >>> deltas(ramp_tf, width=3, order=1, mode="nearest")[:, 0].tolist()
@@ -137,8 +137,8 @@ def deltas(
 def _whole_windows(x_tf: NDArray[np.float32], width: int, order: int) -> NDArray[np.float32]:
     """Deltas where a whole window fits: (frames - width + 1, coefficients).
 
-    Weights sum to zero, so differences may stand for values: of frame t + j and t - j for odd
-    orders, whose weights change sign with j, of both and frame t for even ones.
+    Weights sum to zero, so differences replace values: between frames t + j and t - j for odd
+    orders, whose weights change sign with j; between each of them and frame t for even orders.
     """
     half = width // 2
     count = len(x_tf) - 2 * half

@@ -3,7 +3,7 @@
 Conventions
 -----------
 * Filters are librosa's: `stft_to_chroma(...) @ power_ft` and `cqt_to_chroma(...) @ magnitude_ft`
-  are (n_chroma, frames), and there row 0 is C, or A with `base_c` false.
+  are (n_chroma, frames); row 0 is C, or A if `base_c` is false.
 * Pitch is in octaves above 27.5 Hz (A0), with A4 = 440 Hz · 2^(tuning / n_chroma).
 * `normalize` divides each frame by its largest value (`max`, librosa's default) or by its length
   (`l2`). A frame of silence stays 0.
@@ -34,12 +34,12 @@ def stft_to_chroma(
 ) -> sparse.csr_array:
     """Filters from STFT bins: CSR (n_chroma, n_fft // 2 + 1), float32, cached: do not change it.
 
-    A bin at pitch p adds to each class by a Gaussian of their distance, whose standard deviation is
-    half a class, or half a bin where bins are wider; its weights have unit length. The 0 Hz bin is
-    given a pitch of 1.5 octaves below bin 1. Then the bins are weighed by a Gaussian about `ctroct`
-    of standard deviation `octwidth`, both in octaves; None weighs them alike. `tuning` is a
-    fraction of a class, `sample_rate` in Hz. Computed in float64 and rounded; weights below 1e-12
-    are zero, 120 dB below the others.
+    The weight of a bin in a class is a Gaussian of their distance in pitch. Its standard deviation
+    is half a class, or half a bin where bins are wider; the weights of a bin have unit length. The
+    0 Hz bin gets a pitch 1.5 octaves below bin 1. Then bins are weighted by a Gaussian around
+    `ctroct` with standard deviation `octwidth`, both in octaves; None weights them equally.
+    `tuning` is a fraction of a class, `sample_rate` in Hz. Computed in float64 and rounded; weights
+    below 1e-12, 120 dB below the others, are set to zero.
 
     Ellis, "Chroma feature analysis and synthesis", 2007, as librosa.filters.chroma computes it.
     Raises ValueError unless n_chroma >= 1, n_fft >= 3, and sample_rate and octwidth are above 0.
@@ -80,11 +80,10 @@ def cqt_to_chroma(
 ) -> sparse.csr_array:
     """Filters from CQT bins: CSR (n_chroma, n_bins), float32, cached: do not change it.
 
-    Each bin, whose frequencies start at `fmin` Hz, is added to one class with weight 1, that of
-    the nearest multiple of an octave's n_chroma-th part above `fmin` (upwards where it lies half
-    way); `fmin` itself belongs to the nearest class, A4 = 440 Hz. As librosa.filters.cq_to_chroma.
-    Raises ValueError unless bins_per_octave is a multiple of n_chroma, and n_bins and fmin are
-    above 0.
+    Bins start at `fmin` Hz, which belongs to the nearest class for A4 = 440 Hz. Each bin is added
+    with weight 1 to one class: that of the nearest multiple of 1 / n_chroma octave above `fmin`, or
+    of the upper one if it is halfway between two. As in librosa.filters.cq_to_chroma. Raises
+    ValueError unless bins_per_octave is a multiple of n_chroma, and n_bins and fmin are above 0.
 
     >>> cqt_to_chroma(4, bins_per_octave=24, n_chroma=12, fmin=32.7, base_c=True).toarray().argmax(
     ...     axis=0).tolist()
@@ -108,9 +107,9 @@ def cqt_to_chroma(
 def normalize(chroma_ct: NDArray[np.float32], *, norm: ChromaNorm) -> NDArray[np.float32]:
     """Each frame divided by its largest value (`max`) or its Euclidean length (`l2`).
 
-    `chroma_ct` (n_chroma, frames) must be 0 or more; the result is a new float32 array like it, in
-    [0, 1], or a copy for `none`. A frame whose norm is below the smallest normal float32 is left as
-    it is: silence is 0. As librosa.util.normalize. Raises ValueError for an unknown norm.
+    `chroma_ct`, float32 (n_chroma, frames), must be 0 or more; the result is a new array like it,
+    in [0, 1], or a copy for `none`. A frame whose norm is below the smallest normal float32 stays
+    as it is: silence is 0. As in librosa.util.normalize. Raises ValueError for an unknown norm.
 
     >>> normalize(np.array([[3, 0], [4, 0]], np.float32), norm="l2").tolist()
     [[0.6000000238418579, 0.0], [0.800000011920929, 0.0]]

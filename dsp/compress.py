@@ -6,9 +6,9 @@ Conventions
   logarithm of a power (equally, twenty times that of a magnitude).
 * A logarithm needs a floor: `clip` takes max(x, floor), `add` takes x + floor.
 * `top_db` limits a clip's range from below: nothing is more than `top_db` below the clip's maximum.
-* A recipe states all of it as one `Log`.
+* `Log` is all of this together, as a recipe states it.
 
-The logarithm is this module's own, since NumPy's differs between processors: x = 2^e · m with m in
+This module has its own logarithm, since NumPy's differs between processors: x = 2^e · m with m in
 [√½, √2), s = (m − 1) / (m + 1) and ln m = 2 artanh s, an odd polynomial in s. Its four coefficients
 interpolate 2 artanh(s) / s at the Chebyshev nodes of s² for |s| ≤ 3 − 2√2, where they are within
 7e-10 of it, far below float32 rounding.
@@ -42,7 +42,7 @@ def log(
     """Logarithm of non-negative values with a floor: float32, the shape of `x`.
 
     `unit` is `ln`, `log10` or `db` (10 log10). With `floor_mode` `clip` the value is
-    log(max(x, floor)), with `add` log(x + floor); infinity and NaN stay what they are. Raises
+    log(max(x, floor)), with `add` log(x + floor); infinity and NaN stay as they are. Raises
     ValueError for a floor that is not a normal positive float32, since log(0) is not a number to
     train on.
 
@@ -61,7 +61,7 @@ def log(
     given = np.asarray(x, np.float32, order="C")
     out = np.empty(given.shape, np.float32)
     values, flat = given.reshape(-1), out.reshape(-1)
-    # NumPy's maximum of two arrays takes a fifth of the time of that of an array and a number.
+    # NumPy's maximum of two arrays takes a fifth of the time that an array and a number take.
     blocks = max(1, -(-flat.size // _BLOCK))
     size = max(1, -(-flat.size // blocks))  # of equal blocks
     floors = np.full(size, floor, np.float32)
@@ -78,7 +78,7 @@ def log(
 
 @lru_cache(maxsize=8)
 def _constants(unit: LogUnit) -> tuple[NDArray[np.float32], ...]:
-    """The polynomial's coefficients and 2^-23 ln 2 in `unit`: arrays, which NumPy takes faster."""
+    """The polynomial's coefficients and 2^-23 ln 2 in `unit`: arrays, which are faster in NumPy."""
     factors = (*_ARTANH, np.log(2) / 2**23)
     return tuple(np.array(_SCALE[unit] * factor, np.float32) for factor in factors)
 
@@ -115,11 +115,11 @@ def _log_in_place(
 class Log:
     """A logarithm with all its conventions, as recipes state them.
 
-    Of each value: `unit` of `gain * x` over `floor` (see `log`). Of each clip: with `reference`
-    `max` its maximum is subtracted, else the logarithm of `reference`; with `top_db` its values are
-    raised to at least its maximum less `top_db` (in dB, whatever the unit). Then `shift` is added
-    and the result multiplied by `factor`; last, with `subtract_mean`, each bin's mean over the
-    clip is subtracted.
+    Each value becomes the logarithm of `gain * x` with `floor`, in `unit` (see `log`). For each
+    clip, the maximum is subtracted if `reference` is `max`, else the logarithm of `reference`; with
+    `top_db`, values are raised to at least the maximum less `top_db` (in dB, whatever the unit).
+    Then `shift` is added and the result multiplied by `factor`; last, with `subtract_mean`, each
+    bin's mean over the clip is subtracted.
     """
 
     unit: LogUnit = "db"
@@ -138,14 +138,14 @@ class Log:
         return self.reference != "max" and self.top_db is None and not self.subtract_mean
 
     def of_frames(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The part that looks at each value alone: float32, the shape of `x`."""
+        """The part that acts on each value alone: float32, the shape of `x`."""
         if self.gain != 1.0:
             x = x * np.float32(self.gain)
         out = log(x, unit=self.unit, floor=self.floor, floor_mode=self.floor_mode)
         return self._placed(out) if self.by_frame else out
 
     def of_clip(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The part that looks at a whole clip (frames, bins), after `of_frames`; changes `x`.
+        """The part that needs a whole clip (frames, bins), after `of_frames`; changes `x` in place.
 
         >>> x = np.array([[-100], [-10], [0]], np.float32)
         >>> Log(unit="db", top_db=80).of_clip(x)[:, 0].tolist()
@@ -164,7 +164,7 @@ class Log:
         return x
 
     def of_value(self, x: float) -> float:
-        """What one value of a clip that reaches no limit becomes."""
+        """The result for one value of a clip to which no limit applies."""
         out = self.of_frames(np.array([x], np.float32))
         return float((out if self.by_frame else self._placed(out))[0])
 
@@ -177,7 +177,7 @@ class Log:
 
     @cached_property
     def _offset(self) -> float:
-        """What is added after the logarithm: `shift`, less the reference's own logarithm."""
+        """The number added after the logarithm: `shift` less the logarithm of `reference`."""
         if self.reference == "max":
             return self.shift
         return float(self.shift - np.log(self.reference) * _SCALE[self.unit])

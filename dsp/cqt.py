@@ -9,15 +9,15 @@ Conventions
 * Frame t is centred on sample `t * hop_length`. Its coefficient is the sum over m of
   `y[t * hop_length + m] w[m] exp(-2πi f m / sample_rate)`, where w is a periodic Hann window of
   `2 * (length // 2) + 1` samples that peaks at m = 1/2 and sums to `sqrt(length)` with `scale`, to
-  `length` without: the frames, phases and sums of librosa (`tuning=0`).
+  `length` without. Frames, phases and sums are those of librosa (`tuning=0`).
 
-Results are held to that sum in float64; side lobes below -88 dB are left out, which for noise makes
-an error of 1e-4. As in Schörkhuber and Klapuri, "Constant-Q transform toolbox for music
-processing", SMC 2010, each filter runs at the lowest rate `sample_rate / 4 ** s` that holds its
-band; but a block serves many frames: its spectrum times a filter's, aliased to the rate of the
-frames, is the spectrum of coefficients. One sparse matrix does that for all filters, and the
-block's spectrum also makes the signal of the next rate. Every hop is served by FFTs of portable
-sizes, in time that grows with the product of its prime factors above 5.
+Tests compare results with that sum in float64. Side lobes below -88 dB are left out, an error of
+1e-4 for noise. As in Schörkhuber and Klapuri, "Constant-Q transform toolbox for music processing",
+SMC 2010, each filter runs at the lowest rate `sample_rate / 4 ** s` that holds its band. Here, one
+block serves many frames: its spectrum times a filter's, aliased to the rate of the frames, is the
+spectrum of the coefficients. One sparse matrix does that for all filters, and the block's spectrum
+also yields the signal of the next rate. FFTs have portable sizes for every hop; the time grows with
+the product of the hop's prime factors above 5.
 """
 
 import math
@@ -55,11 +55,12 @@ _Blocks = list[tuple[int, int]]  # (signal, number of the block in it)
 
 @dataclass(frozen=True)
 class Cqt:
-    """Which bins, how wide and how often: frequencies in Hz, `hop_length` in samples.
+    """The bins, their widths and the hop: frequencies in Hz, `hop_length` in samples.
 
-    `gamma` widens every band: 0 Hz is the constant-Q transform, None follows the ear's equivalent
-    rectangular bandwidths (24.7 / 0.108 * alpha). `filter_scale` below 1 shortens filters. `norm` 1
-    normalises windows by their sum. Raises ValueError for values that are not allowed.
+    `gamma`, in Hz, widens every band: 0 is the constant-Q transform, None follows the ear's
+    equivalent rectangular bandwidths (24.7 / 0.108 * alpha). `filter_scale` below 1 shortens
+    filters. `norm` 1 normalizes windows by their sum. Raises ValueError for numbers out of range
+    and unknown names.
 
     >>> Cqt(hop_length=512, fmin=55.0, n_bins=25, bins_per_octave=12).frequencies()[::12]
     array([ 55., 110., 220.])
@@ -101,7 +102,8 @@ class Cqt:
     def lengths(self, *, sample_rate: int) -> _Float64:
         """The filters' lengths in samples, not yet rounded to odd ones: float64 (n_bins,).
 
-        Raises ValueError if a band passes half the sample rate or a filter has less than 2 samples.
+        Raises ValueError if a band exceeds half the sample rate, or if a filter has fewer than 2 or
+        more than 2^22 samples.
         """
         squared = round(2.0 ** (2 / self.bins_per_octave), 13)
         alpha = (squared - 1) / (squared + 1)
@@ -126,9 +128,9 @@ class Cqt:
         return lengths
 
     def table_bytes(self, *, sample_rate: int) -> int:
-        """About how much memory the transform needs for its tables and for one block.
+        """The approximate memory, in bytes, of the transform's tables and one block.
 
-        Raises ValueError for what cannot be computed: see `lengths` and `cqt`.
+        Raises ValueError where `lengths` and `cqt` do.
 
         >>> Cqt(512, 32.703, n_bins=84, bins_per_octave=12).table_bytes(sample_rate=22050) < 2**26
         True
@@ -148,8 +150,9 @@ def cqt(
     """CQT or VQT of each signal, float32 (samples,): complex64 (1 + samples // hop_length, n_bins).
 
     A full-scale sine at a bin's centre has the magnitude `sqrt(length) / 2` with `scale`, else
-    `length / 2`. No signal's bits depend on the others. Raises ValueError for a signal without
-    samples, bands above half the `sample_rate`, and filters too short or too long to compute.
+    `length / 2`. No signal's bits depend on the others. Results are in arrays from `empty`. Raises
+    ValueError for a signal without samples, bands above half the `sample_rate` (Hz), and filters
+    too short or too long to compute.
 
     >>> parameters = Cqt(hop_length=512, fmin=32.703, n_bins=84, bins_per_octave=12)
     >>> cqt([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].shape
@@ -162,6 +165,8 @@ def magnitude(
     signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int, empty: Allocate = np.empty
 ) -> list[_Float32]:
     """Magnitudes of `cqt`: float32 (1 + samples // hop_length, n_bins), 0 or more.
+
+    Raises ValueError where `cqt` does.
 
     >>> parameters = Cqt(hop_length=512, fmin=32.703, n_bins=84, bins_per_octave=12)
     >>> magnitude([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].max()
@@ -179,7 +184,7 @@ class _Layout(NamedTuple):
     lead: int  # from a block's start to its first frame
     advance: int  # from a block to the next one
     n_points: int  # evenly spaced positions of a block that an inverse FFT gives
-    offsets: int  # sets of such points, each moved by `grid`, that together make the grid
+    offsets: int  # sets of such points, each moved by `grid`, that together form the grid
     grid: int  # samples of the signal: the largest divisor of the hop that suits an FFT
 
 
@@ -191,7 +196,7 @@ class _Stage(NamedTuple):
     origin: int  # where a signal's sample 0 is
     bins: slice
     kernels: sparse.csr_array
-    mirrored: int  # how many bins of the spectrum the kernels need the conjugates of
+    mirrored: int  # bins of the spectrum whose conjugates the kernels need
     lowpass: _Float32
 
 
@@ -203,7 +208,7 @@ def _transform(
     dtype: Any,
     empty: Allocate,
 ) -> list[NDArray[Any]]:
-    """`function` of the transform of each signal: arrays of `dtype`, views of a single one."""
+    """Apply `function` to each signal's transform: arrays of `dtype`, views of a single one."""
     if not all(y.size for y in signals):
         raise ValueError("a signal of 0 samples has no transform: leave it out")
     stages = _stages(cqt, sample_rate)
@@ -222,7 +227,7 @@ def _fill(
     function: _Function,
     empty: Allocate,
 ) -> None:
-    """Write `function` of the transform of some signals."""
+    """Write `function` of the transforms of some signals to `out`."""
     levels = [pad(y, width=stages[0].origin, mode=cqt.pad_mode, empty=empty) for y in signals]
     for stage, below in zip(stages, (*stages[1:], None), strict=True):
         n_fft, lead, advance, *_ = stage.layout
@@ -256,7 +261,7 @@ def _fill(
 
 
 def _numbered(blocks: list[range]) -> Iterator[tuple[int, int]]:
-    """The number of each signal with those of its blocks."""
+    """The pairs of a signal's number and the number of a block in it."""
     return ((i, j) for i, numbers in enumerate(blocks) for j in numbers)
 
 
@@ -314,7 +319,7 @@ def _stages(parameters: Cqt, sample_rate: int) -> tuple[_Stage, ...]:
     lengths = parameters.lengths(sample_rate=sample_rate)
     centres = parameters.frequencies() / sample_rate
     rates = _rates(parameters, sample_rate)
-    # Of the signal, the longest filter is needed, and the low-passes of all stages before it.
+    # A frame needs the signal under the longest filter and the low-passes of all stages before it.
     widest = lengths[0] / 2 + _TAPS * rates[-1][0] / 3
     stages = []
     for decimation, layout, bins in rates:
@@ -368,10 +373,10 @@ def _layout(hop: int, decimation: int, reach: int) -> _Layout:
 def _kernels(
     centres: _Float64, lengths: _Float64, scale: bool, decimation: int, layout: _Layout
 ) -> tuple[sparse.csr_array, int]:
-    """The matrix from a spectrum to all its aliased bands, and how many conjugates that needs.
+    """The matrix from a spectrum to all its aliased bands, and the number of conjugates it needs.
 
-    The filters' spectra in closed form, without the side lobes below those that are kept. Bins of
-    the spectrum below 0 Hz and above half the rate are the conjugates of those they mirror.
+    It holds the filters' spectra in closed form, without their low side lobes. Bins of the spectrum
+    below 0 Hz and above half the rate are the conjugates of those they mirror.
     """
     n_fft, n_points, filters = layout.n_fft, layout.n_points, len(centres)
     half = lengths // 2
@@ -409,10 +414,10 @@ def _dirichlet(turns: _Float64, half: _Float64) -> _Float64:
 
 
 def _lowpass(n_fft: int) -> _Float32:
-    """Response of the low-pass at the bins up to an eighth of the rate, over 4: float32 (bins, 1).
+    """Response of the low-pass at the bins up to an eighth of the rate, by 4: float32 (bins, 1).
 
-    A sinc times a Hann window. What it leaves above an eighth of the rate is cut off with those
-    bins, so that no more than the seams of blocks depend on it.
+    A sinc times a Hann window. Bins above an eighth of the rate are cut off, so that what the
+    filter leaves there affects only the seams of blocks.
     """
     cutoff, k, n = (_PASS + _STOP) / 2, np.arange(n_fft // 8 + 1), np.arange(1, _TAPS + 1)
     window = 0.5 + 0.5 * _sine(n / (2 * _TAPS + 1) + 0.25)
@@ -423,7 +428,7 @@ def _lowpass(n_fft: int) -> _Float32:
 
 
 def _sine(turns: NDArray[Any]) -> _Float64:
-    """sin(2π turns) to 1e-15, from + - * / alone: the bits of tables are the same everywhere, too.
+    """sin(2π turns) to 1e-15, from + - * / alone, so that tables have the same bits everywhere.
 
     >>> _sine(np.array([0.25, -1 / 12, 1.5])).round(15).tolist()
     [1.0, -0.5, 0.0]

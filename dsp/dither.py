@@ -2,10 +2,10 @@
 
 Conventions
 -----------
-* The noise is that of Kaldi in kind: normal, with a standard deviation of `amplitude` in the unit
-  of the samples, independent from sample to sample. Kaldi draws it anew for every frame and run;
-  here it is added to the signal once, and is a function of the signal: the same signal is always
-  dithered alike, in training and in deployment.
+* The noise has the distribution of Kaldi's: normal, with standard deviation `amplitude` in the unit
+  of the samples, independent from sample to sample. Kaldi draws it again for every frame and run.
+  Here it is added to the signal once, and is a function of the signal: training and deployment
+  dither the same signal in the same way.
 * Normal values are sums of twelve 16-bit integers from a counter-based generator (SplitMix64:
   Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): integer
   arithmetic, the same on every processor. They lie within ±6 standard deviations.
@@ -25,10 +25,10 @@ _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 def dither(
     y: NDArray[np.float32], *, amplitude: float, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """`y` (samples,) float32 with noise of a standard deviation of `amplitude` added to it.
+    """`y` plus noise of standard deviation `amplitude`: float32 (samples,) like `y`.
 
-    It is written to `out` if that is given. Raises ValueError for an amplitude that is negative or
-    not finite.
+    The result is written to `out` if it is given. Raises ValueError for an amplitude that is
+    negative or not finite.
 
     >>> y = np.zeros(100_000, np.float32)
     >>> bool(0.49 < dither(y, amplitude=0.5).std() < 0.51)
@@ -48,7 +48,7 @@ def dither(
 def normal(count: int, *, seed: int, first: int = 0) -> NDArray[np.float32]:
     """`count` values of mean 0 and variance 1 from a 64-bit seed: float32 (count,).
 
-    They are those of the seed from number `first` on.
+    They are the values of the seed's sequence from number `first` on.
 
     >>> normal(3, seed=1)[1:].tolist() == normal(2, seed=1, first=1).tolist()
     True

@@ -4,12 +4,13 @@ Conventions
 -----------
 * A *centred* frame t is centred on sample `t * hop_length`: the signal is padded with `n_fft // 2`
   samples on both sides. A frame that is not centred starts at sample `t * hop_length`.
-* A window of `win_length` samples shorter than `n_fft` sits in the middle of the frame,
-  `(n_fft - win_length) // 2` zeros before it (`align` `center`: librosa, torch), or at its start,
-  so that frames are `win_length` samples and zeros follow them (`left`: Kaldi, HTK, VGGish).
-* Before the window, and within each frame, Kaldi's conditioning: the frame's mean is subtracted
-  (`remove_dc`), then y[n] - preemphasis * y[n-1], where y[-1] is y[0]. Both are linear, so the
-  signal is pre-emphasised once, not frame by frame, and (1 - preemphasis) * mean subtracted after.
+* A window of `win_length` samples shorter than `n_fft` sits in the middle of the frame, after
+  `(n_fft - win_length) // 2` zeros (`align` `center`: librosa, torch), or at its start, so that a
+  frame covers `win_length` samples, followed by zeros (`left`: Kaldi, HTK, VGGish).
+* Kaldi's conditioning acts within each frame, before the window: it subtracts the frame's mean
+  (`remove_dc`), then computes y[n] - preemphasis * y[n-1], with y[0] for y[-1]. Both are linear, so
+  the signal is pre-emphasised once, not frame by frame, before (1 - preemphasis) * mean is
+  subtracted.
 * *Periodic* windows (for spectral analysis) are one period of a cosine sum of period `win_length`;
   *symmetric* ones (for filter design) have period `win_length - 1`. `povey` is Kaldi's: a Hann
   window to the power of 0.85.
@@ -69,7 +70,7 @@ def window(
         values += (-1) ** k * weight * np.cos(k * phase)
     table = np.zeros(n_fft, np.float32)
     start = (n_fft - win_length) // 2 if align == "center" else 0
-    # Below 1e-12 only rounding is left: where a window touches zero, it is zero.
+    # A value below 1e-12 is a rounding error: where a window touches zero, it is zero.
     values[np.abs(values) < 1e-12] = 0.0
     table[start : start + win_length] = values**0.85 if kind == "povey" else values
     table.setflags(write=False)
@@ -81,9 +82,9 @@ def pad(
 ) -> NDArray[np.float32]:
     """Extend `y` (samples,) by `width` samples on both sides: float32 (samples + 2 * width,).
 
-    `reflect` mirrors about the first and the last sample without repeating them, `symmetric` with
-    them, again and again where the signal is shorter than `width`; `edge` repeats the outermost
-    sample; `constant` is 0.
+    `reflect` mirrors about the first and the last sample without repeating them, `symmetric`
+    repeats them; both go back and forth if the signal is shorter than `width`. `edge` repeats the
+    outermost sample; `constant` is 0. Raises ValueError for an unknown mode.
 
     >>> pad(np.array([1, 2, 3], np.float32), width=2, mode="reflect").tolist()
     [3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0]
@@ -176,14 +177,14 @@ class Framing:
         return max(0, 1 + (padded - self.length) // self.hop_length - self.drop_last)
 
     def padded(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What frames are cut from, one every `hop_length` samples: float32, `y` if not centred."""
+        """The signal that frames are cut from: float32 (samples,), `y` itself if not centred."""
         if self.center:
             return pad(y, width=self.length // 2, mode=self.pad_mode)
         return np.ascontiguousarray(y, np.float32)
 
     @cached_property
     def bare(self) -> "Framing":
-        """The same without padding: what cuts the frames of a span of `dsp.streaming`."""
+        """The same framing without padding, which cuts the frames of a span of `dsp.streaming`."""
         return replace(self, center=False, drop_last=False)
 
     def frames(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -198,10 +199,10 @@ class Framing:
         return view
 
     def cut(self, padded: NDArray[np.float32], first: int, *, out: NDArray[np.float32]) -> None:
-        """Write frames, from number `first` on, into the rows of `out` (frames, n_fft).
+        """Write frames, from number `first` on, into the rows of `out`, float32 (frames, n_fft).
 
-        They are conditioned, but not yet windowed (`apply_window`). A frame's bits depend on its
-        own samples alone.
+        `padded` comes from `Framing.padded`. Frames are conditioned, but not yet windowed
+        (`apply_window`). A frame's bits depend on its own samples alone.
 
         >>> y, out = np.array([1, 3, 7, 7], np.float32), np.zeros((1, 4), np.float32)
         >>> framing = Framing(n_fft=4, hop_length=2, center=False, remove_dc=True)
@@ -232,14 +233,14 @@ class Framing:
     def apply_window(self, frames_tn: NDArray[np.float32]) -> None:
         """Multiply frames (16 n, n_fft), contiguous, by the window and `scale`, in place.
 
-        Raises ValueError for another number of frames, or if they are not contiguous.
+        Raises ValueError if the number of frames is no multiple of 16 or they are not contiguous.
 
         >>> frames_tn = np.ones((16, 4), np.float32)
         >>> Framing(n_fft=4, hop_length=2, scale=2.0).apply_window(frames_tn)
         >>> frames_tn[0].tolist()
         [0.0, 1.0, 2.0, 1.0]
         """
-        # Several rows at once: NumPy takes as long to begin one as for hundreds of its samples.
+        # Several rows at once: to begin one costs NumPy as much as hundreds of its samples.
         rows = frames_tn.reshape(-1, self._tables.size, copy=False)
         rows *= self._tables
 
@@ -249,15 +250,15 @@ class Framing:
         return np.tile(self.table, 16)
 
     def _view(self, samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        # As as_strided, which takes ten times as long: many short clips would notice.
+        # Like as_strided, which takes ten times as long; with many short clips, that matters.
         shape, strides = (count, self.length), (4 * self.hop_length, 4)
         return np.ndarray(shape, np.float32, samples, 0, strides)
 
     def energies(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Energy of each frame of `y` before pre-emphasis and window, as Kaldi's raw energy.
+        """Energy of each frame of `y` before pre-emphasis and window: float32 (frames,).
 
-        The sum of squares of the scaled samples, less their mean with `remove_dc`: float32
-        (frames,).
+        The sum of squares of the scaled samples, less their mean with `remove_dc`: Kaldi's raw
+        energy.
         """
         frames_tn = self.frames(y)
         energies = np.empty(len(frames_tn), np.float32)
@@ -272,9 +273,9 @@ class Framing:
 def sliding_sums(x: NDArray[np.float32], *, length: int, step: int) -> NDArray[np.float32]:
     """Sums of `length` samples of `x` every `step` samples: float32, as many as fit.
 
-    Sums of 2, 4, 8 … samples are sums of two of the size before, which neighbours share; those that
-    `length` is made of are added from the smallest on. So each has the same order of additions,
-    wherever it starts.
+    A sum of 2, 4, 8 … samples adds two sums of half the size, which neighbours share; the sizes
+    that `length` consists of are added from the smallest up. So each sum has the same order of
+    additions, wherever it starts.
 
     >>> sliding_sums(np.arange(6, dtype=np.float32), length=3, step=2).tolist()
     [3.0, 9.0]
@@ -297,7 +298,7 @@ def sliding_sums(x: NDArray[np.float32], *, length: int, step: int) -> NDArray[n
 def row_sums(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sums of the rows of `x` (rows, columns), halves added onto halves: float32 (rows,).
 
-    NumPy's own sum along the contiguous axis has another order on other processors.
+    The order of NumPy's own sum along the contiguous axis differs between processors.
 
     >>> row_sums(np.arange(6, dtype=np.float32).reshape(2, 3)).tolist()
     [3.0, 12.0]

@@ -1,4 +1,8 @@
-"""Histograms on a fixed grid, which can be added up, and their quantiles."""
+"""Histograms on a fixed grid, which can be added up, and their quantiles.
+
+A histogram counts values on a grid that is fixed by the recipe: integer counts, merged by adding.
+Values outside the grid are counted in its first and last cell.
+"""
 
 from dataclasses import dataclass
 
@@ -12,10 +16,10 @@ N_CELLS = 256
 
 @dataclass(frozen=True)
 class Grid:
-    """256 cells that values are counted in.
+    """The 256 cells of a histogram.
 
-    `linear`: equal cells from `low` to `high`. `octave`: four cells an octave, 2^-40 to 2^24, split
-    at 1, 1.25, 1.5 and 1.75 times the power of two, for values that are never negative.
+    `linear`: equal cells from `low` to `high`. `octave`: four cells per octave, 2^-40 to 2^24,
+    split at 1, 1.25, 1.5 and 1.75 times the power of two, for values that are never negative.
     """
 
     kind: str
@@ -23,7 +27,7 @@ class Grid:
     high: float = 0.0
 
     def edges(self) -> NDArray[np.float64]:
-        """The 257 borders of the cells, in the values' unit.
+        """The borders of the cells, in the values' unit: float64 (257,).
 
         >>> Grid("octave").edges()[160:165].tolist()
         [1.0, 1.25, 1.5, 1.75, 2.0]
@@ -34,7 +38,7 @@ class Grid:
         return np.asarray(self.low + cells * ((self.high - self.low) / N_CELLS), np.float64)
 
     def cells(self, x: NDArray[np.generic]) -> NDArray[np.int64]:
-        """The cell that each value of `x` falls in, 0 to 255, in the shape of `x`."""
+        """The cell that each value of `x` falls in, 0 to 255: int64, the shape of `x`."""
         values = real_parts(x).astype(np.float64)
         if self.kind == "octave":
             mantissa, exponent = np.frexp(values)
@@ -48,7 +52,7 @@ class Grid:
 
 
 def histogram(x: NDArray[np.generic], *, grid: Grid) -> NDArray[np.int64]:
-    """How often each bin of `x` (frames, bins) falls in each cell: int64 (bins, 256).
+    """The number of values of each bin of `x` (frames, bins) in each cell: int64 (bins, 256).
 
     >>> histogram(np.array([[0.0], [0.1], [0.9]]), grid=Grid("linear", 0.0, 1.0))[0, [0, 25, 230]]
     array([1, 1, 1])
@@ -63,9 +67,9 @@ def histogram(x: NDArray[np.generic], *, grid: Grid) -> NDArray[np.int64]:
 
 
 def quantile(counts: NDArray[np.int64], q: float, *, grid: Grid) -> NDArray[np.float64]:
-    """The value below which a share `q` of each bin lies, from counts (bins, 256): float64 (bins,).
+    """The `q`-quantile, q within 0 to 1, of each bin from counts (bins, 256): float64 (bins,).
 
-    Values are taken as evenly spread within a cell, so the result is exact to a cell's width.
+    Values are assumed to spread evenly within a cell, so the result is exact to a cell's width.
 
     >>> counts = np.full((1, 256), 10)
     >>> quantile(counts, 0.5, grid=Grid("linear", 0.0, 1.0)).tolist()

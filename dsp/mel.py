@@ -29,7 +29,7 @@ _LOG_STEP = np.log(6.4) / 27
 
 
 def hz_to_mel(hz: ArrayLike, *, mel_scale: MelScale) -> NDArray[np.float64]:
-    """Frequency in Hz to mel, float64, the shape of `hz`.
+    """Frequency in Hz to mel, float64, the shape of `hz`. Raises ValueError for an unknown scale.
 
     >>> hz_to_mel([0, 1000, 6400], mel_scale="slaney").round(9).tolist()
     [0.0, 15.0, 42.0]
@@ -42,7 +42,7 @@ def hz_to_mel(hz: ArrayLike, *, mel_scale: MelScale) -> NDArray[np.float64]:
 
 
 def mel_to_hz(mel: ArrayLike, *, mel_scale: MelScale) -> NDArray[np.float64]:
-    """Mel to frequency in Hz, float64: the inverse of `hz_to_mel`.
+    """Mel to frequency in Hz, float64, the shape of `mel`: the inverse of `hz_to_mel`.
 
     >>> mel_to_hz([0, 15], mel_scale="slaney").round(9).tolist()
     [0.0, 1000.0]
@@ -56,7 +56,7 @@ def mel_to_hz(mel: ArrayLike, *, mel_scale: MelScale) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class MelBank:
-    """Which triangular filters to apply to a spectrum; frequencies in Hz.
+    """A bank of triangular filters over a spectrum; frequencies in Hz.
 
     `fmax` None means half the sample rate.
     """
@@ -71,8 +71,9 @@ class MelBank:
         """The filters as a CSR matrix (n_mels, n_fft // 2 + 1), float32, cached: do not change it.
 
         Computed in float64 and rounded. Weights below 1e-12 of a triangle's height are rounding
-        where a triangle touches zero, and are zero. A filter that lies between two bins (many mels,
-        small n_fft) is all zeros. Raises ValueError unless 0 <= fmin < fmax <= sample_rate / 2.
+        errors where it touches zero, and set to zero. A filter between two bins (many mels, small
+        n_fft) is all zeros. Raises ValueError unless 0 <= fmin < fmax <= sample_rate / 2, or for an
+        unknown scale or norm.
 
         >>> MelBank(n_mels=128).filters(sample_rate=22050, n_fft=2048).shape
         (128, 1025)

@@ -1,14 +1,12 @@
-"""Statistics that can be merged: moments and histograms of each bin over frames.
+"""Mergeable statistics: moments of each bin over frames.
 
 Conventions
 -----------
 * Moments of a clip are float64 (4, bins): sum and sum of squares of `x - pivot`, minimum, maximum.
   The pivot is fixed by the recipe, never by the data, so that moments can be merged exactly.
-* Sums have one order, whatever the machine: blocks of 1,024 rows counted from the first row, added
+* Sums have the same order on every machine: blocks of 1,024 rows counted from the first row, added
   by halves within a block (a tree of plain additions) and in order from block to block.
-* A histogram counts values on a grid that is fixed by the recipe: integer counts, merged by adding.
-  Values outside the grid are counted in its first and last cell.
-* Of complex values, the magnitude is described.
+* Statistics of complex values are those of their magnitudes.
 """
 
 from collections.abc import Iterable, Iterator
@@ -78,10 +76,10 @@ class Summary:
 def merge(
     parts: Iterable[tuple[NDArray[np.float64], NDArray[np.int64]]], *, pivot: float
 ) -> Summary:
-    """Merge the moments of clips, in their order, however they are divided into parts.
+    """Merge the moments of clips, in their order; how they are divided into parts does not matter.
 
-    Each part is the moments (clips, 4, bins) of some clips and their `n_frames` (clips,). Raises
-    ValueError if there is no clip.
+    A part is the moments (clips, 4, bins) of some clips and their numbers of frames (clips,).
+    Raises ValueError if there is no clip.
 
     >>> a, b = np.array([[1.0], [3.0]]), np.array([[5.0]])
     >>> parts = [(moments(x, pivot=0.0)[None], np.array([len(x)])) for x in (a, b)]

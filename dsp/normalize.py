@@ -30,11 +30,11 @@ def centre_and_scale(
     per: Literal["bin", "global"],
     grid: Grid,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What normalization subtracts and divides by: two float32 (bins,).
+    """The centre that normalization subtracts and the scale it divides by: two float32 (bins,).
 
     `standard`: mean and standard deviation; `min_max`: minimum and range; `robust`: median and
-    interquartile range, from `counts` (bins, 256) on `grid`; `none`: 0 and 1. A scale of zero, of
-    a bin that never changes, becomes 1. With `per` `global` all bins share one centre and scale.
+    interquartile range, from `counts` (bins, 256) on `grid`; `none`: 0 and 1. A scale of zero, that
+    of a constant bin, becomes 1. With `per` `global` all bins share one centre and scale.
 
     >>> summary = Summary(2, *(np.array([v]) for v in (3.0, 2.0, 1.0, 5.0)))
     >>> counts = np.zeros((1, 256), np.int64)

@@ -3,17 +3,17 @@
 Conventions
 -----------
 * M[t] = (1 - b) M[t-1] + b E[t] follows each band E; PCEN is (E / (eps + M)^gain + bias)^power -
-  bias^power, its limit log(1 + E / (eps + M)^gain) for `power` 0, as in librosa.
+  bias^power, or its limit log(1 + E / (eps + M)^gain) for `power` 0, as in librosa.
 * b = 2 / (1 + √(1 + 4 T²)), where T is the time constant in frames: librosa's (√(1 + 4 T²) - 1) /
   (2 T²), without its cancellation.
-* Before the first frame M is 1, as in librosa. So bands should be scaled to where 1 is quiet: for
+* Before the first frame M is 1, as in librosa. So bands should be scaled so that 1 is quiet: for
   signals in [-1, 1], multiply magnitudes or powers by 2^31.
 
-Powers are 2^(a log2 x) by this module's own `log2` and `exp2`, since NumPy's differ between
+Powers are 2^(a log2 x) with this module's own `log2` and `exp2`, since NumPy's differ between
 processors. log2 takes x = 2^e · m with m in [√½, √2) and log2 m as an odd polynomial in
 s = (m - 1) / (m + 1); exp2 takes y = k + f with |f| <= ½ and 2^f - 1 as f times a polynomial. Their
 coefficients interpolate log2(m) / s and (2^f - 1) / f at Chebyshev nodes, within 3e-14 and 6e-12.
-All is float64 until the result is rounded, so that no step adds to the error of a float32.
+All is float64 until the result is rounded, so no step adds to the rounding error of a float32.
 """
 
 import math
@@ -48,18 +48,18 @@ def pcen(
     eps: float,
     state: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """PCEN of non-negative bands `x_tm` (frames, bands) and the state after the last of them.
+    """PCEN of non-negative bands `x_tm` (frames, bands), and the state after the last frame.
 
     Values are float32 (frames, bands), 0 or more, within a float32 rounding of the formula. The
-    state is the smoother's last value, float64 (bands,): given to the next call, it continues the
-    signal, and any division into calls gives the same bits. None starts a signal. `sample_rate` is
+    state is the smoother's last value, float64 (bands,). Passed to the next call, it continues the
+    signal, and any division into calls gives the same bits; None starts a signal. `sample_rate` is
     in Hz, `hop_length` in samples, `time_constant` in seconds, `eps` in the unit of the bands.
 
     Wang et al., "Trainable frontend for robust and far-field keyword spotting", ICASSP 2017;
     Lostanlen et al., "Per-channel energy normalization: why and how", IEEE Signal Processing
     Letters 26(1), 2019. Raises ValueError unless gain and power are within 0 to 1, bias is 0 or a
-    normal positive float32, eps one, rate, hop and time constant are positive, and the state has a
-    value for each band.
+    normal positive float32, eps is one, too, rate, hop and time constant are positive, and the
+    state has a value for each band.
 
     >>> settings = dict(sample_rate=22050, hop_length=512, gain=0.98, bias=2.0, power=0.5,
     ...                 time_constant=0.4, eps=1e-6)
@@ -92,8 +92,8 @@ def pcen(
 def log2(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Binary logarithm of positive normal values: float64, the shape of `x`.
 
-    Within 3e-14 of the value, relative, and exact for powers of two. Zeros, subnormal and negative
-    values are not checked for, and their results mean nothing.
+    The relative error is within 3e-14, and powers of two are exact. Zero, subnormal and negative
+    values are not checked for; their results are meaningless.
 
     >>> log2(np.array([1.0, 8.0, 0.125])).tolist()
     [0.0, 3.0, -3.0]
@@ -105,8 +105,8 @@ def log2(x: NDArray[np.float64]) -> NDArray[np.float64]:
 def exp2(y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Two to the power of `y`, from -1022 to 1023: float64, the shape of `y`.
 
-    Within 3e-12 of the value, relative, and exact for whole numbers. Values outside the range are
-    not checked for, and their results mean nothing.
+    The relative error is within 3e-12, and whole numbers are exact. Values outside the range are
+    not checked for; their results are meaningless.
 
     >>> exp2(np.array([0.0, 3.0, -1.0])).tolist()
     [1.0, 8.0, 0.5]
@@ -116,7 +116,7 @@ def exp2(y: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _root(x: NDArray[np.float64], bias: float, power: float) -> NDArray[np.float64]:
-    """(x + bias)^power - bias^power without cancellation, log(1 + x) for a power of 0."""
+    """(x + bias)^power - bias^power without cancellation; log(1 + x) for a power of 0."""
     if power == 0:
         return _LN_2 * _log2_1p(x)
     if bias == 0:

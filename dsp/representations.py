@@ -1,13 +1,15 @@
-"""The representations: from waveforms to what is stored and trained on.
+"""The representations: from waveforms to the features that are stored and trained on.
 
 Conventions
 -----------
-* Each function takes many signals, float32 (samples,), and returns one array (frames, bins) a
-  signal. Many short signals cost what one long one does; no signal's values depend on the others'.
-* Every convention is an argument without a default; the defaults are the recipe's. Results lie in
-  arrays that `empty` makes (`dsp.buffers`), and nothing else is as long as the signals.
-* `VERSIONS` counts the changes of each representation's numbers. It enters every hash, so it is
-  raised whenever the numbers of a kind change, by however little; the canary tests insist.
+* Each function takes many signals, float32 (samples,), and returns one array (frames, bins) per
+  signal. Many short signals cost as much as one long one; no signal's values depend on the others.
+* Every convention is an argument without a default; the defaults are the recipe's. Results are in
+  arrays from `empty` (`dsp.buffers`), and nothing else is as long as the signals. Lengths are in
+  samples, frequencies and `sample_rate` in Hz. A signal without a whole frame, or parameters that
+  the modules below refuse, raise ValueError.
+* `VERSIONS` counts the changes of each representation's numbers. It is part of every hash and is
+  raised whenever the numbers of a kind change, however little; the canary tests enforce this.
 """
 
 from collections.abc import Callable, Sequence
@@ -196,10 +198,10 @@ def mfcc(
     delta_mode: DeltaMode,
     empty: Allocate = np.empty,
 ) -> Features:
-    """Mel-frequency cepstral coefficients of log-mel features: float32 (frames, n_mfcc), or more.
+    """MFCC of log-mel features (frames, n_mels): float32 (frames, n_mfcc * (1 + n_deltas)).
 
-    With `log_energies`, one (frames,) a clip, they replace coefficient 0, as in Kaldi. With
-    `n_deltas` 1 or 2 the first, or the first and second, derivatives follow as further columns.
+    `log_energies`, float32 (frames,) per clip, replace coefficient 0, as in Kaldi. With `n_deltas`
+    1 or 2 the first, or the first and second, derivatives follow as further columns.
 
     >>> mfcc([np.full((5, 40), -20, np.float32)], n_mfcc=13, dct_norm="ortho", lifter=22.0,
     ...      lifter_convention="htk", log_energies=None, n_deltas=1, delta_width=5,
@@ -323,8 +325,8 @@ def spectral_statistics(
 ) -> Features:
     """Level and shape of each frame: float32 (frames, 4).
 
-    Columns are RMS, zero-crossing rate, spectral centroid in Hz, and roll-off in Hz, below which a
-    share `roll_percent` of the magnitude lies.
+    Columns are RMS, zero-crossing rate, spectral centroid in Hz, and roll-off in Hz, the frequency
+    below which a share `roll_percent` of the magnitude lies.
 
     >>> y = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000).astype(np.float32)
     >>> spectral_statistics([y], sample_rate=8000, framing=Framing(512, 128, center=False),

@@ -3,18 +3,18 @@
 Conventions
 -----------
 * `soxr`: soxr's VHQ (quality `very_high`, 28-bit precision) or HQ (`high`, 20 bit), linear phase;
-  round(samples * target / source) samples. What librosa users get, and the one to take.
+  round(samples * target / source) samples. librosa's default library, and the recommended method.
 * `polyphase`: scipy.signal.resample_poly with its defaults, a sinc under a Kaiser window (5.0) of
   ten zero crossings on either side at the lower rate; ceil(samples * target / source) samples.
 * `sinc_hann`: torchaudio.functional.resample with its defaults, six zero crossings under a Hann
-  window, rolled off at 0.99 of the lower Nyquist frequency; as many samples.
+  window, rolled off at 0.99 of the lower Nyquist frequency; the same number of samples.
 * None has a delay: sample 0 stays sample 0. Equal rates return the signal as it is.
 
-The last two are sparse products of a table of filter phases with pieces of the signal, whose order
-of additions is fixed; all give the same bits on every processor.
+The last two multiply a sparse table of filter phases by pieces of the signal, in a fixed order of
+additions; all three give the same bits on every processor.
 
-Measured (`make bench-dsp`, 2026-11-22) by tones up to 0.9 of the lower Nyquist frequency, 44.1 to
-16 kHz; aliases are of tones above 1.1 times that frequency:
+Measured (`make bench-dsp`, 2026-11-22) with tones up to 0.9 of the lower Nyquist frequency, 44.1 to
+16 kHz; aliases are those of tones above 1.1 times that frequency:
 
     method, quality     ripple     aliases   images
     soxr very_high      0.006 dB   -158 dB   -152 dB
@@ -22,7 +22,7 @@ Measured (`make bench-dsp`, 2026-11-22) by tones up to 0.9 of the lower Nyquist 
     polyphase           0.66 dB    -23 dB    -88 dB
     sinc_hann           2.4 dB     -14 dB    -109 dB
 
-The last two are there for parity with models that were trained on them.
+The last two exist for parity with models that were trained with them.
 """
 
 import math
@@ -49,7 +49,7 @@ _HANN_CROSSINGS = 6
 _ROLLOFF = 0.99
 _MOST_RATIO = 2**15
 _MOST_WEIGHTS = 2**22  # of the filters of all phases
-_PIECES = 4096  # of the signal that go into one product
+_PIECES = 4096  # of the signal in one product
 _BLOCK = 1 << 20  # samples of a long signal that are resampled at once
 
 
@@ -61,10 +61,10 @@ def resample(
     method: Method = "soxr",
     quality: Quality = "very_high",
 ) -> NDArray[np.float32]:
-    """Resample `y` (samples,) float32 from `source_rate` to `sample_rate`, both in Hz.
+    """Resample `y`, float32 (samples,), between two rates in Hz: float32 (samples,).
 
     `quality` is soxr's. Raises ValueError for an unknown name, for a rate that is not positive or
-    more than 32768 times the other, and without soxr for rates that need too many filters.
+    more than 32768 times the other, and, except for soxr, for rates that need too many filters.
 
     >>> resample(np.zeros(44100, np.float32), source_rate=44100, sample_rate=22050).shape
     (22050,)
@@ -88,7 +88,9 @@ def resample_blocks(
     method: Method = "soxr",
     quality: Quality = "very_high",
 ) -> Iterator[NDArray[np.float32]]:
-    """What `resample` returns of all `blocks`, (samples,) float32, in blocks: in little memory.
+    """Resample a signal that comes in blocks, float32 (samples,), and yield the result in blocks.
+
+    It takes little memory. Raises ValueError where `resample` does.
 
     >>> blocks = [np.zeros(40000, np.float32), np.zeros(4100, np.float32)]
     >>> sum(x.size for x in resample_blocks(blocks, source_rate=44100, sample_rate=22050))
@@ -103,7 +105,7 @@ def resample_blocks(
         return
     following = iter(blocks)
     first, second = next(following, np.empty(0, np.float32)), next(following, None)
-    if second is None:  # as short clips are: a stream takes longer
+    if second is None:  # a short clip: a stream takes longer
         whole = np.asarray(first)
         yield resample(whole, source_rate=source_rate, sample_rate=sample_rate, quality=quality)
         return
@@ -114,7 +116,7 @@ def resample_blocks(
 
 
 def in_blocks(y: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """A long signal (samples,) in blocks for `resample_blocks`.
+    """Cut a long signal (samples,) into blocks for `resample_blocks`.
 
     >>> [x.shape for x in in_blocks(np.zeros(44100, np.float32))]
     [(44100,)]
@@ -124,7 +126,9 @@ def in_blocks(y: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
 
 
 class ResampleStream:
-    """`resample` by soxr of a signal that arrives in pieces: the same bits, however it is cut.
+    """`resample` by soxr for a signal that arrives in pieces: the same bits, however it is cut.
+
+    Raises ValueError where `resample` does.
 
     >>> stream = ResampleStream(source_rate=8000, sample_rate=16000, quality="high")
     >>> y = np.ones(1000, np.float32)
@@ -143,15 +147,15 @@ class ResampleStream:
             )
 
     def push(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take the next samples (samples,) and return those that are ready."""
+        """Take the next samples and return those that are ready: float32 (samples,)."""
         if self._stream is None:
             return y
-        # soxr takes no subclass of an array, such as one that is mapped.
+        # soxr accepts no subclass of an array, such as a memory-mapped one.
         ready: NDArray[np.float32] = self._stream.resample_chunk(np.asarray(y), last=False)
         return ready
 
     def finish(self) -> NDArray[np.float32]:
-        """End the signal and return the rest."""
+        """End the signal and return the rest: float32 (samples,)."""
         rest = np.empty(0, np.float32)
         return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
 
@@ -236,7 +240,7 @@ def _check(source_rate: int, sample_rate: int, method: str, quality: str) -> Non
     if source_rate <= 0 or sample_rate <= 0:
         raise ValueError(f"sample_rate: {source_rate} Hz to {sample_rate} Hz is not possible")
     if max(source_rate, sample_rate) > _MOST_RATIO * min(source_rate, sample_rate):
-        # Of a million, soxr comes to no end.
+        # At a ratio of a million, soxr does not end.
         raise ValueError(
-            f"sample_rate: from {source_rate} to {sample_rate} Hz is more than {_MOST_RATIO} times"
+            f"sample_rate: from {source_rate} to {sample_rate} Hz is a ratio above {_MOST_RATIO}"
         )

@@ -7,7 +7,7 @@ Conventions
   with the outermost samples (`pad_mode` `edge`) for the second.
 * `spectral_centroid` and `spectral_rolloff` take magnitudes (bins, frames) and the bins'
   frequencies in Hz. librosa takes magnitudes, not powers, by default.
-* Each returns float32 (frames,), is 0 for a silent frame, and looks at each frame alone.
+* Each returns float32 (frames,), with 0 for a silent frame; a value depends on its frame alone.
 
 Sums are float32 additions in one order: by halves (a tree), whose error grows with the logarithm of
 the number of values, or from the lowest bin upwards where every partial sum is needed.
@@ -27,7 +27,7 @@ _SMALLEST_NORMAL = np.finfo(np.float32).tiny
 def rms(frames_tn: NDArray[np.float32]) -> NDArray[np.float32]:
     """Root of the mean square of each frame: float32 (frames,), in the unit of the samples.
 
-    As librosa.feature.rms from a signal. Raises ValueError for frames of no samples.
+    As librosa.feature.rms does from a signal. Raises ValueError for frames of no samples.
 
     >>> rms(np.array([[3, 4, 0, 0], [0, 0, 0, 0]], np.float32)).tolist()
     [2.5, 0.0]
@@ -41,9 +41,9 @@ def rms(frames_tn: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def zero_crossing_rate(frames_tn: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Changes of sign within each frame by its number of samples: float32 (frames,), in [0, 1).
+    """Changes of sign within each frame per sample: float32 (frames,), in [0, 1).
 
-    What is not below -1e-10 counts as positive. As librosa.feature.zero_crossing_rate. Raises
+    Samples of -1e-10 or more count as positive. As in librosa.feature.zero_crossing_rate. Raises
     ValueError for frames of no samples.
 
     >>> zero_crossing_rate(np.array([[1, -1, 0, 1], [0, 0, 0, 0]], np.float32)).tolist()
@@ -64,7 +64,7 @@ def spectral_centroid(
     """Mean frequency of each frame, weighted by magnitude: float32 (frames,), in Hz.
 
     `magnitude_ft` (bins, frames) is 0 or more, `frequencies` (bins,) in Hz. A frame whose sum of
-    magnitudes is below the smallest normal float32 is silent: 0 Hz. As
+    magnitudes is below the smallest normal float32 is silent: 0 Hz. As in
     librosa.feature.spectral_centroid (Klapuri and Davy, "Signal processing methods for music
     transcription", 2007, chapter 5). Raises ValueError unless each bin has a frequency.
 
@@ -84,12 +84,12 @@ def spectral_rolloff(
 ) -> NDArray[np.float32]:
     """Lowest frequency below which a share of each frame's magnitude lies: float32 (frames,), Hz.
 
-    That of the first bin at which the sum of magnitudes from the lowest bin upwards reaches
-    `roll_percent` (a share in (0, 1), in spite of the name that librosa gave it) of the sum of all.
+    It is that of the first bin at which the sum of magnitudes from the lowest bin up reaches
+    `roll_percent` of the sum of all (a share in (0, 1), despite the name, which is librosa's).
     `magnitude_ft` (bins, frames) is 0 or more, `frequencies` (bins,) in Hz and rising. A frame
-    whose sum is below the smallest normal float32 is silent: 0 Hz. As
-    librosa.feature.spectral_rolloff, whose float32 sums these are. Raises ValueError for another
-    share, or unless each bin has a frequency.
+    whose sum is below the smallest normal float32 is silent: 0 Hz. As in
+    librosa.feature.spectral_rolloff, with the same float32 sums. Raises ValueError for a share
+    outside (0, 1), or unless each bin has a frequency.
 
     >>> spectral_rolloff(np.array([[1, 0], [1, 0], [1, 0]], np.float32),
     ...                  frequencies=np.array([0.0, 100.0, 200.0]), roll_percent=0.5).tolist()

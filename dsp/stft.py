@@ -7,10 +7,10 @@ Conventions
 * Frames, windows and padding are those of `dsp.framing`; phases are those of the frame's first
   sample, as in librosa and torch.
 
-Many signals go through one block of frames together, so that short clips cost no more than long
-ones. A frame's bits depend neither on its neighbours nor on where in a block it lies: rows are
-handed to the FFT in multiples of 16, since SciPy may compute left-over rows in another order.
-Bits are promised for `n_fft` up to 8192 without prime factors above 5 (`is_portable`).
+Many signals share one block of frames, so that short clips cost no more than long ones. A frame's
+bits depend neither on its neighbours nor on its position in the block: the FFT gets rows in
+multiples of 16, since SciPy may compute left-over rows in another order. Bits are promised for
+`n_fft` up to 8192 without prime factors above 5 (`is_portable`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +76,7 @@ def spectra(
 def _transformed(
     rows_tn: NDArray[np.float32], framing: Framing, bins_first: bool
 ) -> NDArray[np.complex64]:
-    """Spectra of frames, which it overwrites."""
+    """The spectra of frames, which are overwritten."""
     framing.apply_window(rows_tn)
     # Transposed on the way in, the result comes out transposed at no cost.
     return scipy.fft.rfft(rows_tn.T, axis=0) if bins_first else scipy.fft.rfft(rows_tn, axis=1)
@@ -88,7 +88,7 @@ def _whole(rows: int) -> int:
 
 
 def _block_rows(n_fft: int) -> int:
-    """Frames of a block: as many as keep its temporaries in a core's cache.
+    """The number of frames in a block that keeps its temporaries in a core's cache.
 
     Not a power of two, which would crowd the values of a column into a few sets of the cache.
     """
@@ -105,12 +105,12 @@ def over_frames(
     dtype: type[np.generic] = np.float32,
     empty: Allocate = np.empty,
 ) -> list[NDArray[Any]]:
-    """Apply `function` to blocks of spectra and give each signal its part: arrays (frames, n_bins).
+    """Apply `function` to blocks of spectra and divide the result by signal: (frames, n_bins) each.
 
     `function` takes complex64 (n_fft // 2 + 1, frames of a block), which it may overwrite, and
-    returns (n_bins, frames of the block); both are (frames, …) without `bins_first`. What it
-    computes for a frame may depend on that frame alone. The results are views of one array of
-    `dtype`, which `empty` makes. Raises ValueError if a signal has no whole frame.
+    returns (n_bins, frames of the block); both are (frames, …) without `bins_first`. Its result for
+    a frame must depend on that frame alone. The results are views of one array of `dtype` from
+    `empty`. Raises ValueError if a signal has no whole frame.
     """
     counts = [framing.n_frames(y.size) for y in signals]
     if not all(counts):
@@ -127,10 +127,10 @@ def over_frames(
 
 
 def power_spectrum(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-    """|X|² of a spectrum (two axes), float32, overwriting the spectrum it is given.
+    """|X|² of a spectrum, complex64 with two axes, which it overwrites: float32, the same shape.
 
-    Real and imaginary parts are squared and added one by one: NumPy's complex multiply and `abs`
-    are not the same on every processor.
+    Real and imaginary parts are squared and added one by one, since NumPy's complex multiply and
+    `abs` differ between processors.
 
     >>> power_spectrum(np.array([[3 + 4j]], np.complex64)).tolist()
     [[25.0]]

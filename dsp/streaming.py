@@ -1,8 +1,8 @@
 """Frames of a signal that arrives in pieces, with the bits of the whole.
 
 A frame's values depend on its own samples alone, so a stream needs nothing but bookkeeping: it
-keeps the samples that later frames need, makes the padding at the start once there are enough
-samples for it, and at the end that of the end. What comes out does not depend on the pieces.
+keeps the samples that later frames need, pads the start once there are enough samples for that, and
+pads the end when the signal ends. The frames do not depend on the pieces.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from basilar.dsp.framing import Framing, pad
 
-_SPAN = 1 << 18  # samples at most that are padded, or given out, at once
+_SPAN = 1 << 18  # samples at most that are padded, or returned, at once
 
 
 def spans(y: NDArray[np.float32], framing: Framing) -> Iterator[NDArray[np.float32]]:
-    """The spans of whole frames of a signal (samples,): `framing.bare` cuts the frames from them.
+    """The spans of whole frames of a signal, float32 (samples,); `framing.bare` cuts the frames.
 
-    A long signal comes in several. Only those with padding are copies; do not change the others.
+    A long signal has several. Only spans with padding are copies; do not change the others.
 
     >>> framing = Framing(n_fft=4, hop_length=2)
     >>> [framing.bare.frames(x).tolist() for x in spans(np.ones(3, np.float32), framing)]
@@ -52,8 +52,8 @@ def spans(y: NDArray[np.float32], framing: Framing) -> Iterator[NDArray[np.float
 class FrameStream:
     """Cuts a signal that arrives piece by piece into spans of whole frames.
 
-    `push` and `finish` return float32 samples that hold the next frames and nothing beyond them, to
-    be cut by the same framing without centring; empty if no frame is complete.
+    `push` and `finish` return the float32 samples of the next frames and nothing beyond, which
+    `framing.bare` cuts; they are empty if no frame is complete.
 
     >>> stream = FrameStream(Framing(n_fft=4, hop_length=2))
     >>> y = np.arange(1, 7, dtype=np.float32)
@@ -67,12 +67,12 @@ class FrameStream:
         self._width = framing.length // 2 if framing.center else 0
         self._samples = np.empty(0, np.float32)  # from the first that is still needed
         self._first = 0  # the place of that sample in the padded signal
-        self._frame = 0  # the next frame to give out
+        self._frame = 0  # the next frame to return
         self._seen = 0
         self._padded = self._width == 0  # whether the padding at the start was made
 
     def push(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take the next samples (samples,), any number of them."""
+        """Take any number of samples (samples,) and return the span of the frames they complete."""
         self._samples = np.concatenate([self._samples, np.asarray(y, np.float32)])
         self._seen += len(y)
         if not self._padded:
@@ -81,11 +81,11 @@ class FrameStream:
             start = pad(self._samples, width=self._width, mode=self._framing.pad_mode)
             self._samples = start[: self._width + self._seen]
             self._padded = True
-        # The last frame may have to be left out: which it is shows only at the end.
+        # With `drop_last` one frame waits: only the end shows which is the last.
         return self._take(self._complete() - self._framing.drop_last)
 
     def finish(self) -> NDArray[np.float32]:
-        """End the signal: what its last frames cover, padding included."""
+        """End the signal and return the span of its last frames, padding included."""
         if self._seen and self._width:
             if not self._padded:
                 self._samples = pad(self._samples, width=self._width, mode=self._framing.pad_mode)
@@ -96,12 +96,12 @@ class FrameStream:
         return self._take(self._framing.n_frames(self._seen))
 
     def _complete(self) -> int:
-        """How many frames lie within the samples there are."""
+        """The number of frames within the samples received so far."""
         f = self._framing
         return max(0, 1 + (self._first + len(self._samples) - f.length) // f.hop_length)
 
     def _take(self, frames: int) -> NDArray[np.float32]:
-        """The span of all frames up to `frames` that were not given out yet."""
+        """The span of all frames up to `frames` that were not returned yet."""
         f = self._framing
         if frames <= self._frame:
             return self._samples[:0]

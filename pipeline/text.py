@@ -6,6 +6,7 @@ import os
 import traceback
 
 from basilar.pipeline import storage
+from basilar.pipeline.errors import BasilarError
 
 FULL = "the disk is full; free some space and run it again, which goes on where it stopped"
 _LONGEST = 4000  # characters of a line
@@ -86,13 +87,12 @@ def explained(error: BaseException) -> str:
         where = printable(os.fsdecode(error.filename)) if named else RUN["command"]
         other = f"{error.strerror}; see whether it can be read and written, and run it again"
         return f"{where}: {_OF_FILES.get(error.errno, other)}"
-    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _OURS:
+    if isinstance(error, OSError | BasilarError):
         return str(error)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{RUN['command']}: {what}; run it again with --debug, and report what it prints"
 
 
-_OURS = ("pipeline", "workflows")
 _OF_FILES = {
     errno.ENOENT: "no such file or folder; check its path, or make it first",
     errno.EACCES: "permission denied; change whose it is, or run as a user who may",

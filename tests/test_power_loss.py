@@ -20,7 +20,8 @@ from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.compute.waveforms import Waveforms, write_waveforms
 from basilar.pipeline.storage import atomic, files
-from basilar.pipeline.store import publish, shard_tables, statistics
+from basilar.pipeline.store import shard_tables, statistics
+from basilar.pipeline.store.publish import publish
 from basilar.pipeline.store.shard import write_shard
 
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
@@ -168,7 +169,7 @@ def test_a_published_store_and_its_entry_are_whole_or_not_there(built, top, monk
     fitted = statistics.read_statistics(FitNormalization.of(built.register()).path())
     recorder = Recorder(top, monkeypatch)
     published, catalogue = top / "features" / "key.zarr", top / "catalogue"
-    publish.publish(
+    publish(
         published,
         plan,
         fitted,

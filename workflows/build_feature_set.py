@@ -24,7 +24,7 @@ from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 
-# Luigi's command exits with 0 whatever happens unless it is told otherwise.
+# By default, Luigi's command exits with 0 whatever happens.
 _config = luigi.configuration.get_config()
 for _name in ("already_running", "missing_data", "not_run", "task_failed", "scheduling_error"):
     if not _config.has_option("retcode", _name):
@@ -34,7 +34,7 @@ if not _config.has_option("retcode", "unhandled_exception"):
 
 
 class PlaceParameter(luigi.PathParameter):
-    """A local path, or the URL of an object store: the value is its working copy."""
+    """A local path, or the URL of an object store, whose value is its working copy."""
 
     def normalize(self, x: str | Path) -> Path:
         """The path, or the working copy."""
@@ -49,27 +49,33 @@ class PlaceParameter(luigi.PathParameter):
 class BuildFeatureSet(luigi.WrapperTask):
     """The feature set of a recipe over a manifest, published under a root and logged to MLflow."""
 
-    recipe = luigi.PathParameter(description="recipe (TOML)")
+    recipe = luigi.PathParameter(description="recipe (TOML), or the name of a shipped one")
     manifest = PlaceParameter(description="manifest (Parquet), made by: basilar scan")
-    root = PlaceParameter(
-        absolute=True, description="folder, or URL, of artifacts and feature sets"
+    root = PlaceParameter(absolute=True, description="folder or URL for artifacts and feature sets")
+    shard_seconds = luigi.FloatParameter(
+        default=SHARD_SECONDS, significant=False, description="audio per shard, s"
     )
-    shard_seconds = luigi.FloatParameter(default=SHARD_SECONDS, significant=False)
-    audio_root = luigi.OptionalPathParameter(default=None, significant=False)
-    keep = luigi.Parameter(default=",".join(KEEP), significant=False)
-    max_bad = luigi.FloatParameter(default=MAX_BAD, significant=False)
+    audio_root = luigi.OptionalPathParameter(
+        default=None, significant=False, description="where the audio is now, if it was moved"
+    )
+    keep = luigi.Parameter(
+        default=",".join(KEEP), significant=False, description="stages whose artifacts are kept"
+    )
+    max_bad = luigi.FloatParameter(
+        default=MAX_BAD, significant=False, description="share of bad clips that is allowed"
+    )
     tracking_uri = luigi.Parameter(
         default=os.environ.get("MLFLOW_TRACKING_URI", ""),
         significant=False,
         visibility=ParameterVisibility.HIDDEN,  # it may hold a password
-        description="MLflow; left out: under the root",
+        description="MLflow tracker; default: under the root",
     )
     register_as = luigi.Parameter(
-        default="", significant=False, description="a model in MLflow: NAME or NAME@ALIAS"
+        default="", significant=False, description="model in MLflow to register: NAME or NAME@ALIAS"
     )
 
     clip_timeout = luigi.FloatParameter(
-        default=CLIP_TIMEOUT, significant=False, description="seconds to decode one clip"
+        default=CLIP_TIMEOUT, significant=False, description="limit for decoding a clip, s"
     )
     dask = luigi.Parameter(
         default="",
@@ -79,7 +85,7 @@ class BuildFeatureSet(luigi.WrapperTask):
 
     @cached_property
     def planned(self) -> Build:
-        """The build: decided once, before anything is done."""
+        """The build, planned once before anything runs."""
         manifest = read_manifest(Path(self.manifest))
         if self.audio_root is not None:
             manifest = Manifest(storage.place(self.audio_root).absolute(), manifest.table)
@@ -102,7 +108,7 @@ class BuildFeatureSet(luigi.WrapperTask):
         return LogRun.of(self.planned.register())
 
     def requires(self) -> luigi.Task:
-        """The run in MLflow, and all that it needs."""
+        """The run in MLflow, which requires all stages."""
         return self._log_run
 
     def output(self) -> luigi.LocalTarget:

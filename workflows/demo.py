@@ -1,7 +1,7 @@
-"""The demonstration behind `make demo`: from no audio at all to a trained classifier.
+"""The demo behind `make demo`: from no audio to a trained classifier.
 
-Synthesises a small labelled corpus in four formats, one file of it broken, builds its log-mel
-feature set, and trains a classifier on the pooled features. Run again, it finds everything done.
+It synthesises a small labelled corpus in four formats with one broken file, builds its log-mel
+feature set, and trains a classifier on the pooled features. A second run finds everything done.
 """
 
 import sys
@@ -25,7 +25,7 @@ from basilar.workflows.build_feature_set import BuildFeatureSet
 Sound = NDArray[Any]
 SAMPLE_RATE = 22050  # Hz
 CLIPS_PER_LABEL = 40
-# No Ogg: each writing of it draws a serial number, and so its hash, and its split with it.
+# No Ogg: every file written gets a random serial number, which changes its hash and its split.
 FORMATS = (("wav", "WAV"), ("flac", "FLAC"), ("aiff", "AIFF"), ("mp3", "MP3"))
 SPLIT = {"train": 0.75, "test": 0.25}
 
@@ -110,7 +110,7 @@ class DemoClassifier(luigi.Task):
     recipe = luigi.PathParameter(absolute=True)
 
     def requires(self) -> DemoManifest:
-        """The manifest: the feature set can be planned once it is there."""
+        """The manifest, without which the feature set cannot be planned."""
         return DemoManifest(folder=self.folder)
 
     def output(self) -> luigi.LocalTarget:
@@ -131,7 +131,7 @@ class DemoClassifier(luigi.Task):
 
 
 def train(fs: FeatureSet) -> tuple[float, int]:
-    """Accuracy on the test split of a linear classifier of pooled features, and its size."""
+    """Train a linear classifier of pooled features: accuracy and size of the test split."""
     from sklearn.linear_model import LogisticRegression
 
     normalized = [fs.normalize(x) for x in fs]
@@ -143,7 +143,7 @@ def train(fs: FeatureSet) -> tuple[float, int]:
 
 
 def main() -> int:
-    """Run the demonstration in ./demo and say what came of it."""
+    """Run the demo in ./demo and print the result; returns the exit code."""
     recipe = Path(__file__).parents[1] / "params" / "log_mel.toml"
     task = DemoClassifier(folder=Path("demo"), recipe=recipe)
     cached = task.complete()

@@ -3,12 +3,11 @@
     python -m luigi --module basilar.workflows.nightly Nightly --audio audio \
         --recipes params/log_mel.toml,params/mfcc.toml --root features --local-scheduler
 
-A scan opens new files only. What recipes share is computed once: clips are decoded once for each
-`[decode]`, and resampled once for each `[resample]` that recipes have. Where that takes what is
-decoded (recipes decode alike and resample in several ways), it is kept: 0.6 GB an hour at 44.1 kHz.
-`ROOT/latest/NAME.json`, by the name of the recipe's file, is replaced when the new set is complete,
-and `FeatureSet.open` opens it. A recipe that fails keeps its old pointer and stops no other; Luigi
-then exits with 1.
+A scan opens only new files. Recipes share work: clips are decoded once for each distinct `[decode]`
+and resampled once for each distinct `[resample]`. If recipes decode alike but resample in different
+ways, the decoded audio is kept: 0.6 GB an hour at 44.1 kHz. `ROOT/latest/NAME.json`, named after
+the recipe's file, is replaced when the new set is complete; `FeatureSet.open` opens it. A recipe
+that fails keeps its old pointer and does not stop the others; Luigi then exits with 1.
 """
 
 import contextlib
@@ -34,12 +33,10 @@ from basilar.workflows.build_feature_set import BuildFeatureSet, PlaceParameter
 class Latest(luigi.Task):
     """The pointer to the newest feature set of a recipe."""
 
-    recipe = luigi.PathParameter(description="recipe (TOML)")
+    recipe = luigi.PathParameter(description="recipe (TOML), or the name of a shipped one")
     manifest = PlaceParameter(description="manifest (Parquet)")
-    root = PlaceParameter(
-        absolute=True, description="folder, or URL, of artifacts and feature sets"
-    )
-    keep_decoded = luigi.BoolParameter(significant=False, description="for the other recipes")
+    root = PlaceParameter(absolute=True, description="folder or URL for artifacts and feature sets")
+    keep_decoded = luigi.BoolParameter(significant=False, description="keep decoded audio")
 
     def requires(self) -> BuildFeatureSet:
         """The feature set."""
@@ -52,14 +49,14 @@ class Latest(luigi.Task):
         )
 
     def output(self) -> luigi.LocalTarget:
-        """The pointer, which an older set may have written."""
+        """The pointer, which may still name an older set."""
         name = Path(self.recipe).with_suffix(".json").name
         return Target(storage.name(self.root / "latest" / name))
 
     def complete(self) -> bool:
-        """Whether it points to this very set, and the set is there and logged."""
+        """Whether the pointer names this set, and the set is published and logged."""
         pointer = storage.place(self.output().path)
-        storage.drop(pointer)  # another machine may have moved it
+        storage.drop(pointer)  # another machine may have replaced it
         try:
             known = read_json(pointer)["key"] if storage.exists(pointer) else None
         except DamagedArtifactError:
@@ -68,7 +65,7 @@ class Latest(luigi.Task):
         return bool(known == required.planned.plan.key and required.complete())
 
     def run(self) -> None:
-        """Point to the set."""
+        """Write the pointer."""
         store = self.requires().planned.store
         attributes = read_attributes(store / "zarr.json")
         pointer = {
@@ -92,13 +89,11 @@ def share_decoded(files: list[Path]) -> bool:
 class Nightly(luigi.WrapperTask):
     """The newest feature sets of several recipes over a folder of audio."""
 
-    audio = PlaceParameter(absolute=True, description="folder, or URL, of audio")
-    recipes = luigi.Parameter(description="recipes (TOML), separated by commas")
-    root = PlaceParameter(
-        absolute=True, description="folder, or URL, of artifacts and feature sets"
-    )
-    label = luigi.OptionalParameter(default=None, description="as basilar scan has it")
-    group = luigi.OptionalParameter(default=None, description="as basilar scan has it")
+    audio = PlaceParameter(absolute=True, description="folder or URL of audio")
+    recipes = luigi.Parameter(description="recipes (TOML, or shipped names), separated by commas")
+    root = PlaceParameter(absolute=True, description="folder or URL for artifacts and feature sets")
+    label = luigi.OptionalParameter(default=None, description="as in basilar scan")
+    group = luigi.OptionalParameter(default=None, description="as in basilar scan")
     split: Any = luigi.DictParameter(default={}, description='shares: {"train": 0.8, "test": 0.2}')
 
     def requires(self) -> list[Latest]:
@@ -106,7 +101,7 @@ class Nightly(luigi.WrapperTask):
         recipes = [Path(name.strip()) for name in self.recipes.split(",") if name.strip()]
         if len({recipe.stem for recipe in recipes}) < len(recipes):
             raise ValueError(
-                f"recipes: {self.recipes}: two files have one name, and so would their pointers; "
+                f"recipes: {self.recipes}: two files have one name, so their pointers would, too; "
                 "rename one"
             )
         where = {"manifest": self.manifest, "root": self.root}
@@ -114,7 +109,7 @@ class Nightly(luigi.WrapperTask):
         return [Latest(recipe=recipe, keep_decoded=shared, **where) for recipe in recipes]
 
     def complete(self) -> bool:
-        """Whether all pointers are new; a recipe that cannot be read fails as its own task only."""
+        """Whether all pointers are up to date; an unreadable recipe fails as its own task."""
         try:
             return all(latest.complete() for latest in self.requires())
         except (RecipeError, OSError):
@@ -122,7 +117,7 @@ class Nightly(luigi.WrapperTask):
 
     @cached_property
     def manifest(self) -> Path:
-        """The manifest of what the folder holds now, in the catalogue of the root."""
+        """The manifest of the folder as it is now, written to the catalogue of the root."""
         found, _ = scan(
             Path(self.audio), label=self.label, group=self.group, split=dict(self.split) or None
         )

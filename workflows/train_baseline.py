@@ -7,16 +7,16 @@
 The model is a support vector machine on 16 cepstra of 32 frames. It is measured twice, and the two
 numbers answer different questions: on a random fifth of the files, whose speakers it knows, and on
 each group (speaker) in turn, trained on the others. The random fifth is drawn here, since a
-manifest's split keeps groups together. What is set below was chosen by both numbers on the spoken
-digits of FSDD: of speakers that nobody has tried, expect less than the second one says.
+manifest's split keeps groups together. The settings below were chosen by both numbers on the spoken
+digits of FSDD: for new speakers, expect less than the second number.
 
 The feature set's own statistics, fitted on its train split, are not used: features are read as they
-are stored, and the only statistics, those of `StandardScaler`, are of the clips each model trains
-on. Levels and microphones of unknown speakers differ, so training clips are repeated with random
-ones (`augment`).
+are stored, and the `StandardScaler` of each model is fitted on the clips it trains on. Unknown
+speakers have other levels and microphones, so training clips are repeated with random ones
+(`augment`).
 
-Copy this file to make a training of your own: change `augment`, `vector` and `model`, and with them
-the name `VERSION`, which makes a result's address a new one.
+Copy this file to make a training of your own: change `augment`, `vector` and `model`, and raise
+`VERSION`, so that results get new addresses.
 """
 
 import logging
@@ -49,20 +49,18 @@ Array = NDArray[Any]
 
 
 class FitBaseline(luigi.Task):
-    """The result of training on a feature set: accuracies, and what they were measured on."""
+    """The result of training on a feature set: accuracies, and the clips they were measured on."""
 
-    recipe = luigi.PathParameter(description="recipe (TOML) of a log-mel in dB")
+    recipe = luigi.PathParameter(description="recipe (TOML) for a log-mel in dB")
     manifest = PlaceParameter(description="manifest (Parquet) with labels, and groups")
-    root = PlaceParameter(
-        absolute=True, description="folder, or URL, of artifacts and feature sets"
-    )
+    root = PlaceParameter(absolute=True, description="folder or URL for artifacts and feature sets")
     tracking_uri = luigi.Parameter(
         default=os.environ.get("MLFLOW_TRACKING_URI", ""),
         significant=False,
         visibility=ParameterVisibility.HIDDEN,  # it may hold a password
-        description="MLflow; left out: under the root",
+        description="MLflow tracker; default: under the root",
     )
-    seed = luigi.IntParameter(default=0, description="of the random fifth, and of augmentation")
+    seed = luigi.IntParameter(default=0, description="seed of the random fifth and of augmentation")
     copies = luigi.IntParameter(default=4, description="augmented copies of each training clip")
 
     def requires(self) -> luigi.Task:
@@ -78,7 +76,7 @@ class FitBaseline(luigi.Task):
 
     @property
     def parameters(self) -> dict[str, int]:
-        """All that determines the result, beside the feature set."""
+        """Everything besides the feature set that determines the result."""
         return {"version": VERSION, "seed": self.seed, "copies": self.copies}
 
     @property
@@ -88,7 +86,7 @@ class FitBaseline(luigi.Task):
 
     @property
     def result(self) -> Path:
-        """Where the result lies."""
+        """The file of the result."""
         return Path(self.root) / "results" / f"{self.address}.json"
 
     def output(self) -> luigi.LocalTarget:
@@ -109,7 +107,7 @@ class FitBaseline(luigi.Task):
 class TrainBaseline(FitBaseline):
     """The result, and its run in MLflow.
 
-    A tracker that does not answer fails nothing: the result is there, and the next run of this
+    If the tracker does not answer, nothing fails: the result is kept, and the next run of this
     workflow only logs it.
     """
 
@@ -131,7 +129,7 @@ class TrainBaseline(FitBaseline):
         result, build = files.read_json(self.result), self.build
         for name, value in metrics(result).items():
             print(f"{name} {value:.3f}")
-        print(f"all of it is in {storage.name(self.result)}")
+        print(f"the whole result is in {storage.name(self.result)}")
         try:
             run_id = runs.log_training(
                 build.store,
@@ -153,10 +151,10 @@ class TrainBaseline(FitBaseline):
 
 
 def evaluate(fs: FeatureSet, *, seed: int, copies: int) -> dict[str, Any]:
-    """Accuracy on a random fifth of the files, and on each group by a model of the others.
+    """Accuracy on a random fifth of the files, and on each group with a model of the others.
 
     Without groups, `leave_one_group_out` is None. Raises ValueError for a feature set that is not
-    a log-mel in dB, or has no two labels.
+    a log-mel in dB, or has fewer than two labels.
     """
     representation = fs.recipe["representation"]
     if (representation["kind"], representation.get("log")) != ("log_mel", "db"):
@@ -184,14 +182,14 @@ def evaluate(fs: FeatureSet, *, seed: int, copies: int) -> dict[str, Any]:
 
 
 def random_fifth(files: Array, seed: int) -> NDArray[np.bool_]:
-    """Which clips are held out: those of a fifth of the files, so that no file is on both sides."""
+    """The mask of held-out clips: those of a fifth of the files, so no file is on both sides."""
     names, file_of_clip = np.unique(files, return_inverse=True)
     chosen = np.random.default_rng(seed).permutation(len(names))[: len(names) // 5]
     return np.isin(file_of_clip, chosen)
 
 
 def measure(x: Array, y: Array, test: NDArray[np.bool_]) -> dict[str, Any]:
-    """The accuracy on test clips of a model of all others, which learns all their copies too.
+    """Train a model on all clips but the `test` ones, with all copies, and measure it on these.
 
     `x` is (1 + copies, clips, values), the clips themselves first, and `y` (clips,).
     """
@@ -207,7 +205,7 @@ def measure(x: Array, y: Array, test: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def metrics(result: dict[str, Any]) -> dict[str, float]:
-    """The accuracies of a result by the names they have in MLflow."""
+    """The accuracies of a result by their names in MLflow."""
     named = {"accuracy_random_fifth": result["random_fifth"]["accuracy"]}
     if (left_out := result["leave_one_group_out"]) is not None:
         named["accuracy_leave_one_group_out"] = left_out["accuracy"]
@@ -217,7 +215,7 @@ def metrics(result: dict[str, Any]) -> dict[str, float]:
 
 
 def model() -> "Pipeline":
-    """A classifier of vectors."""
+    """An untrained classifier of vectors."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
@@ -228,7 +226,7 @@ def model() -> "Pipeline":
 def vectors(fs: FeatureSet, *, seed: int, copies: int) -> Array:
     """Each clip, and its augmented copies, as vectors: (1 + copies, clips, values).
 
-    `Loader` gives whole clips in the order of `fs`, and an augmentation of its own every epoch.
+    `Loader` yields whole clips in the order of `fs`, with a new augmentation in each epoch.
     """
     plain = Loader(fs, batch_size=64, shuffle=False, normalize=False)
     augmented = Loader(
@@ -250,7 +248,7 @@ def _epoch(loader: Loader) -> Array:
 def vector(x: Array) -> Array:
     """The clip without the silence around it, as 16 cepstra of 32 frames: (512,).
 
-    Frames are interpolated: a long and a short word come to the same length.
+    Frames are interpolated, so that long and short words get the same length.
     """
     level = uniform_filter1d(x.mean(axis=1), 5, mode="nearest")
     loud = np.flatnonzero(level >= level.min() + 0.35 * np.ptp(level))
@@ -279,7 +277,7 @@ def augment(x: Array, rng: np.random.Generator) -> Array:
 
 
 def _interpolate(x: Array, rows: Array, columns: Array) -> Array:
-    """`x` at fractional rows and columns, linearly; beyond its borders it goes on as it ends."""
+    """`x` interpolated linearly at rows and columns; its border values are repeated outside."""
     places = np.meshgrid(rows, columns, indexing="ij")
     interpolated: Array = map_coordinates(x, places, order=1, mode="nearest")
     return interpolated

@@ -1,8 +1,8 @@
-"""Make the pictures of docs/representations.md, by the commands that it shows.
+"""Make the pictures of docs/representations.md with the commands that the page shows.
 
     make pictures
 
-The clip they are of is made once, and kept: sines differ in the last bit from machine to machine.
+Their clip is made once and kept, since sines differ in the last bit between machines.
 """
 
 import re

@@ -100,7 +100,7 @@ def test_impossible_arguments_are_refused(noise):
         resample(noise(10), source_rate=8000, sample_rate=16000, method="linear")
     with pytest.raises(ValueError, match="0 Hz to 16000 Hz is not possible"):
         resample(noise(10), source_rate=0, sample_rate=16000)
-    with pytest.raises(ValueError, match="from 1 to 192000 Hz is more than 32768 times"):
+    with pytest.raises(ValueError, match="from 1 to 192000 Hz is a ratio above 32768"):
         resample(noise(10), source_rate=1, sample_rate=192_000)
     # Rates without a common divisor: a filter for each of 95,989 phases.
     for method in ("polyphase", "sinc_hann"):

@@ -3,6 +3,7 @@ import pytest
 
 from basilar.pipeline import storage
 from basilar.pipeline.manifests import probe as facts_module
+from basilar.pipeline.storage import urls
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def looks(monkeypatch, tmp_path):
 @pytest.fixture
 def own_folder(monkeypatch):
     """Each test fetches for itself."""
-    monkeypatch.setattr(storage, "_made", {})
+    monkeypatch.setattr(urls, "_made", {})
     yield
     storage._forget()
 

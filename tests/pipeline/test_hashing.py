@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basilar.pipeline import hashing
+from basilar.pipeline import audio, hashing
 from basilar.pipeline.hashing import (
     canonical,
     clips_hash,
@@ -153,7 +153,7 @@ def test_upstream_hashes_are_inside_downstream_ones(monkeypatch):
 def test_hashes_of_versions_that_were_recorded(monkeypatch):
     recipe = Recipe.from_dict({"representation": {"kind": "log_mel"}})
     then, versions = hashes.recipe_hashes(recipe), hashes.op_versions(recipe)
-    monkeypatch.setattr(hashing.audio, "VERSION", 99)
+    monkeypatch.setattr(audio, "VERSION", 99)
     assert hashes.recipe_hashes(recipe) != then
     assert hashes.recipe_hashes(recipe, versions) == then
 

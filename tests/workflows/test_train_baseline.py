@@ -140,7 +140,7 @@ def test_the_root_may_be_a_url(made_up, tracker, monkeypatch, capsys):
         assert luigi_engine.run_luigi(task, workers=1).succeeded
         where = f"/trained/root/results/{task.address}.json"
         assert json.loads(store.cat_file(where))["clips"] == 30
-        assert f"all of it is in memory:/{where}" in capsys.readouterr().out
+        assert f"the whole result is in memory:/{where}" in capsys.readouterr().out
         (marker,) = store.glob(f"/trained/root/runs/{task.address}-*.json")
         run = MlflowClient(tracker).get_run(json.loads(store.cat_file(marker))["run_id"])
         assert run.data.metrics == {"accuracy_random_fifth": 0.5}

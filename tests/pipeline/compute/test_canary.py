@@ -9,7 +9,7 @@ from basilar import FeatureSet
 from basilar.dsp import compress, framing, mel, representations
 from basilar.dsp import resample as resampling
 from basilar.pipeline import audio, cli
-from basilar.pipeline.audio import decoders
+from basilar.pipeline.audio import decoders, decoding
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build, build_of
 from basilar.pipeline.build.shard_tasks import Decode, Represent, Resample
@@ -80,7 +80,7 @@ def patch(monkeypatch, name, change=None):
     where, function, ordinary, _ = PATCHES[name]
     clear_caches()
     if name == "mix":
-        monkeypatch.setattr(audio, "_mix", lambda block, _, *, out: np.copyto(out, block[:, 0]))
+        monkeypatch.setattr(decoding, "_mix", lambda block, _, *, out: np.copyto(out, block[:, 0]))
         return
     original = getattr(where, function)
     monkeypatch.setattr(where, function, changing(original, change or ordinary))

@@ -15,6 +15,7 @@ import soundfile as sf
 from basilar import Bundle
 from basilar.dsp import framing
 from basilar.pipeline import audio
+from basilar.pipeline.audio import decoding
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.deployment import bundle
@@ -312,7 +313,7 @@ def test_an_installation_that_computes_something_else_is_refused(made, monkeypat
 def test_a_decoder_that_computes_something_else_is_refused(made, monkeypatch, clips):
     loaded = Bundle.load(made["log_mel"][1])
     clear_caches()
-    monkeypatch.setattr(audio, "_mix", lambda block, _, *, out: np.copyto(out, block[:, -1]))
+    monkeypatch.setattr(decoding, "_mix", lambda block, _, *, out: np.copyto(out, block[:, -1]))
     with pytest.raises(CanaryError, match="decode wav"):
         loaded.transform_file(clips / "d.ogg")
     clear_caches()

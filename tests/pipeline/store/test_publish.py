@@ -30,7 +30,7 @@ def recipe_of(representation, **store):
             "resample": {"sample_rate": 8000},
             "representation": representation,
             "normalization": {"split": "all"},
-            "store": {**SMALL, **publish},
+            "store": {**SMALL, **store},
         }
     )
 

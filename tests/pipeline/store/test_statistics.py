@@ -11,6 +11,7 @@ from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage.files import read_table
 from basilar.pipeline.store import shard_tables, statistics
+from basilar.pipeline.store.shard import write_shard
 from basilar.pipeline.store.statistics import read_statistics, write_statistics
 from tests.damage import flip
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL
@@ -37,7 +38,7 @@ def shards_of(audio_folder, tmp_path):
                 decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
                 resampled = stages.resample(decoded, Transform(recipe))
                 make = partial(stages.represent, resampled, Transform(recipe))
-                shard.write_shard(folder, make, recipe=recipe, shard=shard)
+                write_shard(folder, make, recipe=recipe, shard=shard)
             tables.append(shard_tables.read_shard(folder))
         return plan, tables
 

@@ -24,7 +24,7 @@ from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import atomic, checksums, object_store, remote
+from basilar.pipeline.storage import atomic, checksums, object_store, remote, urls
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 from basilar.pipeline.training.feature_set import FeatureSet
 from basilar.pipeline.training.loader import Loader
@@ -93,7 +93,7 @@ def local(built):
 def published(tmp_path_factory, built):
     """A set in a store, to read: its root, key and digest."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(storage, "_made", {})
+        patched.setattr(urls, "_made", {})
         manifest = built.plan.manifest
         build = Build(
             storage.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), ""
@@ -142,7 +142,7 @@ def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypat
     first, _ = scan("memory://bucket/audio")
     fetched = []
     fetch = storage._fetch_file
-    monkeypatch.setattr(storage, "_fetch_file", lambda path: fetched.append(path) or fetch(path))
+    monkeypatch.setattr(remote, "fetch_file", lambda path: fetched.append(path) or fetch(path))
     second, _ = scan("memory://bucket/audio")
     assert second.hash == first.hash
     assert not fetched
@@ -194,7 +194,7 @@ def test_a_missing_object_is_named(memory, audio_folder, tmp_path, capfd):
 def test_a_second_build_finds_the_first(memory, audio_folder, monkeypatch):
     build = planned(audio_folder, "memory://bucket/root")
     digest(build)
-    monkeypatch.setattr(storage, "_made", {})
+    monkeypatch.setattr(urls, "_made", {})
     again = luigi_engine.run(planned(audio_folder, "memory://bucket/root"), workers=1, log=False)
     assert (again.succeeded, again.shards_computed) == (True, 0)
 
@@ -243,7 +243,7 @@ def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed)
             storage.commit(tmp_path / name, path)
         running.pop()
 
-    monkeypatch.setattr(storage, "_AT_ONCE", 1)
+    monkeypatch.setattr(remote, "TRANSFERS", 1)
     for one, two in itertools.product(range(6), repeat=2):
         memory.rm("/bucket", recursive=True) if memory.exists("/bucket") else None
         with monkeypatch.context() as patched:
@@ -293,8 +293,8 @@ def test_an_upload_of_other_files_takes_the_place_of_one_that_died(memory, tmp_p
         with pytest.raises(OSError, match="ZeroDivisionError"):
             storage.commit(tmp_path / "dead", path)
     waited = []
-    monkeypatch.setattr(storage.time, "sleep", waited.append)
-    monkeypatch.setattr(storage, "_STANDSTILL", 0.1)
+    monkeypatch.setattr(remote.time, "sleep", waited.append)
+    monkeypatch.setattr(remote, "_STANDSTILL", 0.1)
     assert storage.commit(tmp_path / "alive", path)
     assert waited
     assert_whole(memory, "/bucket/root/features/a.zarr")
