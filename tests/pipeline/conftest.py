@@ -1,7 +1,6 @@
 import fsspec
 import pytest
 
-from basilar.pipeline import storage
 from basilar.pipeline.manifests import probe as facts_module
 from basilar.pipeline.storage import urls
 
@@ -27,7 +26,7 @@ def own_folder(monkeypatch):
     """Each test fetches for itself."""
     monkeypatch.setattr(urls, "_made", {})
     yield
-    storage._forget()
+    urls._forget()
 
 
 @pytest.fixture

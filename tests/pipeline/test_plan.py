@@ -131,7 +131,7 @@ def test_lossy_clips_are_keyed_with_their_decoder(monkeypatch):
 
     def keys_with(version, of):
         monkeypatch.setattr(
-            "basilar.pipeline.audio.decoding.identity", lambda decoder: f"{decoder} {version}"
+            "basilar.pipeline.audio.identity", lambda decoder: f"{decoder} {version}"
         )
         plan = Plan(RECIPE, of)
         return plan.key, plan.fit_key, plan.shards[0].keys["decode"]
@@ -175,7 +175,7 @@ def test_clips_that_could_not_be_read_are_keyed_with_both_decoders(monkeypatch):
     found = set()
     for version in (1, 2):
         monkeypatch.setattr(
-            "basilar.pipeline.audio.decoding.identity", lambda decoder, v=version: f"{decoder} {v}"
+            "basilar.pipeline.audio.identity", lambda decoder, v=version: f"{decoder} {v}"
         )
         found.add(Plan(RECIPE, unreadable).shards[0].keys["decode"])
     assert len(found) == 2

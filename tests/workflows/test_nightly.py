@@ -87,7 +87,7 @@ def latest(tmp_path):
 def test_what_recipes_share_is_computed_once(
     night, computed, params, tmp_path, monkeypatch, names, expected
 ):
-    monkeypatch.setattr("workflows.build_feature_set.DEFAULT_SHARD_SECONDS", 1.0)
+    monkeypatch.setattr("basilar.workflows.build_feature_set.SHARD_SECONDS", 1.0)
     assert night(*(params / f"{name}.toml" for name in names))
     times = {stage: {n for (s, _), n in computed.items() if s == stage} for stage, _ in computed}
     assert times == expected

@@ -6,8 +6,8 @@ import pytest
 
 from basilar.pipeline import storage
 from basilar.pipeline.build import build, registry
+from basilar.pipeline.build import build as build_module
 from basilar.pipeline.build.build import Build, build_of
-from basilar.pipeline.manifests import manifest
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
@@ -70,7 +70,7 @@ def test_a_catalogue_that_cannot_be_written_hinders_no_build_over_audio_that_mov
     def refuse(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(manifest, "write_manifest", refuse)
+    monkeypatch.setattr(build_module, "write_manifest", refuse)
     assert build_of(elsewhere.register()).plan.manifest.root == tmp_path / "moved"
     (planned.root / "catalogue" / "manifests" / f"{moved.hash}.parquet").unlink()
     with pytest.raises(OSError, match="Read-only"):

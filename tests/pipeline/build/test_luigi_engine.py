@@ -19,7 +19,6 @@ import soundfile as sf
 
 from basilar import FeatureSet
 from basilar.pipeline import audio
-from basilar.pipeline.audio import decoding
 from basilar.pipeline.audit import garbage
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
@@ -440,7 +439,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
                 act()
         return original(path, **options)
 
-    monkeypatch.setattr(decoding, "decode_blocks", decode)
+    monkeypatch.setattr(audio, "decode_blocks", decode)
     options = {"max_bad": 0.5, "shard_seconds": 2.0, "workers": workers}
     outcome, planned = build(small(), manifest, clip_timeout=2.0, **options)
     assert outcome.succeeded
@@ -491,7 +490,7 @@ def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, m
     other_mels = {"representation": {**SMALL["representation"], "n_mels": 5}}
     one = dict.fromkeys(STAGES, 1)
     with monkeypatch.context() as patched:
-        patched.setattr(decoding, "decode_blocks", decode)
+        patched.setattr(audio, "decode_blocks", decode)
         hurt, _ = run()
         tries.append((tmp_path / "tries").read_text())
         assert run()[1] == dict.fromkeys(STAGES, 0)  # the same key finds it published

@@ -14,7 +14,8 @@ from basilar.pipeline.defaults import KEEP
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.storage import files
-from basilar.pipeline.store import publish, shard_tables, statistics
+from basilar.pipeline.store import publish as publish_module
+from basilar.pipeline.store import shard_tables, statistics
 from basilar.pipeline.tracking import runs
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.pipeline.build.test_build import planned_in
@@ -95,7 +96,7 @@ def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
 
     for module, name in (
         *((stages, name) for name in ("decode", "resample", "represent")),
-        *((statistics, "fit"), (publish, "publish")),
+        *((statistics, "fit"), (publish_module, "publish")),
     ):
         monkeypatch.setattr(module, name, fail)
     monkeypatch.setattr(shard_tables, "read_shard", lambda folder: None)  # it is whole

@@ -5,7 +5,6 @@ import luigi
 import pytest
 from rich.console import Console
 
-from basilar.pipeline import console
 from basilar.pipeline.build import luigi_engine, registry, status
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.build.set_tasks import FitNormalization, Publish
@@ -78,8 +77,8 @@ def test_what_was_there_before_is_not_counted_as_fast(build):
 def test_a_build_shows_how_far_it_is(build, screen, monkeypatch, capsys):
     seen = io.StringIO()
     terminal = Console(file=seen, force_terminal=True, width=120)
-    monkeypatch.setattr(console, "on_screen", lambda: screen)
-    monkeypatch.setattr(console, "stderr", terminal)
+    monkeypatch.setattr(status, "on_screen", lambda: screen)
+    monkeypatch.setattr(status, "stderr", terminal)
     monkeypatch.setattr(status, "_REDRAW", 0.05)
     monkeypatch.setattr(status, "_LINE", 0.05)
     with status.shown(build):

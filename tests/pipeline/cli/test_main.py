@@ -156,7 +156,7 @@ def test_a_bug_is_said_to_be_one_and_traced_on_request(basilar, as_json, monkeyp
     def is_folder(_):
         raise TypeError("of this kind")
 
-    monkeypatch.setattr("basilar.pipeline.storage.remote.is_folder", is_folder)
+    monkeypatch.setattr("basilar.pipeline.storage.is_folder", is_folder)
     code, out, err = basilar("ls", "--root", "root")
     assert (code, out) == (1, "")
     to_do = "run it again with --debug, and report what it prints"

@@ -14,7 +14,6 @@ import soundfile as sf
 
 from basilar import FeatureSet
 from basilar.pipeline import audio
-from basilar.pipeline.audio import decoding
 from basilar.pipeline.manifests.manifest import read_manifest
 from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
@@ -200,7 +199,7 @@ def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
             time.sleep(3600)
         return original(path, **options)
 
-    monkeypatch.setattr(decoding, "decode_blocks", decode)
+    monkeypatch.setattr(audio, "decode_blocks", decode)
     arguments = ("build", LOG_MEL, audio_folder, "--root", "root", "--workers", 1)
     code, built = as_json(*arguments, "--clip-timeout", 1)
     assert (code, built["clips"], built["quarantined"]) == (0, 11, 1)

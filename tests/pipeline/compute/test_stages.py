@@ -30,7 +30,7 @@ from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.manifests.source import Source
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import retry, scratch
+from basilar.pipeline.storage import scratch
 from basilar.pipeline.storage.retry import ATTEMPTS, retrying
 from tests.conftest import REPOSITORY
 from tests.damage import flip
@@ -212,7 +212,7 @@ def sliced():
         patched.setattr(buffers, "_VALUES", 777)
         patched.setattr(buffers, "_SAMPLES", 5000)
         patched.setattr(scratch, "IN_MEMORY", 0)
-        patched.setattr(audio, "_BLOCK", 999)
+        patched.setattr(decoding, "_BLOCK", 999)
         yield
 
 
@@ -293,7 +293,7 @@ def deadly(monkeypatch, name, act):
             act(path)
         return original(path, **options)
 
-    monkeypatch.setattr(decoding, "decode_blocks", decode)
+    monkeypatch.setattr(audio, "decode_blocks", decode)
 
 
 def content_of(folder, path):
@@ -357,7 +357,7 @@ def test_a_disk_that_fails_for_a_moment_is_read_again(
         if len(calls.read_text()) <= failures:
             raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
 
-    monkeypatch.setattr(retry, "retrying", partial(retrying, first_wait=0.001))
+    monkeypatch.setattr(stages, "retrying", partial(retrying, first_wait=0.001))
     deadly(monkeypatch, "05.wav", fail)
     if failures < ATTEMPTS:
         decoded = stages.decode(sources(audio_folder), TRANSFORM, root=audio_folder)

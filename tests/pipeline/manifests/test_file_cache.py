@@ -2,7 +2,6 @@ import os
 import sqlite3
 
 from basilar.pipeline import audio
-from basilar.pipeline.audio import decoding
 from basilar.pipeline.manifests.file_cache import FileCache
 from basilar.pipeline.manifests.scan import scan
 from tests.pipeline.manifests.test_scan import settle
@@ -77,6 +76,6 @@ def test_a_scan_under_way_locks_no_other_out(audio_folder, tmp_path, monkeypatch
 def test_a_new_version_of_the_decoder_probes_again(audio_folder, looks, monkeypatch):
     settle(audio_folder)
     scan(audio_folder)
-    monkeypatch.setattr(decoding, "VERSION", audio.VERSION + 1)
+    monkeypatch.setattr(audio, "VERSION", audio.VERSION + 1)
     scan(audio_folder)
     assert looks() == 24

@@ -6,7 +6,6 @@ from contextlib import closing
 import pytest
 
 from basilar.pipeline import audio
-from basilar.pipeline.audio import decoding
 from basilar.pipeline.manifests import file_cache
 from basilar.pipeline.manifests import probe as facts_module
 from basilar.pipeline.manifests.file_cache import hash_file
@@ -63,7 +62,7 @@ def test_a_file_that_killed_its_child_is_not_tried_again(
             os.kill(os.getpid(), signal.SIGKILL)
         return original(path, **options)
 
-    monkeypatch.setattr(decoding, "probe", probe)
+    monkeypatch.setattr(audio, "probe", probe)
     found = inspect(audio_folder, [({"path": "a/00.wav"}, None)] * 12, rehash=False)
     assert (tmp_path / "deaths").read_text() == "xx"
     assert {facts["problem"][:8] for _, facts in found} == {"crashed:"}
@@ -107,7 +106,7 @@ def test_a_file_that_kills_the_prober_costs_itself_only(audio_folder, monkeypatc
             os.kill(os.getpid(), signal.SIGKILL)
         return original(path, **options)
 
-    monkeypatch.setattr(decoding, "probe", probe)
+    monkeypatch.setattr(audio, "probe", probe)
     hurt, _ = scan(audio_folder)
     (row,) = (row for row in hurt.table.to_pylist() if row["problem"])
     assert row["path"] == "c/05.wav"
@@ -127,6 +126,6 @@ def test_a_disk_that_fails_for_a_moment_is_read_again(audio_folder, monkeypatch,
             raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(file))
         return original(file)
 
-    monkeypatch.setattr(file_cache, "hash_file", hash_file)
+    monkeypatch.setattr(facts_module, "hash_file", hash_file)
     assert scan(audio_folder)[0].column("problem") == [None] * 12
     assert (tmp_path / "failed").exists()

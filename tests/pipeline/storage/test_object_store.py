@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from basilar.pipeline import storage
-from basilar.pipeline.storage import retry
+from basilar.pipeline.storage import object_store
 from basilar.pipeline.storage.retry import retrying
 
 
@@ -35,7 +35,7 @@ def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error)
     memory.pipe_file("/bucket/file.json", b"{}")
     path, calls, get_file = storage.place("memory://bucket/file.json"), [], type(memory).get_file
     monkeypatch.setattr("basilar.pipeline.storage.retry.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(retry, "retrying", partial(retrying, sleep=lambda seconds: None))
+    monkeypatch.setattr(object_store, "retrying", partial(retrying, sleep=lambda seconds: None))
 
     def fails(times):
         def get(self, *arguments):

@@ -24,7 +24,7 @@ from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import atomic, checksums, object_store, remote, urls
+from basilar.pipeline.storage import atomic, checksums, object_store, prefetch, remote, urls
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 from basilar.pipeline.training.feature_set import FeatureSet
 from basilar.pipeline.training.loader import Loader
@@ -100,7 +100,7 @@ def published(tmp_path_factory, built):
         )
         assert luigi_engine.run(build, workers=1, log=False).succeeded
         value = FeatureSet.open(built.store).digest
-        storage._forget()
+        urls._forget()
     return "memory://kept/root", build.plan.key, value
 
 
@@ -141,8 +141,8 @@ def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypat
     )
     first, _ = scan("memory://bucket/audio")
     fetched = []
-    fetch = storage._fetch_file
-    monkeypatch.setattr(remote, "fetch_file", lambda path: fetched.append(path) or fetch(path))
+    fetch = remote.fetch_file
+    monkeypatch.setattr(prefetch, "fetch_file", lambda path: fetched.append(path) or fetch(path))
     second, _ = scan("memory://bucket/audio")
     assert second.hash == first.hash
     assert not fetched
@@ -169,7 +169,7 @@ def test_remote_audio_and_remote_root_give_the_local_digest(memory, local, tmp_p
 def test_working_copies_are_gone_when_they_were_used(memory, audio_folder):
     build = planned(audio_folder, "memory://bucket/root")
     digest(build)
-    left = {path.suffix for path in storage._scratch().rglob("*") if path.is_file()}
+    left = {path.suffix for path in urls.scratch_folder().rglob("*") if path.is_file()}
     assert not left & {".f32", ""} - {""}
     assert not list((build.root / "artifacts" / "representation").rglob("c/*"))
     assert not list(build.store.rglob("features/c/*"))
@@ -225,7 +225,7 @@ def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed)
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / member).write_text(text)
         checksums.write_checksums(tmp_path / name)
-    ask, running, committed = storage._ask, [], 0
+    ask, running, committed = remote.ask_store, [], 0
 
     def asks(*arguments):
         name, left, then = running.pop()
@@ -247,7 +247,7 @@ def test_what_two_upload_at_once_is_whole(memory, tmp_path, monkeypatch, killed)
     for one, two in itertools.product(range(6), repeat=2):
         memory.rm("/bucket", recursive=True) if memory.exists("/bucket") else None
         with monkeypatch.context() as patched:
-            patched.setattr(storage, "_ask", asks)
+            patched.setattr(remote, "ask_store", asks)
             upload("first", one, partial(upload, "second", two))
         if storage.exists(path):
             committed += 1

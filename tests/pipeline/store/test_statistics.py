@@ -96,7 +96,7 @@ def test_a_histogram_that_is_kept_is_not_counted_again(shards_of, tmp_path, monk
     def fail(*_, **__):
         raise AssertionError("features were read again")
 
-    monkeypatch.setattr(statistics.moments, "histogram", fail)
+    monkeypatch.setattr(statistics, "histogram", fail)
     again = statistics.fit(plan, tables, histograms=tmp_path / "h")
     np.testing.assert_array_equal(first.histogram, again.histogram)
 

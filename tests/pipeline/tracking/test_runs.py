@@ -228,10 +228,11 @@ def test_errors_of_a_tracker_tell_no_password(logged, tmp_path, monkeypatch, use
     def fail(*_, **__):
         raise MlflowException(f"API request to {uri}/api/2.0/mlflow failed")
 
-    monkeypatch.setattr(runs, "MlflowClient", fail)
+    for module in (runs, fetch):
+        monkeypatch.setattr(module, "MlflowClient", fail)
     for ask in (
         lambda: runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "mlflow"),
-        lambda: fetch.fetch_run(uri, "ab", tmp_path),
+        lambda: fetch.fetch_record(uri, "ab", tmp_path),
     ):
         with pytest.raises(errors.TrackerError) as raised:
             ask()
@@ -349,12 +350,12 @@ def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, store, tmp_path):
     fs, client, run = logged
     uri = embedded_tracking_uri(tmp_path / "root")
     folder = tmp_path / "run"
-    assert fetch.fetch_run(uri, fs.key[:5], folder) == store
+    assert fetch.fetch_record(uri, fs.key[:5], folder) == store
     assert json.loads((folder / "feature_set.json").read_text()) == fs.attributes
     assert read_manifest(folder / "manifest.parquet").hash == fs.attributes["manifest_hash"]
     assert (folder / "clips.parquet").read_bytes() == (fs.path / "clips.parquet").read_bytes()
     other = client.create_run(run.info.experiment_id, tags={"basilar.key": fs.key[:5] + "x"})
-    fetch.fetch_run(uri, fs.key[:5], folder)  # what is not finished is not there
+    fetch.fetch_record(uri, fs.key[:5], folder)  # what is not finished is not there
     client.set_terminated(other.info.run_id, "FINISHED")
     with pytest.raises(NoRecordError, match=f"begins with '{fs.key[:5]}'; there is: {fs.key[:5]}"):
-        fetch.fetch_run(uri, fs.key[:5], folder)
+        fetch.fetch_record(uri, fs.key[:5], folder)
