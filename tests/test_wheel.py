@@ -64,7 +64,7 @@ def test_an_installed_wheel_builds_a_feature_set(wheel, audio, tmp_path, tracker
     site = tmp_path / "site"
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
     run(sys.executable, *install, site, wheel, cwd=tmp_path)
-    used = ["-c", "import pipeline; print(pipeline.__file__)"]
+    used = ["-c", "import basilar; print(basilar.__file__)"]
     environment = {"PYTHONPATH": str(site), "MLFLOW_TRACKING_URI": tracker}
     assert run(sys.executable, *used, cwd=tmp_path, **environment).startswith(str(site))
     basilar = site / "bin" / "basilar"

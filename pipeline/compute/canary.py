@@ -54,6 +54,9 @@ CONDITIONED = {  # frames as Kaldi conditions them, which no default does
 ADVICE = (
     "install those versions, or find what was patched (python -m basilar.pipeline.compute.canary)"
 )
+DITHERED = {  # Kaldi's dither of 16-bit samples, which no default has
+    **{"kind": "log_mel", "n_fft": 512, "hop_length": 160, "scale": 32768.0, "dither": 1.0},
+}
 _LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
 _N_VALUES = 256
 _N_GROUPS = 257  # prime, so that a group has values of all bins and frames
@@ -147,6 +150,8 @@ def guard(
     stages += [f"resample {recipe.resample.method}", f"representation {kind.kind}"]
     if isinstance(kind, Framed) and (kind.remove_dc or kind.preemphasis):
         stages += ["representation conditioned"]
+    if isinstance(kind, Framed) and kind.dither:
+        stages += ["representation dithered"]
     found = [check(name) for name in stages]
     if catalogue is not None:
         file = catalogue / "canaries" / f"{recipe_hashes(recipe)['normalization']}.json"
@@ -237,7 +242,7 @@ def _compute(name: str) -> NDArray[Any]:
     if stage == "resample":
         transform = _transform(resample={"sample_rate": 16000, "method": op})
         return transform.resample(signal(), source_rate=SAMPLE_RATE)
-    table = CONDITIONED if op == "conditioned" else {"kind": op}
+    table = {"conditioned": CONDITIONED, "dithered": DITHERED}.get(op, {"kind": op})
     return _transform(representation=table).represent([signal()])[0]
 
 
@@ -269,7 +274,8 @@ def names() -> Iterator[tuple[str, int]]:
         yield f"resample {method}", resample.VERSION
     for kind, kind_version in representations.VERSIONS.items():
         yield f"representation {kind}", kind_version
-    yield "representation conditioned", representations.VERSIONS["log_mel"]
+    for op in ("conditioned", "dithered"):
+        yield f"representation {op}", representations.VERSIONS["log_mel"]
 
 
 def made() -> dict[str, dict[str, Any]]:

@@ -25,6 +25,8 @@ SETTINGS = {
         {},
         {"n_chroma": 24, "n_fft": 4096, "tuning": 0.3},
         {"n_chroma": 36, "sample_rate": 16000, "n_fft": 512, "octwidth": None, "tuning": -0.2},
+        {"n_chroma": 11, "n_fft": 4096},  # C is three twelfths up, rounded down: 0 classes
+        {"n_chroma": 23, "n_fft": 4096},  # and 3
         {"n_chroma": 7, "n_fft": 8192, "octwidth": 1.0, "ctroct": 4.0},
         {"n_chroma": 5, "n_fft": 64, "octwidth": 0.25},
         {"base_c": False, "n_fft": 255},

@@ -70,6 +70,16 @@ def test_errors_of_the_file_system_say_where_and_what_to_do():
         assert to_do.startswith("to do: ")
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_full_quota_are_told_alike(number):
+    said = console.laid_out(console.explained(OSError(number, "text", "/some/file")))
+    assert said.splitlines() == [
+        "error: the disk is full",
+        "where: /some/file",
+        "to do: free some space and run it again, which goes on where it stopped",
+    ]
+
+
 @pytest.fixture
 def debug():
     yield console.begin(["build", "--debug", "a", "--", "--debug"])

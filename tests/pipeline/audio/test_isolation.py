@@ -211,6 +211,20 @@ def test_children_are_cut_off():
     assert found == {"oom": 1000, "core": 0, "interrupt": True, "user": True}
 
 
+def test_children_ask_for_no_core_files_also_where_there_are_none(monkeypatch):
+    """Most shells allow none already, so that the limit itself shows nothing there."""
+    asked, setrlimit = [], resource.setrlimit
+
+    def record(*arguments):
+        asked.append(arguments)
+        setrlimit(*arguments)
+
+    monkeypatch.setattr(resource, "setrlimit", record)
+    ((_, found),) = isolated(work, [lambda: asked])
+    assert found == [[resource.RLIMIT_CORE, [0, 0]]]
+    assert asked == []  # a child's limits are not its parent's
+
+
 def test_forking_beside_threads_warns_nobody_and_keeps_no_pipe_open():
     stop = threading.Event()
     threads = [threading.Thread(target=stop.wait)]

@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 
@@ -85,6 +86,24 @@ def test_a_root_of_published_sets_holds_no_garbage(root):
     before = files(root)
     assert garbage.collect(root).garbage == []
     assert files(root) == before
+
+
+def test_a_file_of_several_links_frees_its_bytes_once_and_with_the_last_of_them(tmp_path):
+    folders = [tmp_path / "artifacts" / "resample" / f".{digit * 32}.tmp" for digit in "0123"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "own").write_bytes(b"x" * 5000)
+    os.link(folders[0] / "own", folders[0] / "twice")
+    os.link(folders[1] / "own", folders[2] / "shared")
+    os.link(folders[3] / "own", tmp_path / "kept")
+    size = 512 * (tmp_path / "kept").stat().st_blocks
+    assert size > 0
+    found = garbage.find(tmp_path)
+    freed = {item.path: item.bytes for item in found.garbage}
+    assert sorted(freed) == folders
+    assert (freed[folders[0]], freed[folders[3]]) == (size, 0)
+    assert sorted([freed[folders[1]], freed[folders[2]]]) in ([0, 2 * size], [size, size])
+    assert found.bytes == 3 * size
 
 
 def test_temporaries_go_strangers_stay_and_what_a_repair_moved_aside_comes_back(root):

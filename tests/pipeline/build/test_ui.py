@@ -114,15 +114,33 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
         ui.run([failing("import time; time.sleep(99)")], ready=pytest.fail)
 
 
-def test_a_program_that_is_not_there_ends_what_has_started(stand_in, tmp_path):
+def test_a_program_that_is_not_there_ends_what_has_started(stand_in, tmp_path, monkeypatch):
     nothing = ui.Server("nothing", [str(tmp_path / "none")], "http://127.0.0.1:9/")
+    start, seen = subprocess.Popen, []
+
+    def start_in_turn(command, **options):
+        if command == nothing.command:
+            wait_for(lambda: len(started(tmp_path)) == 2, 30)
+            seen.extend(alive(started(tmp_path)))
+        return start(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start_in_turn)
     with pytest.raises(FileNotFoundError):
         ui.run([stand_in("one"), nothing], ready=pytest.fail)
-    assert have_ended(started(tmp_path))
+    assert len(seen) == 2
+    assert have_ended(seen)
 
 
-def test_servers_may_print_more_than_a_pipe_holds(stand_in):
-    ui.run([stand_in("chatty", 300_000)], ready=lambda: os.kill(os.getpid(), signal.SIGTERM))
+def test_servers_may_print_more_than_a_pipe_holds(stand_in, tmp_path):
+    seen = []
+
+    def ready():  # it answers after it has printed
+        seen.extend(alive(started(tmp_path)))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ui.run([stand_in("chatty", 300_000)], ready=ready)
+    assert len(seen) == 2
+    assert have_ended(seen)
 
 
 @pytest.mark.parametrize("option", ["--luigi-port", "--mlflow-port"])

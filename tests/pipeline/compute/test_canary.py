@@ -200,6 +200,15 @@ def test_frames_that_are_conditioned_have_a_canary(monkeypatch):
         canary.guard(recipe)
 
 
+def test_dither_has_a_canary(monkeypatch):
+    recipe = recipe_of({**LOG_MEL, "dither": 1.0, "scale": 32768.0})
+    assert canary.guard(recipe) == []
+    clear_caches()
+    monkeypatch.setitem(canary.DITHERED, "dither", 0.5)
+    with pytest.raises(CanaryError, match="representation dithered"):
+        canary.guard(recipe)
+
+
 def test_the_guard_takes_no_time():
     recipe = recipe_of(LOG_MEL)
     canary.guard(recipe, decoders=["soundfile"])

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basilar import Transform
+from basilar.dsp.dither import dither
 from basilar.dsp.resample import resample
 from basilar.pipeline.audio import AudioError, Limits
 from basilar.pipeline.errors import RecipeError
@@ -145,6 +146,18 @@ def test_dither_is_the_same_noise_every_time():
     assert plain.recipe.representation.by_frame
     with pytest.raises(ValueError, match="cannot be streamed"):
         noisy.stream(22050)
+
+
+@pytest.mark.parametrize(("amount", "scale"), [(1.0, 32768.0), (3.0, 32768.0), (0.25, 1.0)])
+def test_dither_is_in_the_unit_of_the_scaled_samples(amount, scale):
+    table = {"kind": "power", "n_fft": 512, "hop_length": 160, "scale": scale}
+    plain, noisy = (
+        Transform.from_recipe({"representation": {**table, "dither": amount}})
+        for amount in (0.0, amount)
+    )
+    y = noise(8000)
+    (expected,) = plain.represent([dither(y, amplitude=amount / scale)])
+    assert noisy.represent([y])[0].tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("method", ["polyphase", "sinc_hann"])

@@ -46,6 +46,30 @@ def test_paths_that_leave_the_root_are_refused_on_reading(audio_folder, path):
         read_manifest(file)
 
 
+POSSIBLE = {  # the outermost values of columns of numbers, and those just beyond
+    "duration": ([None, 5e-324, 1e300], [0.0, -1.0, float("inf"), float("nan")]),
+    "offset": ([None, 0.0, 1e300], [-5e-324, float("inf"), float("nan")]),
+    **dict.fromkeys(("sample_rate", "channels", "n_samples"), ([0, 2**62], [None, -1])),
+}
+
+
+@pytest.mark.parametrize("name", POSSIBLE)
+def test_numbers_that_no_scan_makes_are_refused_on_reading(audio_folder, tmp_path, name):
+    manifest, _ = scan(audio_folder)
+    rows, file = manifest.table.to_pylist(), tmp_path / "m.parquet"
+
+    def read_with(value):
+        rows[3][name] = value
+        write_manifest(Manifest(manifest.root, pa.Table.from_pylist(rows, SCHEMA)), file)
+        return read_manifest(file).column(name)[3]
+
+    possible, impossible = POSSIBLE[name]
+    assert [read_with(value) for value in possible] == possible
+    for value in impossible:
+        with pytest.raises(ManifestError, match=f"row 3: {name} = {value!r} is not possible"):
+            read_with(value)
+
+
 def test_hash_is_of_contents_ids_labels_splits_and_groups(audio_folder):
     manifest, _ = scan(audio_folder, label="parent")
 

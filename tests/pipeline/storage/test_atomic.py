@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -38,6 +39,29 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         fail()
     assert target.read_text() == "old"
     assert left_over(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_or_a_quota_that_is_full_names_what_was_to_be_written(tmp_path, number):
+    target = tmp_path / "file.txt"
+
+    def fail():
+        with replacing(target) as temporary:
+            raise OSError(number, "as the writer says it", str(temporary))
+
+    with pytest.raises(OSError, match=os.strerror(number)) as failed:
+        fail()
+    assert (failed.value.errno, failed.value.filename) == (number, str(target))
+
+
+def test_an_error_that_names_another_file_names_it_still(tmp_path):
+    def fail():
+        with replacing(tmp_path / "file.txt"):
+            raise OSError(errno.EACCES, "denied", "/some/audio.wav")
+
+    with pytest.raises(PermissionError) as failed:
+        fail()
+    assert failed.value.filename == "/some/audio.wav"
 
 
 def test_the_later_writer_of_a_folder_discards_its_copy(tmp_path):

@@ -11,6 +11,11 @@ from basilar.pipeline.storage import object_store
 from basilar.pipeline.storage.retry import retrying
 
 
+def answer(**code):
+    """An error of a store's library that knows the status of an HTTP answer."""
+    return type("AnswerError", (Exception,), code)()
+
+
 def test_a_missing_library_is_named_with_what_installs_it(basilar):
     if importlib.util.find_spec("gcsfs"):
         pytest.skip("gcsfs is installed")
@@ -27,6 +32,7 @@ def test_a_missing_library_is_named_with_what_installs_it(basilar):
         ConnectionResetError(),
         OSError(errno.EBUSY, "SlowDown"),
         OSError(errno.EREMOTEIO, "InternalError"),
+        answer(code=429),
         type("EndpointConnectionError", (type("HTTPClientError", (Exception,), {}),), {})(),
     ],
     ids=repr,
@@ -55,6 +61,12 @@ def test_what_may_pass_is_tried_again_and_then_named(memory, monkeypatch, error)
         storage.fetch(path)
     assert (failed.value.filename, len(calls)) == ("memory://bucket/file.json", 3)
     assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("name", ["code", "status_code"])
+def test_which_answers_may_be_others_a_moment_later(name):
+    passing = {code for code in range(100, 600) if object_store._passing(answer(**{name: code}))}
+    assert passing == {429, 500, 502, 503, 504}
 
 
 @pytest.mark.parametrize("error", [PermissionError("AccessDenied"), FileNotFoundError("x")])

@@ -178,6 +178,7 @@ def test_moments_and_statistics_are_stored(audio_folder, tmp_path):
     np.testing.assert_allclose(fs.stats["mean"], frames.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(fs.stats["std"], frames.std(axis=0), rtol=1e-9)
     assert fs.stats["histogram"].sum() == frames.size
+    assert dict(group["stats"].attrs) == {"frames": len(frames), "clips": 12}
     for i, x in enumerate(fs):
         np.testing.assert_array_equal(group["moments/max"][i], x.max(axis=0))
         np.testing.assert_allclose(

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,29 @@ def test_geometry_is_powers_of_two_below_the_sizes_asked_for(
         Store(chunk_kib=chunk_kib, shard_mib=shard_mib), n_bins=n_bins, itemsize=itemsize
     )
     assert (geometry.chunk_rows, geometry.shard_rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("codec", "settings"),
+    [("compact", ("lz4", "bitshuffle", 5, 4)), ("archive", ("zstd", "shuffle", 5, 4))],
+)
+def test_compressed_files_hold_what_was_put(tmp_path, codec, settings):
+    table = {"kind": "log_mel", "n_mels": 40}
+    small = {"codec": codec, "chunk_kib": 4, "shard_mib": 1}
+    recipe = Recipe.from_dict({"representation": table, "store": small})
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(n, 40)).astype(np.float32) for n in (3, 4000, 10_000, 7)]
+    with Features(tmp_path / "features", recipe) as written:
+        for x in features:
+            written.put(x)
+    array = zarr.open_array(tmp_path / "features", mode="r")
+    (blosc,) = array.compressors
+    found = (blosc.cname.value, blosc.shuffle.value, blosc.clevel, blosc.typesize)
+    assert found == settings  # other ones would make other files of the same features
+    rows = array[:]
+    for start, x in zip(written.starts, features, strict=True):
+        assert rows[start : start + len(x)].tobytes() == x.tobytes()
+    assert np.isfinite(rows).all(axis=1).sum() == sum(map(len, features))
 
 
 KINDS = [

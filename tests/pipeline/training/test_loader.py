@@ -226,6 +226,28 @@ def test_a_state_of_another_loader_is_refused(fs):
         part.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("batch_size", 5), ("n_frames", 9), ("crops_per_clip", 2), ("shuffle", False)),
+        *(("window", 3), ("seed", 2), ("drop_last", True), ("rank", 1), ("world_size", 3)),
+    ],
+)
+def test_a_state_is_refused_whatever_decides_on_batches(fs, name, value):
+    options = {"batch_size": 4, "n_frames": 8, "window": 2, "seed": 1, "world_size": 2}
+    loader, other = Loader(fs, **options), Loader(fs, **{**options, name: value})
+    with pytest.raises(ValueError, match=f"the state is of a loader with {name} = "):
+        other.load_state_dict(loader.state_dict())
+
+
+def test_a_state_of_another_set_is_refused(fs):
+    loader = Loader(fs)
+    state = loader.state_dict()
+    state["of"]["key"] = "another"
+    with pytest.raises(ValueError, match="the state is of a loader with key = 'another'"):
+        loader.load_state_dict(state)
+
+
 def test_augmentation_depends_on_seed_epoch_and_item_alone(fs):
     masking = partial(spec_augment, bin_width=10, frame_width=5)
     whole = Loader(fs, batch_size=40, n_frames=8, augment=masking)[1, 0]
