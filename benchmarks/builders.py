@@ -131,12 +131,12 @@ def prepared(files: list[Path], manifest: Path) -> None:
 
     from basilar.pipeline.manifests.manifest import Manifest, write_manifest
     from basilar.pipeline.manifests.scan import scan
-    from basilar.pipeline.manifests.table import SCHEMA
+    from basilar.pipeline.manifests.table import CLIP_COLUMNS
 
     found, _ = scan(files[0].parent)
     names = {file.name for file in files}
     rows = [row for row in found.table.to_pylist() if row["path"] in names]
-    write_manifest(Manifest(found.root, pa.Table.from_pylist(rows, SCHEMA)), manifest)
+    write_manifest(Manifest(found.root, pa.Table.from_pylist(rows, CLIP_COLUMNS)), manifest)
 
 
 def cut(files: list[Path], manifest: Path) -> None:

@@ -17,7 +17,7 @@ from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
-from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.tracking.location import embedded_tracking_uri
@@ -94,4 +94,4 @@ def excerpts(seconds: float) -> Manifest:
         place = {"id": f"{len(rows):06}", "offset": offset, "duration": duration}
         rows.append({**files[i], **place})
         left -= duration
-    return Manifest(MUSIC, pa.Table.from_pylist(rows, SCHEMA))
+    return Manifest(MUSIC, pa.Table.from_pylist(rows, CLIP_COLUMNS))

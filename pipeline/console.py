@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from basilar.pipeline import storage
-from basilar.pipeline.text import RUN, failure, printable
+from basilar.pipeline.text import RUN, describe_failure, printable
 
 stderr = Console(stderr=True, highlight=False)
 
@@ -56,4 +56,4 @@ def print_error(message: str) -> None:
 
 def print_failure(error: BaseException) -> None:
     """Print what went wrong, where and what to do, on standard error; --debug: and a traceback."""
-    print_error(failure(error))
+    print_error(describe_failure(error))

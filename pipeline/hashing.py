@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA = 1
+HASH_SCHEMA = 1
 
 
 def canonical(value: Any) -> str:
@@ -53,14 +53,14 @@ def hash_of(type_tag: str, **fields: Any) -> str:
     >>> hash_of("example", n_fft=2048) == hash_of("example", n_fft=2048.0)
     False
     """
-    return _sha256(canonical({"type": type_tag, "schema": SCHEMA, **fields}).encode())[:32]
+    return _sha256(canonical({"type": type_tag, "schema": HASH_SCHEMA, **fields}).encode())[:32]
 
 
 def content_hash(sha256: str, offset: float | None, duration: float | None) -> str:
     """What a clip contains: a file's SHA-256, or the hash of file and excerpt (64 hex digits)."""
     if offset is None and duration is None:
         return sha256
-    pre_image = {"type": "excerpt", "schema": SCHEMA, "sha256": sha256}
+    pre_image = {"type": "excerpt", "schema": HASH_SCHEMA, "sha256": sha256}
     return _sha256(canonical({**pre_image, "offset": offset, "duration": duration}).encode())
 
 
@@ -98,7 +98,7 @@ def digest(clips: Iterable[tuple[str, str, int]], *, n_bins: int, dtype: str) ->
 
 def _hash_of_rows(type_tag: str, rows: Iterable[tuple[Any, ...]]) -> str:
     """The hash of many rows of strings, whole numbers and None, each in canonical form."""
-    running = hashlib.sha256(canonical({"type": type_tag, "schema": SCHEMA}).encode())
+    running = hashlib.sha256(canonical({"type": type_tag, "schema": HASH_SCHEMA}).encode())
     remaining = iter(rows)
     while batch := list(itertools.islice(remaining, 4096)):
         running.update("".join(map(_row, batch)).encode())

@@ -37,11 +37,11 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The message, or the exception, printable."""
         error = record.exc_info[1] if record.exc_info else None
-        message = record.getMessage() if error is None else failure(error)
+        message = record.getMessage() if error is None else describe_failure(error)
         return "\n".join(map(printable, message.split("\n")))
 
 
-def failure(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """What `print_failure` prints."""
     trace = ""
     if RUN["debug"]:
@@ -49,15 +49,15 @@ def failure(error: BaseException) -> str:
         while link is not None:  # all that led to it, also what its message is to replace
             link.__suppress_context__, link = False, link.__cause__ or link.__context__
         trace = "".join(traceback.format_exception(error))
-    return trace + laid_out(explained(error))
+    return trace + in_lines(explain_error(error))
 
 
-def laid_out(message: str) -> str:
+def in_lines(message: str) -> str:
     """A message `WHERE: WHAT; WHAT TO DO` in three lines; also several, one a line.
 
     Lines that are indented go on with the message before them, and stay as they are.
 
-    >>> print(laid_out("my.toml, line 3: n_mel is not a key; did you mean n_mels?"))
+    >>> print(in_lines("my.toml, line 3: n_mel is not a key; did you mean n_mels?"))
     error: n_mel is not a key
     where: my.toml, line 3
     to do: did you mean n_mels?
@@ -77,7 +77,7 @@ def laid_out(message: str) -> str:
     return "\n".join(lines)
 
 
-def explained(error: BaseException) -> str:
+def explain_error(error: BaseException) -> str:
     """What an exception says to people, as `WHERE: WHAT; WHAT TO DO`.
 
     One of the file system names the file and what helps; one that is not ours is a bug.

@@ -18,7 +18,7 @@ DIGESTS = {1: "7c97958d1ae60c52adec1d5ff2ab6252"}
 
 
 def test_every_schema_has_a_golden_root():
-    assert set(ROOTS) == set(DIGESTS) == set(range(1, schema.SCHEMA + 1)), (
+    assert set(ROOTS) == set(DIGESTS) == set(range(1, schema.STORE_SCHEMA + 1)), (
         "the schema of stores was raised: python -m tests.golden"
     )
 

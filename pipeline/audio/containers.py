@@ -66,7 +66,7 @@ class AudioError(BasilarError):
 
 
 @dataclass(frozen=True)
-class Found:
+class Container:
     """A recognised file: which decoder reads it, and what its header says against it."""
 
     format: str  # for FFmpeg also the name of its demuxer
@@ -75,7 +75,7 @@ class Found:
     problem: AudioError | None = None
 
 
-def identify(file: io.FileIO) -> Found | None:
+def identify(file: io.FileIO) -> Container | None:
     """What an open file is, by its first bytes; None if it is not audio."""
     size = os.fstat(file.fileno()).st_size
     start, head = 0, read_at(file, 0, 4096)
@@ -87,46 +87,48 @@ def identify(file: io.FileIO) -> Found | None:
         return _wav(file, size, head)
     if magic == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         sound = [c[1:] for c in _chunks(file, size, "big") if c[0] == b"SSND"] or [(0, 0)]
-        return Found("aiff", "soundfile", 0, _cut(*sound[0], size))
+        return Container("aiff", "soundfile", 0, _cut(*sound[0], size))
     if magic == b".snd":
         begin, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
         # Sound inside of the header: libsndfile begins behind it, and seeks to where it says.
         inside = begin < 24 and AudioError("corrupt", f"its sound begins in its header, at {begin}")
-        return Found("au", "soundfile", 0, inside or _cut(begin, length, size))
+        return Container("au", "soundfile", 0, inside or _cut(begin, length, size))
     if head[:16] == b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00":
-        return Found("w64", "soundfile", 0, _cut(0, int.from_bytes(head[16:24], "little"), size))
+        return Container(
+            "w64", "soundfile", 0, _cut(0, int.from_bytes(head[16:24], "little"), size)
+        )
     if head[:8] == b"NIST_1A\n":
         fields = dict(re.findall(rb"(\w+) -i (\d+)", head[:1024]))
         sizes = (b"sample_count", b"channel_count", b"sample_n_bytes")
         samples, channels, width = (int(fields.get(name, 0)) for name in sizes)
-        return Found("nist", "soundfile", 0, _cut(1024, samples * channels * width, size))
+        return Container("nist", "soundfile", 0, _cut(1024, samples * channels * width, size))
     if magic == b"caff":
         known = head[28:32] in (b"lpcm", b"alac", b"ulaw", b"alaw")
         sound = [c[1:] for c in _chunks(file, size, "big", 8, 8) if c[0] == b"data"] or [(0, 0)]
-        return Found("caf", "soundfile" if known else "ffmpeg", 0, _cut(*sound[0], size))
+        return Container("caf", "soundfile" if known else "ffmpeg", 0, _cut(*sound[0], size))
     if magic == b"fLaC" and len(head) >= 42:
         packed = int.from_bytes(head[18:26], "big")
         usual = packed % 2**36 and (packed >> 36 & 31) + 1 in (8, 16, 24)
-        return Found("flac", "soundfile" if usual else "ffmpeg", start)
+        return Container("flac", "soundfile" if usual else "ffmpeg", start)
     if magic == b"OggS" and len(head) > 27:
         body = 27 + head[26]
         second = head[body + sum(head[27:body]) :][:6]
         alone = not (len(second) > 5 and second[:4] == b"OggS" and second[5] & 2)
         vorbis = head[body : body + 7] == b"\x01vorbis"
-        return Found("ogg", "soundfile" if vorbis and alone else "ffmpeg", start)
+        return Container("ogg", "soundfile" if vorbis and alone else "ffmpeg", start)
     for offset, letters, demuxer in _FFMPEG_MAGIC:
         if head.startswith(letters, offset):
-            return Found(demuxer, "ffmpeg", start)
+            return Container(demuxer, "ffmpeg", start)
     if magic[:2] == b"\x0b\x77" and len(head) > 5:
-        return Found("ac3" if head[5] >> 3 <= 10 else "eac3", "ffmpeg", start)
+        return Container("ac3" if head[5] >> 3 <= 10 else "eac3", "ffmpeg", start)
     if len(head) > 6 and magic[0] == 0xFF and magic[1] & 0xF6 == 0xF0:  # ADTS, if a frame follows
         length = int.from_bytes(head[3:6], "big") >> 5 & 0x1FFF
         if length > 6 and (head[length : length + 2] == head[:2] or length == size - start):
-            return Found("aac", "ffmpeg", start)
+            return Container("aac", "ffmpeg", start)
     if start:  # only MP3 is left to carry ID3 tags, and padding may follow them
         runs = (m.start() for m in _MPEG_SYNC.finditer(head) if _mpeg_run(head, m.start()))
-        return Found("mp3", "soundfile", start + next(runs, 0))
-    return Found("mp3", "soundfile") if _mpeg_run(head, 0) else None
+        return Container("mp3", "soundfile", start + next(runs, 0))
+    return Container("mp3", "soundfile") if _mpeg_run(head, 0) else None
 
 
 def read_at(file: io.FileIO, position: int, count: int) -> bytes:
@@ -158,7 +160,7 @@ def _chunks(
         position += length + (length & 1 if width == 4 else 0)
 
 
-def _wav(file: io.FileIO, size: int, head: bytes) -> Found:
+def _wav(file: io.FileIO, size: int, head: bytes) -> Container:
     order: Literal["little", "big"] = "big" if head[:4] == b"RIFX" else "little"
     tag, channels, align, bits, spare, long_length = 1, 1, 2, 16, 0, 0
     unclosed, problem = False, None
@@ -185,7 +187,7 @@ def _wav(file: io.FileIO, size: int, head: bytes) -> Found:
         problem = problem or AudioError("unsupported", message)
     known = tag in _WAV_TAGS or 8 * width in _WAV_BITS.get(tag, ())
     plain = order == "big" or (known and not unclosed)  # FFmpeg misreads RIFX
-    return Found("wav", "soundfile" if plain else "ffmpeg", 0, problem)
+    return Container("wav", "soundfile" if plain else "ffmpeg", 0, problem)
 
 
 # Walking a file: what decoders pass over in silence.

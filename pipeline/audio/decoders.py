@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from basilar.pipeline.audio.containers import AudioError, Decoder, Found, Reason, read_at, xing
+from basilar.pipeline.audio.containers import AudioError, Container, Decoder, Reason, read_at, xing
 
 Samples: TypeAlias = NDArray[np.float32]
 
@@ -44,7 +44,7 @@ class SoundFile:
 
     decoder: Decoder = "soundfile"
 
-    def __init__(self, file: io.FileIO, found: Found) -> None:
+    def __init__(self, file: io.FileIO, found: Container) -> None:
         import soundfile
 
         self.found, self.position, self._failure = found, 0, soundfile.SoundFileError
@@ -135,7 +135,7 @@ class FFmpeg:
     decoder: Decoder = "ffmpeg"
     floats = True
 
-    def __init__(self, file: io.FileIO, found: Found) -> None:
+    def __init__(self, file: io.FileIO, found: Container) -> None:
         self.found, self.position, self._decoded = found, 0, 0
         self.rate, self.channels, self.codec, self.lossy = 0, 0, "", True
         self.claimed: int | None = None

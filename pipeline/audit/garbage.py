@@ -44,7 +44,7 @@ class Garbage:
 
 
 @dataclass
-class Found:
+class Findings:
     """What a root holds: the number of sets, what can go, and what Basilar did not make.
 
     `notes` are about sets whose artifacts are not all known.
@@ -61,13 +61,13 @@ class Found:
         return sum(item.bytes for item in self.garbage)
 
 
-def find(root: Path) -> Found:
+def find(root: Path) -> Findings:
     """What can go from a root, as it is now.
 
     Raises DamagedArtifactError if it cannot be known what a published set needs.
     """
     stores = storage.children(root / "features", "[!.]*.zarr")
-    found = Found(len(stores))
+    found = Findings(len(stores))
     needed: set[Path] = set()
     for store in stores:
         record = find_record(root, store.stem)
@@ -93,7 +93,7 @@ def find(root: Path) -> Found:
     return found
 
 
-def _find_remote(root: Path, needed: set[Path], found: Found) -> None:
+def _find_remote(root: Path, needed: set[Path], found: Findings) -> None:
     """As `find`, in an object store, from one listing.
 
     Nobody knows there whether a build is at work: what is younger than a day may be of one.
@@ -130,7 +130,7 @@ def _find_remote(root: Path, needed: set[Path], found: Found) -> None:
         )
 
 
-def collect(root: Path) -> Found:
+def collect(root: Path) -> Findings:
     """Remove what can go from a root, and say what went.
 
     New builds wait until it is done. Raises BusyError, before anything is removed, while another

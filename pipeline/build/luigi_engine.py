@@ -36,7 +36,7 @@ from basilar.pipeline.errors import LostWorkerError, SchedulerError
 from basilar.pipeline.plan import disk_bytes
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.storage import locks
-from basilar.pipeline.text import Lines, explained, laid_out
+from basilar.pipeline.text import Lines, explain_error, in_lines
 
 _GOOD = (luigi.LuigiStatusCode.SUCCESS, luigi.LuigiStatusCode.SUCCESS_WITH_RETRY)
 _BAD = (
@@ -191,7 +191,7 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> Ran:
             _tell_why_unplanned(task)
         said = failures.said()
         if more := len(said[_SHOWN:]):
-            print_error(laid_out(f"{more} more tasks failed; run it again to see what is left"))
+            print_error(in_lines(f"{more} more tasks failed; run it again to see what is left"))
         done = summary.status in _GOOD if not scheduler else task.complete()
         if done or not scheduler or summary.status in _BAD:
             return Ran(done, said)
@@ -232,7 +232,7 @@ def _tell_of_space(build: Build, needed: int) -> None:
             f"{needed / 1e6:.1f} MB; free some space and run it again, which goes on where it "
             "stopped"
         )
-        print_error(laid_out(message))
+        print_error(in_lines(message))
 
 
 def _tell_of_death(task: luigi.Task, message: str) -> None:
@@ -262,7 +262,7 @@ class _Failures(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown."""
         error = record.exc_info[1] if record.exc_info else None
-        text = record.getMessage() if error is None else explained(error)
+        text = record.getMessage() if error is None else explain_error(error)
         line = json.dumps(text).encode() + b"\n"
         with self._lock:
             said, end = self.said(), self._memory.find(b"\0")

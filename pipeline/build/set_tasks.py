@@ -112,7 +112,7 @@ class FitNormalization(_SetTask):
 
         build, shards = self.the_build, self.shards()
         refuse_too_many_bad(build, shards)
-        fitted = statistics.fit(build.plan, shards, histograms=build.histograms)
+        fitted = statistics.fit_statistics(build.plan, shards, histograms=build.histograms)
         statistics.write_statistics(self.path(), fitted)
         self.tell(f"fitted on {fitted.n_clips} clips")
 

@@ -253,7 +253,7 @@ class Represent(ShardTask):
         release_memory()
         # Here, where shards are made at once, and not one after the other in FitNormalization.
         build, made = self.the_build, shard_tables.read_shard(self.path())
-        statistics.counted(build.plan, self.the_shard, made, histograms=build.histograms)
+        statistics.count_shard(build.plan, self.the_shard, made, histograms=build.histograms)
         storage.drop(self.path())
 
     def made_already(self) -> bool:

@@ -26,7 +26,7 @@ _SHARE = 20  # looking takes at most one part of so many of the time
 
 
 @dataclass(frozen=True)
-class Status:
+class BuildStatus:
     """How far a build is.
 
     `stages` are shards done and in all, of each stage; `clips` are represented, or were quarantined
@@ -66,7 +66,7 @@ class Watch:
         self._build, self._pending, self._started = build, pending, started
         self._bad: dict[int, int] = {}
 
-    def look(self) -> Status:
+    def look(self) -> BuildStatus:
         """How far it is now."""
         plan = self._build.plan
         missing = {s: {x.index for x in left} for s, left in self._build.work().pending.items()}
@@ -77,7 +77,7 @@ class Watch:
         made = [shard for shard in plan.shards if shard.index not in missing["representation"]]
         fresh = [shard for shard in made if shard.index in set(self._pending["representation"])]
         seconds = max(time.time() - self._started, 1e-3)
-        return Status(
+        return BuildStatus(
             key=plan.key,
             name=plan.recipe.name or plan.recipe.representation.kind,
             seconds=seconds,
@@ -117,7 +117,7 @@ class Watch:
         return self._bad[index]
 
 
-def of_root(root: Path) -> list[tuple[Status, list[str]]]:
+def builds_in(root: Path) -> list[tuple[BuildStatus, list[str]]]:
     """The builds that run in a root, the oldest first, and the processes that are at each."""
     records = registry.records(root)
     oldest = {record["build"]: record for record in reversed(records)}
@@ -173,7 +173,7 @@ def _show(watch: Watch, live: Live | None, over: threading.Event) -> None:
         pause = max(pause, _SHARE * (time.monotonic() - began))
 
 
-def _rows(status: Status) -> Table:
+def _rows(status: BuildStatus) -> Table:
     table = Table.grid(padding=(0, 2))
     for stage, (done, total) in status.stages.items():
         bar = "━" * round(30 * done / max(total, 1))

@@ -17,7 +17,7 @@ import typer
 from basilar.pipeline.cli.options import StoppedError, UsageError, app
 from basilar.pipeline.console import begin, on_screen, print_error, print_failure
 from basilar.pipeline.errors import StorageError
-from basilar.pipeline.text import Lines, explained
+from basilar.pipeline.text import Lines, explain_error
 
 _KEPT = "what was made is kept; the same command goes on from there"
 _STOPPED = {  # what is said of commands that the keyboard stopped
@@ -97,7 +97,7 @@ def _fail(error: Exception) -> NoReturn:
 
     print_failure(error)
     of_use = (RecipeError, ManifestError, UsageError, FileNotFoundError, StorageError)
-    _exit(explained(error), 2 if isinstance(error, of_use) else 1)
+    _exit(explain_error(error), 2 if isinstance(error, of_use) else 1)
 
 
 def _exit(message: str, code: int) -> NoReturn:

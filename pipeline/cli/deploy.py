@@ -19,7 +19,7 @@ from basilar.pipeline.cli.options import (
     local,
 )
 from basilar.pipeline.console import print_result
-from basilar.pipeline.text import explained
+from basilar.pipeline.text import explain_error
 
 
 @app.command(rich_help_panel=USE)
@@ -56,7 +56,7 @@ def bundle(
     except FileExistsError as error:
         raise UsageError(str(error)) from None
     except (FileNotFoundError, ChangedAudioError) as error:
-        said = explained(error).rpartition("; ")[0]
+        said = explain_error(error).rpartition("; ")[0]
         where = "say where the audio is now (--audio-root), or leave it out (--clips 0)"
         raise UsageError(f"{said}; {where}") from None
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

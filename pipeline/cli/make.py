@@ -300,11 +300,13 @@ def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
 
 def _said_of_columns(ignored: list[str]) -> list[str]:
     """A line on each column of a table that no manifest has."""
-    from basilar.pipeline.manifests.table import SCHEMA
+    from basilar.pipeline.manifests.table import CLIP_COLUMNS
 
     meant = {name: name.strip().lower() for name in ignored}
     hints = {
-        name: f"; did you mean {known}?" for name, known in meant.items() if known in SCHEMA.names
+        name: f"; did you mean {known}?"
+        for name, known in meant.items()
+        if known in CLIP_COLUMNS.names
     }
     return [f"column ignored: {name}{hints.get(name, '')}" for name in ignored]
 

@@ -26,7 +26,7 @@ def status(root: Root, as_json: Json = False) -> None:
         )
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; name the --root of a build")
-    found = builds.of_root(root.absolute())
+    found = builds.builds_in(root.absolute())
     lines = []
     for build, processes in found:
         lines.append(build.line)

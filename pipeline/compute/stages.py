@@ -40,7 +40,7 @@ from basilar.pipeline.manifests.file_cache import FileCache, hash_file
 from basilar.pipeline.manifests.manifest import refuse_escape
 from basilar.pipeline.manifests.source import Source
 from basilar.pipeline.storage.retry import retrying
-from basilar.pipeline.storage.scratch import Place, Spool, release, room
+from basilar.pipeline.storage.scratch import SignalSpan, Spool, release_pages, scratch_allocator
 
 LOST = ("crashed", "timeout")  # reasons that the machine has a part in
 
@@ -109,7 +109,7 @@ def decode(
                 elif "reason" in result:
                     out.quarantined.append(Quarantined(source.content, **result))
                 else:
-                    place = Place(*result["place"])
+                    place = SignalSpan(*result["place"])
                     places.append(place)
                     out.contents.append(source.content)
                     out.sample_rates.append(result["sample_rate"])
@@ -253,7 +253,7 @@ def resample(
     return out
 
 
-def _resample(decoded: _Decoded, transform: Transform, spool: Spool) -> Place | dict[str, Any]:
+def _resample(decoded: _Decoded, transform: Transform, spool: Spool) -> SignalSpan | dict[str, Any]:
     """Resample one clip: where its samples are, or why it cannot be used."""
     blocks = iter(decoded)
     try:
@@ -294,8 +294,8 @@ def represent(
     out = Represented([], made, [], [], [], quarantined, {})
     for some in batches([waveforms.signals[i] for i in usable]):
         signals = [waveforms.signals[i] for i in usable[some]]
-        features = transform.represent(signals, empty=room(folder))
-        release(signals)
+        features = transform.represent(signals, empty=scratch_allocator(folder))
+        release_pages(signals)
         for i, stored in zip(usable[some], features, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
                 described = moments(stored, pivot=kind.pivot)

@@ -23,7 +23,7 @@ from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.storage.atomic import replacing
 from basilar.pipeline.storage.files import read_json
-from basilar.pipeline.storage.scratch import Place, Spool, release
+from basilar.pipeline.storage.scratch import SignalSpan, Spool, release_pages
 
 SAMPLES, INDEX = "samples.f32", "index.json"
 _RELEASED_AT_ONCE = 64  # signals
@@ -48,7 +48,7 @@ class Waveforms:
     seconds: dict[str, float] = field(default_factory=dict)
     begins: list[int] = field(default_factory=list)
 
-    def lie_at(self, places: list[Place], spool: Spool) -> None:
+    def lie_at(self, places: list[SignalSpan], spool: Spool) -> None:
         """Take the signals from where a spool has them."""
         self.begins = [place.begin for place in places]
         self.signals = spool.signals(places)
@@ -103,8 +103,8 @@ def read_waveforms(folder: Path) -> Waveforms:
             if zlib.crc32(y.data.cast("B")) != waveforms.checksums[i][-1]:
                 raise ValueError("a checksum of its samples does not match")
             if i % _RELEASED_AT_ONCE == 0:
-                release([y])
-        release(waveforms.signals)
+                release_pages([y])
+        release_pages(waveforms.signals)
         return waveforms
     except (OSError, ValueError, KeyError, TypeError, DamagedArtifactError) as error:
         raise DamagedArtifactError(

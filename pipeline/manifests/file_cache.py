@@ -48,7 +48,7 @@ class FileCache:
         """What was seen in a file that has not changed since; None if nothing was."""
         return self.get_of(file, file.stat())
 
-    def get_of(self, file: Path, status: os.stat_result | storage.Status) -> Any:
+    def get_of(self, file: Path, status: os.stat_result | storage.ObjectStatus) -> Any:
         """As `get`, of a file whose status is at hand."""
         try:
             row = self._database.execute(
@@ -60,7 +60,7 @@ class FileCache:
             return None
         return None if row is None else json.loads(row[0])
 
-    def put(self, file: Path, status: os.stat_result | storage.Status, seen: Any) -> bool:
+    def put(self, file: Path, status: os.stat_result | storage.ObjectStatus, seen: Any) -> bool:
         """Remember what was seen in a file whose status, taken before looking, is `status`.
 
         Returns whether it is remembered.
@@ -95,7 +95,7 @@ class FileCache:
         self._database = connection
 
 
-def _identity(file: Path, status: os.stat_result | storage.Status) -> tuple[str | int, ...]:
+def _identity(file: Path, status: os.stat_result | storage.ObjectStatus) -> tuple[str | int, ...]:
     """What tells this version of a file from others."""
     times = status.st_mtime_ns, status.st_ctime_ns
     return storage.name(file), status.st_size, *times, status.st_ino

@@ -31,7 +31,7 @@ from basilar.pipeline import storage
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.hashing import content_hash, manifest_hash
 from basilar.pipeline.manifests.table import (
-    SCHEMA,
+    CLIP_COLUMNS,
     map_table,
     open_parquet,
     release_memory,
@@ -50,7 +50,7 @@ _GROUP_ROWS = 1 << 16  # that are written at once
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table of clips (`SCHEMA`), sorted by id, and the folder its paths start from."""
+    """A table of clips (`CLIP_COLUMNS`), sorted by id, and the folder its paths start from."""
 
     root: Path
     table: pa.Table
@@ -212,7 +212,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
                     release_memory()
         elif path.suffix == ".csv":
             with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, SCHEMA.names)
+                writer = csv.DictWriter(file, CLIP_COLUMNS.names)
                 writer.writeheader()
                 writer.writerows(manifest.table.to_pylist())
         else:

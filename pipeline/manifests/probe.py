@@ -34,10 +34,10 @@ AUDIO_SUFFIXES = frozenset(
 _CHILDREN = os.cpu_count() or 1
 _AT_ONCE = max(8192, 1024 * _CHILDREN)  # rows: few enough to be held, and many for their children
 
-Status = os.stat_result | storage.Status
+FileStatus = os.stat_result | storage.ObjectStatus
 
 
-def statuses(root: Path) -> Callable[[str], Status]:
+def status_reader(root: Path) -> Callable[[str], FileStatus]:
     """What tells the version that there is of a file below `root`, by its path, from others.
 
     It raises ManifestError for a file that is not there, or is none.
@@ -46,7 +46,7 @@ def statuses(root: Path) -> Callable[[str], Status]:
         return lambda path: _status(root / path)
     there = storage.list_objects(root)
 
-    def status(path: str) -> Status:
+    def status(path: str) -> FileStatus:
         if path not in there:
             raise FileNotFoundError(errno.ENOENT, "no such object", storage.name(root / path))
         return there[path]
@@ -54,10 +54,10 @@ def statuses(root: Path) -> Callable[[str], Status]:
     return status
 
 
-def inspected(
+def inspect_files(
     root: Path,
     rows: Iterable[tuple[dict[str, Any], dict[str, Any] | None]],
-    status_of: Callable[[str], Status],
+    status_of: Callable[[str], FileStatus],
     *,
     rehash: bool,
 ) -> Generator[tuple[dict[str, Any], dict[str, Any] | None], None, None]:
@@ -65,7 +65,7 @@ def inspected(
 
     Rows come with what they state of their files, or with None for files to be looked at. What
     there is are the manifest's facts, or None if it is not audio. A file is looked at once, and
-    with `rehash` also if it is known. `status_of` is what `statuses` returns.
+    with `rehash` also if it is known. `status_of` is what `status_reader` returns.
     """
     again: set[str] = set()  # what was looked at since, though it was known
     kept: dict[str, dict[str, Any]] = {}  # what the cache does not remember

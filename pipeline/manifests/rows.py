@@ -11,14 +11,14 @@ from typing import Any
 
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.manifest import is_text, recorded_root
-from basilar.pipeline.manifests.table import SCHEMA, open_parquet
+from basilar.pipeline.manifests.table import CLIP_COLUMNS, open_parquet
 
 ROWS_AT_ONCE = 1024  # that are Python's objects at once
 _LONGEST = 4096  # characters of an id, label, split or group
-RowsOf = Callable[[], Iterable[dict[str, Any]]]  # empty cells left out
+ReadRows = Callable[[], Iterable[dict[str, Any]]]  # empty cells left out
 
 
-def read_rows(source: Path) -> tuple[RowsOf, int, set[str], Path | None]:
+def read_rows(source: Path) -> tuple[ReadRows, int, set[str], Path | None]:
     """What gives the rows of a table of clips, how many, its columns, and the root it records."""
     if source.suffix == ".parquet":
         with open_parquet(source) as file:
@@ -53,7 +53,7 @@ def read_rows(source: Path) -> tuple[RowsOf, int, set[str], Path | None]:
 
 def _parquet_rows(source: Path) -> Iterator[dict[str, Any]]:
     with open_parquet(source) as file:
-        names = [name for name in file.schema_arrow.names if name in SCHEMA.names]
+        names = [name for name in file.schema_arrow.names if name in CLIP_COLUMNS.names]
         for some in file.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
             yield from map(_filled, some.to_pylist())
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from basilar.pipeline import storage
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.manifest import Manifest, is_text, refuse_escape
-from basilar.pipeline.manifests.probe import inspected, statuses
+from basilar.pipeline.manifests.probe import inspect_files, status_reader
 from basilar.pipeline.manifests.rows import (
     ROWS_AT_ONCE,
     read_rows,
@@ -27,7 +27,7 @@ from basilar.pipeline.manifests.rows import (
     text_cell,
 )
 from basilar.pipeline.manifests.splits import from_path, splits_by
-from basilar.pipeline.manifests.table import SCHEMA, map_table, release_memory
+from basilar.pipeline.manifests.table import CLIP_COLUMNS, map_table, release_memory
 from basilar.pipeline.progress import Progress
 
 
@@ -67,7 +67,7 @@ def scan(
             return ({"path": path} for path in found)
     else:
         rows, n_rows, columns, recorded = read_rows(source)
-        others = sorted(columns - set(SCHEMA.names))
+        others = sorted(columns - set(CLIP_COLUMNS.names))
         root = storage.place(root or recorded or source.parent).absolute()
     # In a folder, links were looked at on the way.
     real = None if is_folder else Path(os.path.realpath(root))
@@ -77,7 +77,7 @@ def scan(
         for row in rows():
             yield row, stated_facts(source, row) if believed else None
 
-    split_of, status_of = splits_by(split), statuses(root)
+    split_of, status_of = splits_by(split), status_reader(root)
     for row, facts in () if is_folder else stated():  # all of them before any file is opened
         path = refuse_escape(root, row.get("path"), source, follow=real)
         if facts is None:
@@ -85,7 +85,7 @@ def scan(
     n_seen = 0
     clips: list[dict[str, Any]] = []
     done: list[pa.RecordBatch] = []
-    with closing(inspected(root, stated(), status_of, rehash=rehash)) as looked_at:
+    with closing(inspect_files(root, stated(), status_of, rehash=rehash)) as looked_at:
         for row, facts in progress(looked_at, n_rows):
             n_seen += 1
             if facts is None and is_folder:
@@ -95,13 +95,13 @@ def scan(
             clip["split"] = clip["split"] or split_of(clip)
             clips.append(clip)
             if len(clips) == ROWS_AT_ONCE:
-                done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
+                done.append(pa.RecordBatch.from_pylist(clips, CLIP_COLUMNS))
                 clips.clear()
                 release_memory()
-    done.append(pa.RecordBatch.from_pylist(clips, SCHEMA))
+    done.append(pa.RecordBatch.from_pylist(clips, CLIP_COLUMNS))
     if n_seen != n_rows:
         raise ManifestError(f"{source}: it has changed while it was scanned; scan again")
-    table = pa.Table.from_batches(done, SCHEMA)
+    table = pa.Table.from_batches(done, CLIP_COLUMNS)
     if not len(table):
         raise ManifestError(
             f"{storage.name(source)}: no audio found in {n_rows} files; name another folder"
@@ -138,7 +138,7 @@ def contents(
     """The SHA-256 of audio files by path below `root`: of `paths`, or of all there are."""
     looked = _walk(root)[0] if paths is None else sorted(paths)
     rows = (({"path": path}, None) for path in looked)
-    with closing(inspected(root, rows, statuses(root), rehash=rehash)) as looked_at:
+    with closing(inspect_files(root, rows, status_reader(root), rehash=rehash)) as looked_at:
         seen = progress(looked_at, len(looked))
         return {row["path"]: facts["sha256"] for row, facts in seen if facts is not None}
 

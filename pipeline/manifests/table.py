@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.storage.files import open_table
-from basilar.pipeline.storage.scratch import nameless
+from basilar.pipeline.storage.scratch import temporary_file
 
 _TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips
-SCHEMA = pa.schema(
+CLIP_COLUMNS = pa.schema(
     [
         ("id", _TEXT),
         ("path", _TEXT),  # relative to the root, with forward slashes
@@ -65,15 +65,15 @@ def release_memory() -> None:
 
 
 def map_table(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
-    """A table of clips of which there is one column at a time, and then all in a nameless file.
+    """A memory-mapped table of clips, made column by column; only one is in memory at a time.
 
-    `column` is asked for all of `SCHEMA`, and once more if the system has no room for a file: they
-    are in memory then.
+    `column` is asked for all of `CLIP_COLUMNS`. If the system has no room for a temporary file, it is
+    asked once more, and the table is in memory.
     """
     try:
-        with nameless(None) as raw, io.BufferedWriter(raw) as stored:
+        with temporary_file(None) as raw, io.BufferedWriter(raw) as stored:
             starts = []
-            for field in SCHEMA:
+            for field in CLIP_COLUMNS:
                 one = pa.table([column(field).combine_chunks()], pa.schema([field]))
                 starts.append(stored.tell())
                 with pa.ipc.new_stream(stored, one.schema) as stream:
@@ -81,10 +81,12 @@ def map_table(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
             stored.flush()
             mapping = mmap.mmap(stored.fileno(), 0, prot=mmap.PROT_READ)
     except OSError:
-        return pa.table([column(field) for field in SCHEMA], SCHEMA)
+        return pa.table([column(field) for field in CLIP_COLUMNS], CLIP_COLUMNS)
     _maps[id(mapping)] = mapping
     stored_at = pa.py_buffer(mapping).slice
-    return pa.table([pa.ipc.open_stream(stored_at(i)).read_all().column(0) for i in starts], SCHEMA)
+    return pa.table(
+        [pa.ipc.open_stream(stored_at(i)).read_all().column(0) for i in starts], CLIP_COLUMNS
+    )
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from basilar.pipeline.recipes.kinds.base import Section
 from basilar.pipeline.recipes.kinds.registry import AnyRepresentation
 from basilar.pipeline.recipes.messages import beginnings, explain, line_of, nearest, short
 
-SCHEMA = 1
+RECIPE_SCHEMA = 1
 # From a table of schema n, the key, to one of schema n + 1; ValueError says why there is none.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 SHIPPED = Path(__file__).parents[2] / "params"
@@ -93,7 +93,7 @@ class Store(Section):
 class Recipe(Section):
     """All parameters from an audio file to a feature set."""
 
-    schema_version: Annotated[int, Field(ge=1)] = SCHEMA
+    schema_version: Annotated[int, Field(ge=1)] = RECIPE_SCHEMA
     """Of the recipe, so that later versions know how to read it; part of no hash."""
     name: Annotated[str, Field(max_length=200)] = ""
     """For people; part of no hash."""
@@ -128,7 +128,7 @@ class Recipe(Section):
         if (version := table.get("schema_version", 1)) in UPGRADES:
             logging.getLogger("basilar").warning(
                 "%s: schema_version = %s, read as %s; basilar recipe %s --upgrade prints it so",
-                *(file, version, SCHEMA, file),
+                *(file, version, RECIPE_SCHEMA, file),
             )
         return cls.from_dict(table, source=str(file), toml=toml)
 
@@ -194,19 +194,19 @@ def find(path: str | Path) -> Path:
 
 
 def upgraded(table: dict[str, Any], *, source: str = "recipe") -> dict[str, Any]:
-    """The table of a recipe of any schema as one of `SCHEMA`. Raises RecipeError."""
+    """The table of a recipe of any schema as one of `RECIPE_SCHEMA`. Raises RecipeError."""
     version = table.get("schema_version", 1)
     if type(version) is not int or version < 1:
         raise RecipeError(
             f"{source}: schema_version = {short(version)} is refused; it must be a whole number "
-            f"from 1 to {SCHEMA}"
+            f"from 1 to {RECIPE_SCHEMA}"
         )
-    if version > SCHEMA:
+    if version > RECIPE_SCHEMA:
         raise RecipeError(
-            f"{source}: schema_version = {version} is newer than {SCHEMA}, the newest that this "
-            "installation reads; install a newer Basilar"
+            f"{source}: schema_version = {version} is newer than {RECIPE_SCHEMA}, the newest that "
+            "this installation reads; install a newer Basilar"
         )
-    for older in range(version, SCHEMA):
+    for older in range(version, RECIPE_SCHEMA):
         try:
             table = UPGRADES[older](table)
         except ValueError as error:
@@ -214,7 +214,7 @@ def upgraded(table: dict[str, Any], *, source: str = "recipe") -> dict[str, Any]
                 f"{source}: schema_version = {version} cannot be read any more ({error}); write it "
                 "anew, after a shipped recipe"
             ) from None
-    return {**table, "schema_version": SCHEMA}
+    return {**table, "schema_version": RECIPE_SCHEMA}
 
 
 def upgraded_text(path: str | Path) -> str:
@@ -227,9 +227,9 @@ def upgraded_text(path: str | Path) -> str:
     file = find(path)
     text, table = _parsed(file)
     Recipe.from_dict(table, source=str(file))
-    if table.get("schema_version", 1) < SCHEMA:
+    if table.get("schema_version", 1) < RECIPE_SCHEMA:
         return tomli_w.dumps(upgraded(table))
-    return text if "schema_version" in table else f"schema_version = {SCHEMA}\n{text}"
+    return text if "schema_version" in table else f"schema_version = {RECIPE_SCHEMA}\n{text}"
 
 
 def _parsed(file: Path) -> tuple[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from basilar.pipeline import storage
 from basilar.pipeline.errors import BasilarError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import contents
-from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.progress import Progress
 
 
@@ -65,7 +65,7 @@ def locate(
             raise MissingAudioError(root, missing, changed)
         for i in lost:
             paths[i] = path_of[hashes[i]]
-    field = SCHEMA.field("path")
-    index = SCHEMA.get_field_index(field.name)
+    field = CLIP_COLUMNS.field("path")
+    index = CLIP_COLUMNS.get_field_index(field.name)
     table = manifest.table.set_column(index, field, pa.array(paths, field.type))
     return replace(manifest, root=root, table=table)

@@ -8,7 +8,7 @@ from basilar.pipeline.storage.prefetch import read_ahead
 from basilar.pipeline.storage.read_cache import cached, use
 from basilar.pipeline.storage.remote import (
     FEATURES,
-    Status,
+    ObjectStatus,
     children,
     commit,
     create,
@@ -24,7 +24,7 @@ from basilar.pipeline.storage.urls import is_remote, name, place, shown
 
 __all__ = [
     "FEATURES",
-    "Status",
+    "ObjectStatus",
     "cached",
     "children",
     "commit",

@@ -37,7 +37,7 @@ _STANDSTILL = 60.0  # seconds without an object more, after which an upload is g
 T = TypeVar("T")
 
 
-class Status(NamedTuple):
+class ObjectStatus(NamedTuple):
     """What tells a version of an object from others, named as `os.stat_result` has it."""
 
     st_size: int
@@ -152,7 +152,7 @@ def _agreed(made: Path, path: Path, data: bytes) -> bytes | None:
         return data
     mine = {**json.loads((made / _FIRST).read_text("utf-8")), "commit": data.decode()}
     first, last = path / _FIRST, commit_object(path)
-    seen: dict[str, Status] = {}
+    seen: dict[str, ObjectStatus] = {}
     since = time.monotonic()
     while not _created(first, json.dumps(mine, indent=1).encode()):
         if _is_object(last):
@@ -205,7 +205,7 @@ def remove(path: Path) -> None:
     drop(path)
 
 
-def list_objects(folder: Path) -> dict[str, Status]:
+def list_objects(folder: Path) -> dict[str, ObjectStatus]:
     """Every object below a remote folder by its relative name, from one listing."""
     try:
         found = ask_store(folder, lambda store, url: store.find(url, detail=True, refresh=True))
@@ -261,7 +261,7 @@ def commit_object(path: Path) -> Path:
     return path / "index.json" if waveforms else path
 
 
-def _status(entry: dict[str, Any]) -> Status:
+def _status(entry: dict[str, Any]) -> ObjectStatus:
     etag = str(entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or "")
     names = ("LastModified", "updated", "last_modified", "created")
     when = next((entry[name] for name in names if entry.get(name)), None)
@@ -271,7 +271,7 @@ def _status(entry: dict[str, Any]) -> Status:
     seconds = time.time() if known is None else float(known)  # it may be changing right now
     version = int.from_bytes(uuid.uuid5(uuid.NAMESPACE_URL, f"{etag} {when}").bytes[:7])
     changed = int(seconds * 1e9)
-    return Status(int(entry["size"]), seconds, changed, changed, version)
+    return ObjectStatus(int(entry["size"]), seconds, changed, changed, version)
 
 
 def ask_store(path: Path, call: Callable[[Any, str], T]) -> T:

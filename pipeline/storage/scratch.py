@@ -1,4 +1,4 @@
-"""Signals and results that need not fit into memory: in nameless temporary files, mapped.
+"""Signals and results that need not fit into memory: in temporary files, memory-mapped.
 
 Their pages are the system's cache: it writes them to the disk and drops them as it needs room, and
 the disk's are given back when the last array is gone, also if the process dies.
@@ -24,14 +24,14 @@ _ALIGNMENT = 64  # bytes
 _SETTLED_AT_ONCE = 16 << 20  # bytes
 
 
-def room(folder: Path | None) -> Allocate:
+def scratch_allocator(folder: Path | None) -> Allocate:
     """What stands in for `np.empty` where arrays may be long, or many: most lie in files then.
 
     Arrays are ordinary ones as long as they fit into 64 MiB together. `folder` is where the others
     lie: None is the system's folder for temporary files, which may be memory. The arrays raise
     OSError when they are made if the disk has no room for them.
 
-    >>> room(None)((2, 3), np.float32).shape
+    >>> scratch_allocator(None)((2, 3), np.float32).shape
     (2, 3)
     """
     left = IN_MEMORY
@@ -47,7 +47,7 @@ def room(folder: Path | None) -> Allocate:
     return empty
 
 
-def release(arrays: Iterable[NDArray[Any]]) -> None:
+def release_pages(arrays: Iterable[NDArray[Any]]) -> None:
     """Let the system have the memory that holds what was read of mapped files."""
     for mapped in {id(file): file for file in map(_mapped, arrays)}.values():
         if mapped is not None:
@@ -63,7 +63,7 @@ def _mapped(x: Any) -> mmap.mmap | None:
 
 
 def _in_file(folder: Path | None, shape: tuple[int, ...], dtype: Any, size: int) -> NDArray[Any]:
-    with _named(folder), nameless(folder) as file:
+    with _named(folder), temporary_file(folder) as file:
         if hasattr(os, "posix_fallocate"):
             # Else a full disk would kill whoever writes to the array.
             os.posix_fallocate(file.fileno(), 0, size)
@@ -72,7 +72,7 @@ def _in_file(folder: Path | None, shape: tuple[int, ...], dtype: Any, size: int)
         return np.frombuffer(mmap.mmap(file.fileno(), size), dtype).reshape(shape)
 
 
-def nameless(folder: Path | None) -> IO[bytes]:
+def temporary_file(folder: Path | None) -> IO[bytes]:
     """An empty file for reading and writing, gone when the last who has it is."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def _named(folder: Path | None) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, named) from error
 
 
-class Place(NamedTuple):
+class SignalSpan(NamedTuple):
     """Where a signal lies in a spool: its first byte, its samples, and their CRC-32."""
 
     begin: int
@@ -102,14 +102,14 @@ class Place(NamedTuple):
 class Spool:
     """float32 signals that are written one after the other, and then mapped; a context manager.
 
-    Children that were forked inside the context may write, one at a time. A spool is a nameless
+    Children that were forked inside the context may write, one at a time. A spool is a temporary
     file in `folder`, or by `Spool.at` a file that stays.
     """
 
     def __init__(self, folder: Path | None, *, stays: IO[bytes] | None = None) -> None:
         self._folder, self._stays, self._settled = folder, stays is not None, 0
         with _named(folder):
-            self._file = stays or nameless(folder)
+            self._file = stays or temporary_file(folder)
 
     @classmethod
     def at(cls, path: Path) -> Self:
@@ -122,7 +122,7 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def put(self, blocks: Iterable[NDArray[np.float32]]) -> Place:
+    def put(self, blocks: Iterable[NDArray[np.float32]]) -> SignalSpan:
         """Append a signal, float32 (samples,), that comes in blocks."""
         # Behind whatever a child that died left there.
         file = self._file.fileno()
@@ -139,9 +139,9 @@ class Spool:
         except Exception:
             os.ftruncate(file, begin)
             raise
-        return Place(begin, samples, crc32)
+        return SignalSpan(begin, samples, crc32)
 
-    def settle(self, place: Place) -> None:
+    def settle(self, place: SignalSpan) -> None:
         """Put what lies before the end of `place` on the disk by and by, if it is to stay.
 
         For who waits for the children anyway: little is left to do when the file is committed.
@@ -152,7 +152,7 @@ class Spool:
                 os.fdatasync(self._file.fileno())
             self._settled = end
 
-    def signals(self, places: Sequence[Place]) -> list[NDArray[np.float32]]:
+    def signals(self, places: Sequence[SignalSpan]) -> list[NDArray[np.float32]]:
         """The signals at these places, read-only; they outlive the context."""
         if not places:
             return []

@@ -19,7 +19,7 @@ from basilar.pipeline.storage.atomic import link, replacing
 from basilar.pipeline.storage.checksums import read_checksums, write_checksums
 from basilar.pipeline.storage.files import read_json, write_json
 from basilar.pipeline.store.arrays import write_array, write_moments
-from basilar.pipeline.store.schema import CLIPS, provenance, write_quarantine
+from basilar.pipeline.store.schema import CLIP_COLUMNS, provenance, write_quarantine
 from basilar.pipeline.store.shard_tables import ShardTables, quarantined
 from basilar.pipeline.store.statistics import Statistics
 from basilar.pipeline.store.writer import Geometry, create_features
@@ -121,7 +121,7 @@ def _write_clips(
     """
     n_files: list[int] = []
     rows, starts, n_frames = [], [], []
-    schema = pa.schema(list(CLIPS.items()))
+    schema = pa.schema(list(CLIP_COLUMNS.items()))
     of_manifest = pa.schema(
         [schema.field(n) for n in ("id", "sha256", "offset", "label", "split", "group")]
     )

@@ -29,28 +29,28 @@ import pyarrow.parquet as pq
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.recipes.recipe import Recipe
 
-SCHEMA = 1
+STORE_SCHEMA = 1
 _TEXT = ("id", "sha256", "label", "split", "group", "content", "values_sha256")
-CLIPS: dict[str, pa.DataType] = {
+CLIP_COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(_TEXT, pa.string()),
     **dict.fromkeys(("offset", "duration"), pa.float64()),
     **dict.fromkeys(("sample_rate", "n_samples", "n_frames", "start"), pa.int64()),
     **dict.fromkeys(("decoded_crc32", "resampled_crc32"), pa.int64()),
 }
-QUARANTINE = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
+QUARANTINE_COLUMNS = pa.schema([(name, pa.string()) for name in ("id", *Quarantined._fields)])
 
 
 def write_quarantine(folder: Path, entries: Sequence[tuple[str, ...]]) -> None:
     """Write quarantine.parquet; a shard knows no ids."""
-    names = QUARANTINE.names
+    names = QUARANTINE_COLUMNS.names
     rows = [dict(zip(names[-len(entry) :], entry, strict=True)) for entry in entries]
-    pq.write_table(pa.Table.from_pylist(rows, QUARANTINE), folder / "quarantine.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, QUARANTINE_COLUMNS), folder / "quarantine.parquet")
 
 
 def provenance(recipe: Recipe) -> dict[str, Any]:
     """What is recorded and not hashed: the recipe as it was, library versions, the machine."""
     return {
-        "schema": SCHEMA,
+        "schema": STORE_SCHEMA,
         "recipe": recipe.resolved(),
         "portable": recipe.representation.portable,
         "versions": _versions(),

@@ -16,9 +16,9 @@ from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage.atomic import replacing
 from basilar.pipeline.storage.checksums import write_checksums
 from basilar.pipeline.store.arrays import write_array, write_moments
-from basilar.pipeline.store.schema import CLIPS, provenance, write_quarantine
+from basilar.pipeline.store.schema import CLIP_COLUMNS, provenance, write_quarantine
 from basilar.pipeline.store.shard_tables import MOMENTS
-from basilar.pipeline.store.writer import Features
+from basilar.pipeline.store.writer import FeatureWriter
 
 
 def write_shard(
@@ -36,7 +36,7 @@ def write_shard(
     """
     n_bins = recipe.representation.columns()
     with replacing(folder) as temporary:
-        with Features(temporary / "features", recipe) as features:
+        with FeatureWriter(temporary / "features", recipe) as features:
             represented = make(features.put)
         clips: dict[str, list[Any]] = {
             "content": represented.contents,
@@ -48,7 +48,7 @@ def write_shard(
             "decoded_crc32": [decoded for decoded, _ in represented.checksums],
             "resampled_crc32": [resampled for _, resampled in represented.checksums],
         }
-        schema = pa.schema([(name, CLIPS[name]) for name in clips])
+        schema = pa.schema([(name, CLIP_COLUMNS[name]) for name in clips])
         pq.write_table(
             pa.table(clips, schema), temporary / "clips.parquet", write_page_checksum=True
         )

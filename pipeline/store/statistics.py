@@ -49,7 +49,7 @@ class Statistics:
     scale: NDArray[np.float32]
 
 
-def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Statistics:
+def fit_statistics(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Statistics:
     """The statistics of the clips that normalization is fitted on, folded in content order.
 
     `shards` are those of the plan; histograms of shards are kept in the folder `histograms`. Raises
@@ -87,8 +87,8 @@ def fit(plan: Plan, shards: Sequence[ShardTables], *, histograms: Path) -> Stati
     return Statistics(n_clips, summary, histogram, kind.grid.edges(), centre, scale)
 
 
-def counted(plan: Plan, planned: Shard, shard: ShardTables, *, histograms: Path) -> None:
-    """Count the values of a shard of a plan ahead of `fit`, and keep the histogram."""
+def count_shard(plan: Plan, planned: Shard, shard: ShardTables, *, histograms: Path) -> None:
+    """Count the values of a shard of a plan ahead of `fit_statistics`, and keep the histogram."""
     clips = shard.clips
     weights = _weights(plan, planned, clips)
     if weights.any():
@@ -107,7 +107,7 @@ def _histogram(
     """The histogram of a shard's clips, each counted as often as its weight says."""
     kept = folder / histogram_name(shard.key, weights.tolist())
     if storage.exists(kept):
-        with suppress(DamagedArtifactError):  # it is counted again
+        with suppress(DamagedArtifactError):  # it is count_shard again
             return _read_arrays(kept)["histogram"]
     features = Rows(storage.fetch(shard.folder) / "features", access="read")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))

@@ -70,7 +70,7 @@ def create_features(folder: Path, recipe: Recipe, n_files: int) -> Any:
     )
 
 
-class Features:
+class FeatureWriter:
     """The array at `folder`, written clip by clip as features come; a context manager.
 
     `starts` are the first rows of clips, `n_frames` how many they have. A clip starts a new Zarr

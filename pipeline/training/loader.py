@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from basilar.pipeline.training.feature_set import FeatureSet
 
 Batch = dict[str, NDArray[Any]]
-Place = tuple[int, int]  # an epoch, and the number of a batch in it
-Plan = tuple[NDArray[np.int64], NDArray[np.int64]]  # items in order, first frames of their crops
+BatchIndex = tuple[int, int]  # an epoch, and the number of a batch in it
+EpochOrder = tuple[
+    NDArray[np.int64], NDArray[np.int64]
+]  # items in order, first frames of their crops
 Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 
 
@@ -96,7 +98,7 @@ class Loader:
         self.drop_last = drop_last
         self.rank = rank
         self.world_size = world_size
-        self._planned: tuple[int, Plan] | None = None
+        self._planned: tuple[int, EpochOrder] | None = None
         if not len(fs):
             raise ValueError(f"{fs.path}: no clip is selected; look at the values of fs.clips")
         if not len(self):
@@ -118,7 +120,7 @@ class Loader:
         """
         return (self[place] for place in self._sampler)
 
-    def __getitem__(self, place: Place) -> Batch:
+    def __getitem__(self, place: BatchIndex) -> Batch:
         """A batch of any epoch: `loader[epoch, number]`."""
         if not isinstance(place, tuple):
             raise TypeError(
@@ -195,13 +197,13 @@ class Loader:
             total -= total % (self.world_size * self.batch_size)
         return (self.rank * total // self.world_size, (self.rank + 1) * total // self.world_size)
 
-    def _plan(self, epoch: int) -> Plan:
+    def _plan(self, epoch: int) -> EpochOrder:
         """The items of this rank in the order of an epoch, and the first frames of their crops."""
         if self._planned is None or self._planned[0] != epoch:
             self._planned = (epoch, self._make_plan(epoch))
         return self._planned[1]
 
-    def _make_plan(self, epoch: int) -> Plan:
+    def _make_plan(self, epoch: int) -> EpochOrder:
         total = len(self.fs) * self.crops_per_clip
         # The raw output of a bit generator stays the same in every NumPy; permutation() may not.
         random = np.random.PCG64(np.random.SeedSequence([self.seed, epoch])).random_raw
@@ -242,7 +244,7 @@ class Sampler:
     def __len__(self) -> int:
         return self._n_batches
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[BatchIndex]:
         begin, self._skip = self._skip, 0
         for number in range(begin, self._n_batches):
             self._given = number + 1

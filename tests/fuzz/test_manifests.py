@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
 from basilar.pipeline.manifests.scan import scan
-from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from tests.fuzz import examples
 
 PATHS = ["a.wav", "b.wav", "deep/ö ü.wav"]
@@ -112,9 +112,9 @@ def test_a_table_is_refused_or_keeps_its_hash(folder, tmp_path, suffix):
             assert back.table == manifest.table
         back = read_manifest(tmp_path / "exported.parquet")
         assert back.hash == manifest.hash
-        field = SCHEMA.field("path")
+        field = CLIP_COLUMNS.field("path")
         places = pa.array([f"moved/{i}.wav" for i in range(len(back))], field.type)
-        moved = back.table.set_column(SCHEMA.get_field_index("path"), field, places)
+        moved = back.table.set_column(CLIP_COLUMNS.get_field_index("path"), field, places)
         assert Manifest(folder, moved).hash == manifest.hash
 
     check()
@@ -153,7 +153,7 @@ def test_a_damaged_manifest_is_refused_or_whole(folder, tmp_path, data):
 
 
 @examples(100)
-@given(st.sampled_from(SCHEMA.names), ANY, st.booleans())
+@given(st.sampled_from(CLIP_COLUMNS.names), ANY, st.booleans())
 def test_a_manifest_with_a_wrong_value_is_refused_or_usable(folder, tmp_path, name, value, rooted):
     file, manifest = tmp_path / "manifest.parquet", scan(folder)[0]
     rows = manifest.table.to_pylist()
@@ -163,7 +163,7 @@ def test_a_manifest_with_a_wrong_value_is_refused_or_usable(folder, tmp_path, na
         pq.write_table(pa.table({name: column}), file)  # not every type of Arrow's is Parquet's
     except (pa.ArrowException, UnicodeEncodeError, OverflowError):
         return
-    index = SCHEMA.get_field_index(name)
+    index = CLIP_COLUMNS.get_field_index(name)
     table = manifest.table.set_column(index, name, column)
     root = {b"basilar": json.dumps({"schema": 1, "root": value if rooted else "."}).encode()}
     pq.write_table(table.replace_schema_metadata(root), file)

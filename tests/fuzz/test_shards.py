@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basilar.pipeline.manifests.manifest import Manifest
-from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.plan import MAX_SHARDS, Plan, shard_borders
 from basilar.pipeline.recipes.recipe import Recipe
 from tests.fuzz import examples
@@ -38,7 +38,7 @@ def data_sets(draw):
 def plan_of(clips, shard_seconds, prefix=""):
     rows = [
         {
-            **dict.fromkeys(SCHEMA.names),
+            **dict.fromkeys(CLIP_COLUMNS.names),
             "id": prefix + name,
             "path": f"{prefix}{name}.wav",
             "sha256": hashlib.sha256(str(content).encode()).hexdigest(),
@@ -47,7 +47,7 @@ def plan_of(clips, shard_seconds, prefix=""):
         }
         for name, (content, n_samples, offset, duration) in sorted(clips.items())
     ]
-    manifest = Manifest(Path("root"), pa.Table.from_pylist(rows, SCHEMA))
+    manifest = Manifest(Path("root"), pa.Table.from_pylist(rows, CLIP_COLUMNS))
     return Plan(RECIPE, manifest, shard_seconds)
 
 

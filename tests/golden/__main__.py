@@ -29,7 +29,7 @@ RECIPE = {
 
 def main() -> None:
     """Three short clips in two shards, and one that cannot be read."""
-    root = Path(__file__).parent / f"store-{schema.SCHEMA}"
+    root = Path(__file__).parent / f"store-{schema.STORE_SCHEMA}"
     if root.exists():
         raise SystemExit(f"{root} is there; raise SCHEMA in pipeline/store.py first")
     (root / "audio").mkdir(parents=True)

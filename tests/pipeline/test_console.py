@@ -53,18 +53,18 @@ def test_progress_gives_every_item_also_without_a_screen(capsys):
     ],
 )
 def test_a_message_is_laid_out_in_three_lines(message, lines):
-    assert text.laid_out(message).splitlines()[:5] == lines
+    assert text.in_lines(message).splitlines()[:5] == lines
 
 
 def test_each_mistake_has_its_lines():
-    said = text.laid_out("a: b; c\na: d; e").splitlines()
+    said = text.in_lines("a: b; c\na: d; e").splitlines()
     assert [line.partition(": ")[0] for line in said] == ["error", "where", "to do"] * 2
 
 
 def test_errors_of_the_file_system_say_where_and_what_to_do():
     for number in errno.errorcode:
         error = OSError(number, "text", "/some/file")
-        what, where, to_do = text.laid_out(text.explained(error)).splitlines()
+        what, where, to_do = text.in_lines(text.explain_error(error)).splitlines()
         assert what.startswith("error: ")
         assert where == "where: /some/file"
         assert to_do.startswith("to do: ")
@@ -114,7 +114,7 @@ def test_a_traceback_is_printed_for_debug_alone(request, capsys):
 
 def test_what_is_not_ours_is_a_bug(debug):
     error = TypeError("a: 1;\n2")
-    assert text.laid_out(text.explained(error)).splitlines() == [
+    assert text.in_lines(text.explain_error(error)).splitlines() == [
         "error: TypeError: a: 1; 2",
         "where: basilar build",
         "to do: run it again with --debug, and report what it prints",

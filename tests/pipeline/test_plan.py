@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.manifest import Manifest
-from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.plan import MAX_SHARDS, Plan, outstanding, shard_borders
 from basilar.pipeline.recipes.recipe import Recipe
 
@@ -20,7 +20,7 @@ def manifest(clips, tmp_path="root"):
     """A manifest of (id, content number, seconds, label, split)."""
     rows = [
         {
-            **dict.fromkeys(SCHEMA.names),
+            **dict.fromkeys(CLIP_COLUMNS.names),
             **{"id": clip_id, "path": f"{clip_id}.wav", "label": label, "split": split},
             "sha256": hashlib.sha256(str(content).encode()).hexdigest(),
             **{"sample_rate": 1000, "n_samples": int(seconds * 1000), "channels": 1},
@@ -28,7 +28,7 @@ def manifest(clips, tmp_path="root"):
         }
         for clip_id, content, seconds, label, split in sorted(clips)
     ]
-    return Manifest(Path(tmp_path), pa.Table.from_pylist(rows, SCHEMA))
+    return Manifest(Path(tmp_path), pa.Table.from_pylist(rows, CLIP_COLUMNS))
 
 
 def clips(contents, seconds=1.0):
@@ -125,7 +125,7 @@ def test_keys_name_the_stage_and_its_recipe():
 def test_lossy_clips_are_keyed_with_their_decoder(monkeypatch):
     lossless = manifest(clips(range(5)))
     lossy_table = lossless.table.set_column(
-        SCHEMA.get_field_index("lossy"), SCHEMA.field("lossy"), pa.array([True] * 5)
+        CLIP_COLUMNS.get_field_index("lossy"), CLIP_COLUMNS.field("lossy"), pa.array([True] * 5)
     )
     lossy = Manifest(lossless.root, lossy_table)
 
@@ -171,7 +171,7 @@ def test_clips_that_could_not_be_read_are_keyed_with_both_decoders(monkeypatch):
     readable = manifest(clips(range(3)))
     rows = readable.table.to_pylist()
     rows[0]["problem"] = "damaged"
-    unreadable = Manifest(readable.root, pa.Table.from_pylist(rows, SCHEMA))
+    unreadable = Manifest(readable.root, pa.Table.from_pylist(rows, CLIP_COLUMNS))
     found = set()
     for version in (1, 2):
         monkeypatch.setattr(

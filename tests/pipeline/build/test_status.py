@@ -35,18 +35,18 @@ def make(build, shard, *tasks):
 
 
 def test_how_far_a_build_is_is_what_is_there_of_it(build):
-    ((begun, who),) = status.of_root(build.root)
+    ((begun, who),) = status.builds_in(build.root)
     shards = build.plan.shards
     assert begun.stages == dict.fromkeys(("decode", "resample", "representation"), (0, len(shards)))
     assert (begun.clips, begun.all_clips, begun.share, begun.seconds_left) == (0, 13, 0.0, None)
     assert len(who) == 1
     make(build, shards[0], Resample)  # what it decoded lies nowhere
-    ((now, _),) = status.of_root(build.root)
+    ((now, _),) = status.builds_in(build.root)
     assert now.stages["decode"] == now.stages["resample"] == (1, len(shards))
     assert now.stages["representation"] == (0, len(shards))
     for shard in shards:
         make(build, shard, Represent)
-    ((now, _),) = status.of_root(build.root)
+    ((now, _),) = status.builds_in(build.root)
     assert now.stages["representation"] == (len(shards), len(shards))
     assert (now.clips, now.quarantined, now.share) == (13, 1, 1.0)
     assert now.seconds_left == 0.0
@@ -56,7 +56,7 @@ def test_how_far_a_build_is_is_what_is_there_of_it(build):
     assert (begun.at, now.at) == ("computing shards", "fitting statistics")
     for task, then in ((FitNormalization, "publishing"), (Publish, "logging to MLflow")):
         task.of(build.register()).run()
-        ((now, _),) = status.of_root(build.root)
+        ((now, _),) = status.builds_in(build.root)
         assert now.line.endswith(f" so far, {then}")
 
 

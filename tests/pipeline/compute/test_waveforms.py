@@ -6,7 +6,7 @@ from basilar.pipeline.audio.isolation import isolated
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
 from basilar.pipeline.errors import DamagedArtifactError
-from basilar.pipeline.storage.scratch import Place
+from basilar.pipeline.storage.scratch import SignalSpan
 
 
 def some(spool, *signals):
@@ -57,7 +57,7 @@ def test_what_a_child_wrote_before_it_died_is_passed_over(tmp_path, noise):
                 yield place
 
         found = dict(isolated(put, [100, 13, 50]))
-        places = [Place(*found[i]) for i in (0, 2)]
+        places = [SignalSpan(*found[i]) for i in (0, 2)]
         made = Waveforms(["a", "b"], [], [1, 1], [(1, 1)] * 2, [(p.crc32,) for p in places])
         made.lie_at(places, spool)
         return made

@@ -10,7 +10,7 @@ import pytest
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
 from basilar.pipeline.manifests.scan import scan
-from basilar.pipeline.manifests.table import SCHEMA, map_table, release_memory, take_rows
+from basilar.pipeline.manifests.table import CLIP_COLUMNS, map_table, release_memory, take_rows
 
 
 def test_manifest_and_audio_move_together(audio_folder, tmp_path):
@@ -41,7 +41,7 @@ def test_paths_that_leave_the_root_are_refused_on_reading(audio_folder, path):
     forged = manifest.table.to_pylist()
     forged[0]["path"] = path
     file = audio_folder / "m.parquet"
-    write_manifest(Manifest(manifest.root, pa.Table.from_pylist(forged, SCHEMA)), file)
+    write_manifest(Manifest(manifest.root, pa.Table.from_pylist(forged, CLIP_COLUMNS)), file)
     with pytest.raises(ManifestError, match=r"leads out of the root|has no path"):
         read_manifest(file)
 
@@ -60,7 +60,7 @@ def test_numbers_that_no_scan_makes_are_refused_on_reading(audio_folder, tmp_pat
 
     def read_with(value):
         rows[3][name] = value
-        write_manifest(Manifest(manifest.root, pa.Table.from_pylist(rows, SCHEMA)), file)
+        write_manifest(Manifest(manifest.root, pa.Table.from_pylist(rows, CLIP_COLUMNS)), file)
         return read_manifest(file).column(name)[3]
 
     possible, impossible = POSSIBLE[name]
@@ -76,7 +76,7 @@ def test_hash_is_of_contents_ids_labels_splits_and_groups(audio_folder):
     def hash_with(**changes):
         rows = manifest.table.to_pylist()
         rows[0].update(changes)
-        return Manifest(manifest.root, pa.Table.from_pylist(rows, SCHEMA)).hash
+        return Manifest(manifest.root, pa.Table.from_pylist(rows, CLIP_COLUMNS)).hash
 
     assert hash_with(path="elsewhere.wav", n_samples=1, split="train") == manifest.hash
     changes = [
@@ -135,7 +135,9 @@ def test_without_room_for_a_file_the_table_is_held(audio_folder, tmp_path, monke
 def test_a_column_may_have_more_than_two_gib(tmp_path):
     """Hashes of a hundred million clips have; here it is a few long texts."""
     texts = pa.array([letter * (100 << 20) for letter in "abcdefgh"], pa.large_string())
-    parts = {field.name: [pa.nulls(24, field.type)] for field in SCHEMA} | {"label": [texts] * 3}
+    parts = {field.name: [pa.nulls(24, field.type)] for field in CLIP_COLUMNS} | {
+        "label": [texts] * 3
+    }
     table = map_table(lambda field: pa.chunked_array(parts[field.name]))
     (found,) = take_rows(table, ["label"], np.array([23, 1, 8])).columns
     assert [text[:1] for text in found.to_pylist()] == ["h", "b", "a"]

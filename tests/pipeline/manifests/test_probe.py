@@ -9,13 +9,13 @@ from basilar.pipeline import audio
 from basilar.pipeline.manifests import file_cache
 from basilar.pipeline.manifests import probe as facts_module
 from basilar.pipeline.manifests.file_cache import hash_file
-from basilar.pipeline.manifests.probe import inspected, statuses
+from basilar.pipeline.manifests.probe import inspect_files, status_reader
 from basilar.pipeline.manifests.scan import contents, scan
 from tests.pipeline.manifests.test_scan import settle
 
 
 def inspect(folder, rows, *, rehash):
-    with closing(inspected(folder, iter(rows), statuses(folder), rehash=rehash)) as seen:
+    with closing(inspect_files(folder, iter(rows), status_reader(folder), rehash=rehash)) as seen:
         return list(seen)
 
 
@@ -79,7 +79,7 @@ def test_who_stops_reading_leaves_no_child(audio_folder, monkeypatch):
     forked, fork = [], os.fork
     monkeypatch.setattr(os, "fork", lambda: forked.append(fork()) or forked[-1])
     rows = [({"path": path}, None) for path in ("a/00.wav", "b/01.wav", "c/02.wav")]
-    reader = inspected(audio_folder, iter(rows), statuses(audio_folder), rehash=True)
+    reader = inspect_files(audio_folder, iter(rows), status_reader(audio_folder), rehash=True)
     next(reader)
     reader.close()
     assert forked

@@ -16,7 +16,7 @@ from basilar.pipeline.manifests import probe as facts_module
 from basilar.pipeline.manifests import scan as scan_module
 from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
 from basilar.pipeline.manifests.scan import contents, scan
-from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from tests.conftest import make_noise
 
 
@@ -337,7 +337,7 @@ def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_
 def test_what_a_table_states_must_be_possible(audio_folder, tmp_path, name, value):
     rows = scan(audio_folder)[0].table.to_pylist()
     rows[3][name] = value
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), tmp_path / "m.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, CLIP_COLUMNS), tmp_path / "m.parquet")
     with pytest.raises(ManifestError, match=f"{name} = .* is not possible; correct it"):
         scan(tmp_path / "m.parquet", root=audio_folder)
 
@@ -399,7 +399,7 @@ def test_a_text_that_is_not_utf_8_is_refused(audio_folder, tmp_path):
     file = tmp_path / "m.parquet"
     table = pq.read_table(file)
     bad = pa.array([b"\xff"] * 12, pa.binary()).view(pa.string())
-    index = SCHEMA.get_field_index("label")
+    index = CLIP_COLUMNS.get_field_index("label")
     pq.write_table(table.set_column(index, "label", bad), file)
     for read in (scan, read_manifest):
         with pytest.raises(ManifestError, match="a text is not UTF-8"):

@@ -9,7 +9,7 @@ from basilar.pipeline.build.build import Build
 from basilar.pipeline.build.explain import explain
 from basilar.pipeline.errors import IncomparableError
 from basilar.pipeline.manifests.manifest import Manifest, write_manifest
-from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.explain import ClipChange, Side, nearest, why
@@ -30,7 +30,7 @@ def edited(manifest, change):
     rows = {row["id"]: row for row in manifest.table.to_pylist()}
     change(rows)
     made = sorted(rows.values(), key=lambda row: row["id"])
-    return Manifest(manifest.root, pa.Table.from_pylist(made, SCHEMA))
+    return Manifest(manifest.root, pa.Table.from_pylist(made, CLIP_COLUMNS))
 
 
 def mel(**values):
@@ -141,7 +141,7 @@ def test_copies_are_renamed_one_by_one(built):
 def test_many_clips_are_counted_and_some_are_named(built):
     row = built.plan.manifest.table.to_pylist()[0]
     rows = [{**row, "id": f"{i:03}", "sha256": f"{i:064}"} for i in range(100)]
-    many = Manifest(Path(), pa.Table.from_pylist(rows, SCHEMA))
+    many = Manifest(Path(), pa.Table.from_pylist(rows, CLIP_COLUMNS))
     found = why(side(manifest=many), side(manifest=built.plan.manifest))
     assert found.as_dict()["clips"]["removed"]["count"] == 100
     assert len(found.as_dict()["clips"]["removed"]["clips"]) == 20

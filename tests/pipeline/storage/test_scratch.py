@@ -9,7 +9,7 @@ import pytest
 
 from basilar.pipeline.audio.isolation import Lost, isolated
 from basilar.pipeline.storage import scratch
-from basilar.pipeline.storage.scratch import Place, Spool, release, room
+from basilar.pipeline.storage.scratch import SignalSpan, Spool, release_pages, scratch_allocator
 
 
 def resident(field):
@@ -19,7 +19,7 @@ def resident(field):
 
 def test_small_arrays_are_in_memory_and_large_ones_in_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch, "IN_MEMORY", 1 << 20)
-    empty = room(tmp_path / "there")
+    empty = scratch_allocator(tmp_path / "there")
     assert empty((1 << 18,), np.float32).base is None
     assert not (tmp_path / "there").exists()
     before = resident("RssAnon"), resident("RssFile")
@@ -34,7 +34,7 @@ def test_small_arrays_are_in_memory_and_large_ones_in_a_file(tmp_path, monkeypat
 
 def test_arrays_that_do_not_fit_together_lie_in_files(tmp_path, monkeypatch):
     monkeypatch.setattr(scratch, "IN_MEMORY", 3 << 20)
-    empty = room(tmp_path)
+    empty = scratch_allocator(tmp_path)
     assert [empty((1 << 18,), np.float32).base is None for _ in range(4)] == [True] * 3 + [False]
 
 
@@ -44,7 +44,7 @@ def test_what_was_read_of_a_file_is_given_back_and_can_be_read_again(tmp_path, n
         signals = spool.signals(places)
     sums = [y.sum() for y in signals]
     held = resident("RssFile")
-    release([*signals, noise(10)])
+    release_pages([*signals, noise(10)])
     assert held - resident("RssFile") >= 30 << 20
     assert [y.sum() for y in signals] == sums
 
@@ -57,10 +57,12 @@ def test_a_disk_without_room_is_an_error_that_names_the_folder(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left") as caught:
-        room(tmp_path)((10,), np.float32)
+        scratch_allocator(tmp_path)((10,), np.float32)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
     monkeypatch.delattr(os, "posix_fallocate")
-    assert room(tmp_path)((10,), np.float32).tolist() == [0.0] * 10  # a file's holes are zeros
+    assert (
+        scratch_allocator(tmp_path)((10,), np.float32).tolist() == [0.0] * 10
+    )  # a file's holes are zeros
 
 
 def test_a_file_that_may_not_grow_is_an_error_that_names_the_folder(tmp_path):
@@ -85,7 +87,7 @@ def test_signals_of_children_are_mapped(noise):
             for n in items:
                 yield spool.put(np.array_split(noise(n, n), 3))
 
-        places = [Place(*place) for _, place in isolated(put, lengths)]
+        places = [SignalSpan(*place) for _, place in isolated(put, lengths)]
         signals = spool.signals(places)
     for n, y, place in zip(lengths, signals, places, strict=True):
         np.testing.assert_array_equal(y, noise(n, n), strict=True)
@@ -106,7 +108,7 @@ def test_samples_of_a_child_that_died_are_passed_over(noise):
 
         found = dict(isolated(put, [100, 13, 50]))
         assert isinstance(found.pop(1), Lost)
-        first, last = spool.signals([Place(*found[0]), Place(*found[2])])
+        first, last = spool.signals([SignalSpan(*found[0]), SignalSpan(*found[2])])
     np.testing.assert_array_equal(first, noise(100, 100))
     np.testing.assert_array_equal(last, noise(50, 50))
 

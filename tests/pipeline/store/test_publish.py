@@ -51,7 +51,7 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
         make = partial(stages.represent, resampled, Transform(recipe))
         write_shard(folder_of(shard), make, recipe=recipe, shard=shard)
     shards = [shard_tables.read_shard(folder_of(shard)) for shard in plan.shards]
-    fitted = statistics.fit(plan, shards, histograms=folder / "histogram")
+    fitted = statistics.fit_statistics(plan, shards, histograms=folder / "histogram")
     path = folder / f"{plan.key}.zarr"
     publish_module.publish(path, plan, fitted, shards=shards, catalogue=folder / "catalogue")
     return plan, path

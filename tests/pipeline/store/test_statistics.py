@@ -61,7 +61,7 @@ def frames_of(plan, tables, split):
 @pytest.mark.parametrize("split", ["train", "test", "all"])
 def test_statistics_are_of_the_fit_split_alone(shards_of, tmp_path, split):
     plan, tables = shards_of({"train": 0.6, "test": 0.4}, kind="standard", split=split)
-    fitted = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    fitted = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
     frames = frames_of(plan, tables, split)
     assert fitted.summary.count == len(frames)
     assert fitted.n_clips == plan.is_fitted.sum()
@@ -74,7 +74,7 @@ def test_statistics_are_of_the_fit_split_alone(shards_of, tmp_path, split):
 
 def test_equal_clips_count_as_often_as_they_are_there(shards_of, tmp_path):
     plan, tables = shards_of(None)
-    fitted = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    fitted = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
     assert fitted.n_clips == 12
     assert fitted.histogram[0].sum() == fitted.summary.count == len(frames_of(plan, tables, "all"))
 
@@ -83,7 +83,7 @@ def test_statistics_do_not_depend_on_shards(shards_of, tmp_path):
     found = set()
     for shard_seconds in (0.5, 2.0, 600.0):
         plan, tables = shards_of({"train": 0.6, "test": 0.4}, shard_seconds, kind="standard")
-        fitted = statistics.fit(plan, tables, histograms=tmp_path / "h")
+        fitted = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
         parts = (*vars(fitted.summary).values(), fitted.histogram, fitted.centre, fitted.scale)
         found.add(b"".join(np.asarray(part).tobytes() for part in parts))
     assert len(found) == 1
@@ -91,25 +91,25 @@ def test_statistics_do_not_depend_on_shards(shards_of, tmp_path):
 
 def test_a_histogram_that_is_kept_is_not_counted_again(shards_of, tmp_path, monkeypatch):
     plan, tables = shards_of(None)
-    first = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    first = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
 
     def fail(*_, **__):
         raise AssertionError("features were read again")
 
     monkeypatch.setattr(statistics, "histogram", fail)
-    again = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    again = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
     np.testing.assert_array_equal(first.histogram, again.histogram)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
 def test_a_damaged_histogram_is_counted_again(shards_of, tmp_path, place):
     plan, tables = shards_of(None)
-    first = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    first = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
     files = list((tmp_path / "h").iterdir())
     for file in files:
         flip(file, place)
     files[0].write_bytes(b"")
-    again = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    again = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
     np.testing.assert_array_equal(first.histogram, again.histogram)
 
 
@@ -133,12 +133,14 @@ def test_a_split_of_which_nothing_is_usable_is_refused(shards_of, tmp_path):
         clips = read_table(table.folder / "clips.parquet")
         pq.write_table(clips.slice(0, 0), table.folder / "clips.parquet")
     with pytest.raises(ValueError, match="holds no usable clip, all of its 12 are quarantined"):
-        statistics.fit(plan, tables, histograms=tmp_path / "h")
+        statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
 
 
 def test_damaged_statistics_are_not_read(shards_of, tmp_path):
     plan, tables = shards_of(None)
-    write_statistics(tmp_path / "s.npz", statistics.fit(plan, tables, histograms=tmp_path / "h"))
+    write_statistics(
+        tmp_path / "s.npz", statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
+    )
     flip(tmp_path / "s.npz")
     with pytest.raises(DamagedArtifactError, match=r"s\.npz: damaged; delete it and build again"):
         read_statistics(tmp_path / "s.npz")
@@ -146,7 +148,7 @@ def test_damaged_statistics_are_not_read(shards_of, tmp_path):
 
 def test_statistics_come_back_as_they_were(shards_of, tmp_path):
     plan, tables = shards_of(None, kind="robust", per="global")
-    fitted = statistics.fit(plan, tables, histograms=tmp_path / "h")
+    fitted = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
     write_statistics(tmp_path / "s.npz", fitted)
     again = read_statistics(tmp_path / "s.npz")
     assert again.n_clips == fitted.n_clips
@@ -162,9 +164,9 @@ def test_statistics_do_not_depend_on_how_many_clips_are_merged_at_once(
     shards_of, tmp_path, monkeypatch
 ):
     plan, tables = shards_of({"train": 0.6, "test": 0.4})
-    whole = statistics.fit(plan, tables, histograms=tmp_path / "h").summary
+    whole = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h").summary
     monkeypatch.setattr(statistics, "_CLIPS", 2)
-    again = statistics.fit(plan, tables, histograms=tmp_path / "h").summary
+    again = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h").summary
     assert again.count == whole.count
     for name in ("mean", "std", "min", "max"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))

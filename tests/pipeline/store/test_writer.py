@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basilar.pipeline.recipes.recipe import Recipe, Store
-from basilar.pipeline.store.writer import Features, Geometry, create_features
+from basilar.pipeline.store.writer import FeatureWriter, Geometry, create_features
 
 
 @settings(max_examples=25)
@@ -20,7 +20,7 @@ def test_clips_do_not_overlap_and_cross_files_only_if_they_must(
     folder = tmp_path_factory.mktemp("features")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Geometry, "of", lambda *_, **__: Geometry(1, shard_rows))
-        with Features(folder / "features", Recipe.from_dict(table)) as written:
+        with FeatureWriter(folder / "features", Recipe.from_dict(table)) as written:
             for frames in n_frames:
                 written.put(np.zeros((frames, 1), np.float32))
     starts, n_files = written.starts, len(list(folder.glob("features/c/*/0")))
@@ -64,7 +64,7 @@ def test_compressed_files_hold_what_was_put(tmp_path, codec, settings):
     recipe = Recipe.from_dict({"representation": table, "store": small})
     rng = np.random.default_rng(0)
     features = [rng.normal(size=(n, 40)).astype(np.float32) for n in (3, 4000, 10_000, 7)]
-    with Features(tmp_path / "features", recipe) as written:
+    with FeatureWriter(tmp_path / "features", recipe) as written:
         for x in features:
             written.put(x)
     array = zarr.open_array(tmp_path / "features", mode="r")
@@ -95,7 +95,7 @@ def test_files_are_those_that_zarr_writes(tmp_path_factory, table, lengths):
     features = [rng.normal(size=(-(-n // bins), bins)).astype(kind.stored_dtype()) for n in lengths]
     features.append(features[0][::-1])  # not contiguous
     ours, theirs = (tmp_path_factory.mktemp(name) / "features" for name in ("ours", "theirs"))
-    with Features(ours, recipe) as written:
+    with FeatureWriter(ours, recipe) as written:
         for x in features:
             written.put(x)
     shard_rows = Geometry.of_recipe(recipe).shard_rows

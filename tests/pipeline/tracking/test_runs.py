@@ -15,14 +15,14 @@ from basilar import Bundle, FeatureSet
 from basilar.pipeline import errors
 from basilar.pipeline.errors import NoRecordError
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest
-from basilar.pipeline.manifests.table import SCHEMA
+from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.tracking import fetch, model, runs, summary
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.conftest import write_clips
 from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of
 
 SERVED = Path(runs.__file__).with_name("served.py")
-EMPTY = Manifest(Path(), SCHEMA.empty_table())
+EMPTY = Manifest(Path(), CLIP_COLUMNS.empty_table())
 
 
 @pytest.fixture(scope="module")
