@@ -67,8 +67,8 @@ def release_memory() -> None:
 def map_table(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
     """A memory-mapped table of clips, made column by column; only one is in memory at a time.
 
-    `column` is asked for all of `CLIP_COLUMNS`. If the system has no room for a temporary file, it is
-    asked once more, and the table is in memory.
+    `column` is asked for all of `CLIP_COLUMNS`. If the system has no room for a temporary file, it
+    is asked once more, and the table is in memory.
     """
     try:
         with temporary_file(None) as raw, io.BufferedWriter(raw) as stored:

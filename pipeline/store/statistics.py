@@ -107,7 +107,7 @@ def _histogram(
     """The histogram of a shard's clips, each counted as often as its weight says."""
     kept = folder / histogram_name(shard.key, weights.tolist())
     if storage.exists(kept):
-        with suppress(DamagedArtifactError):  # it is count_shard again
+        with suppress(DamagedArtifactError):  # it is counted again
             return _read_arrays(kept)["histogram"]
     features = Rows(storage.fetch(shard.folder) / "features", access="read")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
