@@ -55,7 +55,7 @@ if int(limit):
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
 threading.Thread(target=watch, daemon=True).start()
 started = time.monotonic()
-assert engines.run(build, workers=1, log=False).succeeded
+assert luigi_engine.run(build, workers=1, log=False).succeeded
 seconds = time.monotonic() - started
 fs = FeatureSet.open(build.store)
 frames = fs.clips["n_frames"].tolist()

@@ -68,7 +68,7 @@ def compute(build: str, index: int) -> None:
     with _one:
         the_build = build_of(build)
         shard = the_build.plan.shards[index]
-        with locks.session(Path(the_build.root)):
+        with locks.session(the_build.root):
             for task in (Decode, Resample, Represent):
                 if task.stage in (*the_build.keep, Represent.stage):
                     task.of(build, shard).run()

@@ -187,7 +187,8 @@ def recorded_root(path: Path, schema: pa.Schema) -> Path | None:
     try:
         if metadata is None:
             return None
-        return path.absolute().parent / storage.place(json.loads(metadata)["root"])
+        root = storage.place(json.loads(metadata)["root"])
+        return root if root.is_absolute() else path.absolute().parent / root
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ManifestError(f"{path}: its record of the root is damaged; scan again") from None
 

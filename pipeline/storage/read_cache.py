@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from basilar.pipeline.storage.remote import TRANSFERS, T, ask_store, commit_object, drop, fetch_file
-from basilar.pipeline.storage.urls import MARK, is_remote, placed
+from basilar.pipeline.storage.urls import MARK, WorkingCopy, is_remote, placed
 
 
 def cached(where: str | os.PathLike[str], folder: str | os.PathLike[str] | None) -> Path:
@@ -31,7 +31,7 @@ def use(path: Path, call: Callable[[Path], T], cache_bytes: int | None) -> T:
     Of all shard files in its cache, those used last stay, `cache_bytes` of them. What was removed
     goes from the disk when the last process has closed it.
     """
-    if not is_remote(path):
+    if not isinstance(path, WorkingCopy):
         return call(path)
     for _ in range(TRANSFERS):
         new = not path.is_file()
@@ -45,9 +45,9 @@ def use(path: Path, call: Callable[[Path], T], cache_bytes: int | None) -> T:
     raise FileNotFoundError(errno.ENOENT, "the cache is too small for all who use it", str(path))
 
 
-def _keep(n_bytes: int, *, but: Path) -> None:
+def _keep(n_bytes: int, *, but: WorkingCopy) -> None:
     """Remove the shard files of the cache that holds `but` that were used longest ago."""
-    folder = Path(str(but).rpartition(f"/{MARK}/")[0], MARK)
+    folder = but.base / MARK
     found = []
     for path in folder.glob("**/features/c/*/0"):
         with contextlib.suppress(FileNotFoundError):

@@ -130,7 +130,7 @@ def commit(made: Path, path: Path) -> bool:
     def upload(member: str) -> None:
         file = made / member
         if file.is_symlink():
-            source = file.readlink()
+            source = type(path)(file.readlink())  # a working copy, as `link` made it
             ask_store(path / member, lambda store, url: store.cp_file(object_name(source), url))
         else:
             ask_store(path / member, lambda store, url: store.put_file(str(file), url))

@@ -1,16 +1,55 @@
-"""Places by name: local paths, and URLs with the paths of their working copies."""
+"""Places: local paths, and URLs of objects, which have working copies on this machine.
+
+A place is a `Path`, or a `WorkingCopy`: the path of a file or folder on this machine that stands
+for an object, and knows its URL. Its type makes the difference, never its name.
+"""
 
 import atexit
 import os
 import re
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from basilar.pipeline.errors import StorageError
 from basilar.pipeline.storage.object_store import EXTRAS
 
-MARK = ".objects"
+MARK = ".objects"  # the folder of working copies, below a cache or a temporary folder
+
+if TYPE_CHECKING:
+    _LocalPath = Path
+else:
+    _LocalPath = type(Path())  # of this operating system
+
+
+class WorkingCopy(_LocalPath):
+    """`BASE/.objects/PROTOCOL/BUCKET/PATH`, the copy on this machine of `PROTOCOL://BUCKET/PATH`.
+
+    Paths that are derived from it (`/`, `parent`, `with_name`, `glob`) are working copies, too.
+    """
+
+    base: ClassVar[Path]  # of each of the classes that `_below` makes: pathlib copies no attributes
+
+    @property
+    def url(self) -> str:
+        """The URL of the object, without a slash at its end."""
+        protocol, *rest = self.parts[len(self.base.parts) + 1 :]
+        return f"{protocol}://{'/'.join(rest)}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _working_copy, (self.base, *self.parts[len(self.base.parts) + 1 :])
+
+
+@cache
+def _below(base: Path) -> type[WorkingCopy]:
+    """The class of the working copies below a folder."""
+    return type("WorkingCopy", (WorkingCopy,), {"base": base})
+
+
+def _working_copy(base: Path, *parts: str) -> WorkingCopy:
+    return _below(base)(base, MARK, *parts)
 
 
 def place(where: str | os.PathLike[str]) -> Path:
@@ -28,6 +67,8 @@ def place(where: str | os.PathLike[str]) -> Path:
 
 def placed(where: str | os.PathLike[str], folder: Path | None) -> Path:
     """As `place`, with the working copies of URLs below `folder`."""
+    if isinstance(where, WorkingCopy):
+        return where
     text = os.fspath(where)
     url = re.fullmatch(r"([a-z][a-z0-9+]+):/+(.*)", text)  # pathlib makes one slash of two
     if url is None:
@@ -41,16 +82,12 @@ def placed(where: str | os.PathLike[str], folder: Path | None) -> Path:
         raise StorageError(
             f"{text}: no bucket and path; write {protocol}://BUCKET/PATH, without .."
         )
-    return (folder or scratch_folder()).joinpath(MARK, protocol, *parts)
+    return _working_copy(folder or scratch_folder(), protocol, *parts)
 
 
 def name(path: Path) -> str:
     """The URL of a working copy, or a local path as it is."""
-    if not is_remote(path):
-        return str(path)
-    _, _, inside = str(path).rpartition(f"/{MARK}/")
-    protocol, _, rest = inside.partition("/")
-    return f"{protocol}://{rest}"
+    return path.url if isinstance(path, WorkingCopy) else str(path)
 
 
 def shown(text: str) -> str:
@@ -67,7 +104,7 @@ def shown(text: str) -> str:
 
 def is_remote(path: Path) -> bool:
     """Whether a path is a working copy of what lies in an object store."""
-    return f"/{MARK}/" in str(path)
+    return isinstance(path, WorkingCopy)
 
 
 def object_name(path: Path) -> str:

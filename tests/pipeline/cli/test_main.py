@@ -175,12 +175,36 @@ def test_a_bug_is_said_to_be_one_and_traced_on_request(basilar, as_json, monkeyp
 @pytest.mark.parametrize(
     ("command", "where", "kept"),
     [
-        ("scan audio -o m.csv", "scan.scan", "what was read is remembered; the same command goes "),
-        ("build log_mel audio --root r", "scan.scan", "what was made is kept; the same command "),
-        ("verify KEY --root ROOT", "verify.verify", "nothing is kept; the same command starts an"),
-        ("reproduce KEY --root ROOT", "reproduce.reproduce", "nothing is kept; the same command "),
-        ("reproduce KEY --root ROOT --into new", "reproduce.reproduce", "what was made is in new"),
-        ("parity KEY --root ROOT", "parity.parity", "nothing is kept; the same command starts an"),
+        (
+            "scan audio -o m.csv",
+            "manifests.scan.scan",
+            "what was read is remembered; the same ",
+        ),
+        (
+            "build log_mel audio --root r",
+            "manifests.scan.scan",
+            "what was made is kept; the ",
+        ),
+        (
+            "verify KEY --root ROOT",
+            "audit.verify.verify",
+            "nothing is kept; the same",
+        ),
+        (
+            "reproduce KEY --root ROOT",
+            "audit.reproduce.reproduce",
+            "nothing is kept; the same",
+        ),
+        (
+            "reproduce KEY --root ROOT --into new",
+            "audit.reproduce.reproduce",
+            "what was made is in new",
+        ),
+        (
+            "parity KEY --root ROOT",
+            "audit.parity.parity",
+            "nothing is kept; the same",
+        ),
         ("report KEY --root ROOT -o r.html", "report.collect.collect", "nothing is kept; the same"),
     ],
 )
@@ -190,7 +214,7 @@ def test_what_the_keyboard_stops_says_what_is_kept(
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"pipeline.{where}", stop)
+    monkeypatch.setattr(f"basilar.pipeline.{where}", stop)
     words = {"KEY": built.plan.key, "ROOT": built.root}
     arguments = [words.get(word, word) for word in command.split()]
     code, out, err = basilar(*arguments)

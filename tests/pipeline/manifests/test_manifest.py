@@ -124,7 +124,7 @@ def test_without_room_for_a_file_the_table_is_held(audio_folder, tmp_path, monke
     def fail(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("basilar.pipeline.manifests.table.nameless", fail)
+    monkeypatch.setattr("basilar.pipeline.manifests.table.temporary_file", fail)
     held = pa.total_allocated_bytes()
     again = read_manifest(tmp_path / "m.parquet")
     assert pa.total_allocated_bytes() > held

@@ -7,7 +7,7 @@ from PIL import Image
 
 from basilar import FeatureSet
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.report import describe, examples, listening
+from basilar.pipeline.report import describe, examples
 from basilar.pipeline.report.examples import Example
 from basilar.pipeline.report.listening import Heard
 
@@ -26,7 +26,7 @@ def test_the_first_of_each_label_are_chosen(labels, rows):
 
 
 def test_examples_are_the_stored_features_of_their_first_seconds(built, monkeypatch):
-    monkeypatch.setattr(listening, "EXCERPT_SECONDS", 0.2)
+    monkeypatch.setattr(examples, "EXCERPT_SECONDS", 0.2)
     fs = FeatureSet.open(built.store)
     clips = describe.columns(fs.path, "id", "label", "split", "duration")
     heard = Heard(*(np.zeros(len(fs)),) * 3, excerpts={2: np.ones(5, np.float32)})

@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from basilar import Bundle, FeatureSet
 from basilar.pipeline import errors
+from basilar.pipeline.deployment import mlflow_model
 from basilar.pipeline.errors import NoRecordError
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
@@ -21,7 +22,7 @@ from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.conftest import write_clips
 from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of
 
-SERVED = Path(runs.__file__).with_name("served.py")
+SERVED = Path(mlflow_model.__file__)
 EMPTY = Manifest(Path(), CLIP_COLUMNS.empty_table())
 
 
@@ -132,9 +133,9 @@ def test_its_bundle_is_logged_as_a_model_without_pickle(logged, tmp_path):
     assert model.params == run.data.params
     folder = Path(model.artifact_location.removeprefix("file://"))
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"MLmodel", "served.py", "artifacts/bundle/bundle.json"} <= names
+    assert {"MLmodel", "mlflow_model.py", "artifacts/bundle/bundle.json"} <= names
     assert not {name for name in names if name.endswith((".pkl", ".pickle", ".pyc"))}
-    assert (folder / "served.py").read_bytes() == SERVED.read_bytes()
+    assert (folder / "mlflow_model.py").read_bytes() == SERVED.read_bytes()
     assert Bundle.load(folder / "artifacts" / "bundle").key == fs.key
     described = Model.load(folder)
     assert described.metadata == {"basilar.key": fs.key, "basilar.digest": fs.digest}
@@ -350,7 +351,7 @@ def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, store, tmp_path):
     fs, client, run = logged
     uri = embedded_tracking_uri(tmp_path / "root")
     folder = tmp_path / "run"
-    assert fetch.fetch_record(uri, fs.key[:5], folder) == store
+    assert fetch.fetch_record(uri, fs.key[:5], folder).store == store
     assert json.loads((folder / "feature_set.json").read_text()) == fs.attributes
     assert read_manifest(folder / "manifest.parquet").hash == fs.attributes["manifest_hash"]
     assert (folder / "clips.parquet").read_bytes() == (fs.path / "clips.parquet").read_bytes()
