@@ -8,19 +8,18 @@ import pytest
 
 import basilar.errors
 from basilar.pipeline import errors
-from tests.conftest import REPOSITORY
+from tests import tree
 
 
 def classes():
     """Every exception class of the code by name: the names of its bases, and its file."""
     defined = {}
-    for package in ("basilar", "dsp", "pipeline", "workflows"):
-        for file in sorted((REPOSITORY / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-                if isinstance(node, ast.ClassDef):
-                    bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
-                    assert node.name not in defined or not node.name.endswith("Error"), node.name
-                    defined[node.name] = bases, file
+    for file in tree.modules():
+        for node in ast.walk(tree.parsed(file)):
+            if isinstance(node, ast.ClassDef):
+                bases = [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+                assert node.name not in defined or not node.name.endswith("Error"), node.name
+                defined[node.name] = bases, file
 
     def ancestors(name, seen=frozenset()):
         found = {name}
