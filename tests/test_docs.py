@@ -27,6 +27,7 @@ import pytest
 from basilar import FeatureSet
 from basilar.pipeline import cli
 from basilar.pipeline.recipes.recipe import Recipe
+from tests import tree
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Server
 
@@ -308,9 +309,9 @@ def test_every_page_is_in_the_index_and_in_the_readme():
 
 
 def test_the_file_tree_is_the_tree():
-    (tree,) = re.findall(r"^```text\n(.*?)^```$", PAGES["CONTRIBUTING.md"], re.M | re.S)
+    (drawn,) = re.findall(r"^```text\n(.*?)^```$", PAGES["CONTRIBUTING.md"], re.M | re.S)
     folders, named = [], set()
-    for line in tree.splitlines():
+    for line in drawn.splitlines():
         name, description = line.split(maxsplit=1)
         assert description
         depth = (len(line) - len(line.lstrip())) // 2
@@ -318,10 +319,7 @@ def test_the_file_tree_is_the_tree():
         if not name.endswith("/"):
             named.add("".join(folders))
     there = {
-        str(file.relative_to(REPOSITORY))
-        for package in ("dsp", "pipeline", "workflows")
-        for file in (REPOSITORY / package).rglob("*.py")
-        if file.name != "__init__.py"
+        str(file.relative_to(REPOSITORY)) for file in tree.modules() if file.name != "__init__.py"
     }
     assert named == there
 
@@ -354,7 +352,7 @@ def test_the_tables_of_fields_are_those_of_the_types():
 
 
 def test_messages_that_are_explained_are_said():
-    sources = "".join(file.read_text("utf-8") for file in (REPOSITORY / "pipeline").glob("*.py"))
+    sources = "".join(file.read_text("utf-8") for file in tree.modules())
     sources = re.sub(r'"\s+f?"', "", sources)  # a text over several lines
     table = PAGES["docs/troubleshooting.md"].split("## What is said")[1].split("\n\n")[1]
     messages = re.findall(r"^\| `([^`]+)`", table, re.M)

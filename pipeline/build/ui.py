@@ -230,7 +230,7 @@ class _Running:
     def error(self, what: str) -> ServerError:
         """An error that says what it printed last."""
         said = "".join(f"\n  {line.rstrip()}" for line in self._said)
-        return ServerError(f"{self._server.name} {what}; it printed last:{said or ' nothing'}")
+        return ServerError(f"{self._server.name}: it {what}; it printed last:{said or ' nothing'}")
 
     def signal(self, number: int) -> None:
         """Send a signal to its group, which is there until it is waited for."""

@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from basilar.dsp.histogram import Grid, histogram, quantile
-from basilar.dsp.moments import Summary, merge, moments, ordered_sum
-from basilar.dsp.normalize import centre_and_scale
+from basilar.dsp.moments import merge, moments, ordered_sum
 
 matrices = hnp.arrays(
     np.float32,
@@ -92,67 +90,3 @@ def test_moments_of_complex_values_are_those_of_magnitudes():
 def test_merging_nothing_is_refused():
     with pytest.raises(ValueError, match="no clip to compute statistics of"):
         merge([(np.empty((0, 4, 3)), np.empty(0, np.int64))], pivot=0.0)
-
-
-@given(x=matrices, grid=st.sampled_from([Grid("linear", -512.0, 512.0), Grid("octave")]))
-def test_histogram_counts_every_value_once_where_the_edges_say(x, grid):
-    # Multiples of 1/64 are exact in every step, so that a value on an edge has one right cell.
-    x = np.abs(x) if grid.kind == "octave" else np.round(x * 64) / 64
-    counts = histogram(x, grid=grid)
-    assert counts.shape == (x.shape[1], 256)
-    edges = grid.edges()
-    for column, row in zip(x.T.astype(np.float64), counts, strict=True):
-        inside = np.clip(column, edges[0], np.nextafter(edges[-1], 0))
-        np.testing.assert_array_equal(row, np.histogram(inside, edges)[0])
-
-
-def test_octave_edges_double_every_four_cells():
-    edges = Grid("octave").edges()
-    np.testing.assert_array_equal(edges[4:], 2 * edges[:-4])
-    assert edges[0] == 2.0**-40
-    assert edges[-1] == 2.0**24
-
-
-def test_quantiles_are_right_to_a_cell():
-    x = np.random.default_rng(0).standard_normal((20_000, 2)).astype(np.float32)
-    grid = Grid("linear", -5.0, 5.0)
-    counts = histogram(x, grid=grid)
-    for q in (0.0, 0.25, 0.5, 0.75, 1.0):
-        ours = quantile(counts, q, grid=grid)
-        np.testing.assert_allclose(ours, np.quantile(x, q, axis=0), atol=10 / 256)
-
-
-def summary_of(x):
-    return Summary(len(x), x.mean(axis=0), x.std(axis=0), x.min(axis=0), x.max(axis=0))
-
-
-@pytest.mark.parametrize("per", ["bin", "global"])
-def test_centre_and_scale(per):
-    x = np.random.default_rng(0).uniform(-50, 50, (5000, 3)) * [1.0, 0.5, 0.1] + [0.0, 10.0, 0.0]
-    grid = Grid("linear", -100.0, 100.0)
-    counts = histogram(x, grid=grid)
-    view = x if per == "bin" else x.reshape(-1, 1)
-    quartiles = np.quantile(view, [0.25, 0.5, 0.75], axis=0)
-    expected = {
-        "none": (0.0, 1.0),
-        "standard": (view.mean(axis=0), view.std(axis=0)),
-        "min_max": (view.min(axis=0), np.ptp(view, axis=0)),
-        "robust": (quartiles[1], quartiles[2] - quartiles[0]),
-    }
-    for kind, (centre, scale) in expected.items():
-        ours = centre_and_scale(summary_of(x), counts, kind=kind, per=per, grid=grid)
-        # Quantiles are exact to a cell (0.8); the rest is rounded to float32.
-        tolerance = 1.6 if kind == "robust" else 1e-5
-        np.testing.assert_allclose(ours[0], np.broadcast_to(centre, 3), atol=tolerance)
-        np.testing.assert_allclose(ours[1], np.broadcast_to(scale, 3), atol=tolerance)
-        assert ours[0].dtype == ours[1].dtype == np.float32
-
-
-def test_a_bin_that_never_changes_is_not_divided_by_zero():
-    x = np.full((10, 1), 3.0)
-    grid = Grid("linear", 0.0, 10.0)
-    for kind in ("standard", "min_max"):
-        centre, scale = centre_and_scale(
-            summary_of(x), histogram(x, grid=grid), kind=kind, per="bin", grid=grid
-        )
-        assert (centre.item(), scale.item()) == (3, 1)

@@ -1,6 +1,7 @@
 import fsspec
 import pytest
 
+from basilar.pipeline import console
 from basilar.pipeline.manifests import probe as facts_module
 from basilar.pipeline.storage import urls
 
@@ -36,3 +37,10 @@ def memory(own_folder):
     store.rm("/bucket", recursive=True) if store.exists("/bucket") else None
     store.mkdirs("/bucket")
     return store
+
+
+@pytest.fixture
+def debug():
+    """The command line that is left of one with --debug."""
+    yield console.begin(["build", "--debug", "a", "--", "--debug"])
+    console.begin([])

@@ -20,8 +20,8 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
-from basilar.pipeline.audio import AudioError
-from basilar.pipeline.deployment.bundle import Bundle
+from pipeline.audio import AudioError
+from pipeline.bundle import Bundle
 
 
 class ServedBundle(PythonModel):

@@ -89,7 +89,9 @@ while not any(file.stat().st_size for file in pathlib.Path({str(tmp_path)!r}).it
     pass
 print('x', *range(40), 'out of cheese', sep='\\n')
 exit(3)"""
-    with pytest.raises(ui.ServerError, match="the other ended with status 3; it printed") as error:
+    with pytest.raises(
+        ui.ServerError, match="the other: it ended with status 3; it printed"
+    ) as error:
         ui.run([stand_in("one"), failing(code)], ready=pytest.fail)
     lines = str(error.value).splitlines()
     assert (lines[1], lines[-1], len(lines)) == ("  31", "  out of cheese", 11)
@@ -110,7 +112,7 @@ def test_a_server_that_dies_later_ends_the_other(stand_in, tmp_path):
 
 def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
     monkeypatch.setattr(ui, "_PATIENCE", 0.3)
-    with pytest.raises(ui.ServerError, match="the other does not answer after 0 s; it printed"):
+    with pytest.raises(ui.ServerError, match="the other: it does not answer after 0 s; it printed"):
         ui.run([failing("import time; time.sleep(99)")], ready=pytest.fail)
 
 

@@ -4,17 +4,13 @@ import contextlib
 import itertools
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from basilar.pipeline import storage
@@ -24,8 +20,7 @@ from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.storage import atomic, checksums, object_store, prefetch, remote, urls
-from basilar.pipeline.tracking.location import embedded_tracking_uri
+from basilar.pipeline.storage import atomic, checksums, object_store, remote, urls
 from basilar.pipeline.training.feature_set import FeatureSet
 from basilar.pipeline.training.loader import Loader
 from tests.conftest import REPOSITORY, SMALL
@@ -89,38 +84,6 @@ def local(built):
     return built.plan.manifest.root, FeatureSet.open(built.store).digest
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory, built):
-    """A set in a store, to read: its root, key and digest."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(urls, "_made", {})
-        manifest = built.plan.manifest
-        build = Build(
-            storage.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), ""
-        )
-        assert luigi_engine.run(build, workers=1, log=False).succeeded
-        value = FeatureSet.open(built.store).digest
-        urls._forget()
-    return "memory://kept/root", build.plan.key, value
-
-
-def test_urls_have_places_and_places_urls():
-    path = storage.place("s3://bucket/a/b")
-    assert path.is_absolute()
-    assert storage.is_remote(path)
-    assert storage.name(path / "c") == "s3://bucket/a/b/c"
-    assert storage.place(Path("s3://bucket/a/b")) == path  # pathlib makes one slash of two
-    assert storage.place("a/b") == Path("a/b")
-    assert storage.name(Path("a/b")) == "a/b"
-    assert storage.shown(f"in {path}/c: x") == "in s3://bucket/a/b/c: x"
-
-
-@pytest.mark.parametrize("url", ["ftp://host/a", "s3://", "s3://bucket/../other"])
-def test_what_is_no_place_is_refused(url):
-    with pytest.raises(ValueError, match=r"allowed are|write s3"):
-        storage.place(url)
-
-
 def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
     uploaded(memory, audio_folder, "/bucket/audio")
     memory.pipe_file("/bucket/audio/notes.txt", b"not audio")
@@ -132,23 +95,6 @@ def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
     assert (
         storage.name(read_manifest(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
     )
-
-
-def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypatch):
-    uploaded(memory, audio_folder, "/bucket/audio")
-    monkeypatch.setattr(
-        "basilar.pipeline.manifests.file_cache.time.time", lambda: time.time_ns() / 1e9 + 10
-    )
-    first, _ = scan("memory://bucket/audio")
-    fetched = []
-    fetch = remote.fetch_file
-    monkeypatch.setattr(prefetch, "fetch_file", lambda path: fetched.append(path) or fetch(path))
-    second, _ = scan("memory://bucket/audio")
-    assert second.hash == first.hash
-    assert not fetched
-    memory.pipe_file("/bucket/audio/a/00.wav", (audio_folder / "b" / "01.wav").read_bytes())
-    assert scan("memory://bucket/audio")[0].hash != first.hash
-    assert [path.name for path in fetched] == ["00.wav"]
 
 
 def test_remote_audio_and_remote_root_give_the_local_digest(memory, local, tmp_path):
@@ -197,11 +143,6 @@ def test_a_second_build_finds_the_first(memory, audio_folder, monkeypatch):
     monkeypatch.setattr(urls, "_made", {})
     again = luigi_engine.run(planned(audio_folder, "memory://bucket/root"), workers=1, log=False)
     assert (again.succeeded, again.shards_computed) == (True, 0)
-
-
-def test_the_tracker_of_a_remote_root_must_be_named(basilar, memory, audio_folder, tmp_path):
-    with pytest.raises(ValueError, match=r"memory://bucket/root: .*--tracking-uri"):
-        embedded_tracking_uri(storage.place("memory://bucket/root"))
 
 
 def test_the_first_to_commit_a_folder_stays(memory, tmp_path):
@@ -313,47 +254,6 @@ def test_an_upload_that_was_cut_off_does_not_exist(memory, tmp_path, monkeypatch
     assert memory.exists("/bucket/root/features/a.zarr/values")
     assert not storage.exists(path)
     assert storage.children(path.parent, "*.zarr") == []
-
-
-def test_training_reads_through_a_bounded_cache(memory, published, built, tmp_path):
-    root, key, value = published
-    files = memory.find(f"/kept/root/features/{key}.zarr/features/c", detail=True)
-    largest = max(entry["size"] for entry in files.values())
-    url = f"{root}/features/{key}.zarr"
-    fs = FeatureSet.open(url, cache=tmp_path, cache_bytes=2 * largest)
-    assert (fs.digest, len(set(fs.files)) > 2) == (value, True)  # else nothing has to go
-    local = FeatureSet.open(built.store)
-    for _ in range(2):
-        for x, y in zip(
-            FeatureSet.open(url, cache=tmp_path, cache_bytes=2 * largest), local, strict=True
-        ):
-            np.testing.assert_array_equal(x, y)
-        there = [path.stat().st_size for path in tmp_path.rglob("features/c/*/0")]
-        assert 0 < sum(there) <= 2 * largest
-    np.testing.assert_array_equal(fs.pooled("mean"), local.pooled("mean"))
-    again = pickle.loads(pickle.dumps(fs))  # noqa: S301
-    np.testing.assert_array_equal(again[0], local[0])
-    assert again.cache_bytes == 2 * largest
-
-
-def test_a_warm_cache_fetches_nothing(memory, published, tmp_path, monkeypatch):
-    root, key, _ = published
-    url = f"{root}/features/{key}.zarr"
-    first = [x.copy() for x in FeatureSet.open(url, cache=tmp_path)]
-    monkeypatch.setattr(type(memory), "get_file", lambda *_: 1 / 0)
-    for x, y in zip(FeatureSet.open(url, cache=tmp_path), first, strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
-def test_a_set_that_was_published_anew_is_fetched_anew(memory, audio_folder, tmp_path):
-    build = planned(audio_folder, "memory://bucket/root")
-    digest(build)
-    url = storage.name(build.store)
-    cached = FeatureSet.open(url, cache=tmp_path)
-    cached[0]
-    file = f"/bucket/root/features/{build.plan.key}.zarr/zarr.json"
-    memory.pipe_file(file, memory.cat_file(file) + b" ")
-    assert not [*FeatureSet.open(url, cache=tmp_path).path.rglob("features/c/*")]
 
 
 def test_the_commands_take_a_remote_root(published, as_json, basilar, tmp_path):

@@ -1,12 +1,9 @@
-import json
 import os
 import subprocess
 import sys
 from functools import partial
 
 import numpy as np
-import pyarrow.parquet as pq
-import pytest
 import xarray
 import zarr
 
@@ -17,8 +14,8 @@ from basilar.pipeline.hashing import digest, values_hash
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.store import arrays, shard_tables, statistics
 from basilar.pipeline.store import publish as publish_module
+from basilar.pipeline.store import shard_tables, statistics
 from basilar.pipeline.store.shard import write_shard
 
 SMALL = {"chunk_kib": 1, "shard_mib": 1}
@@ -55,60 +52,6 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
     path = folder / f"{plan.key}.zarr"
     publish_module.publish(path, plan, fitted, shards=shards, catalogue=folder / "catalogue")
     return plan, path
-
-
-def write_arrays(folder, arrays, recipe):
-    """A shard of given features."""
-
-    def make(put):
-        for x in arrays:
-            put(x)
-        n = len(arrays)
-        return stages.Represented(
-            contents=[f"{i:064x}" for i in range(n)],
-            moments=np.zeros((n, 4, arrays[0].shape[1])),
-            values=[values_hash(x) for x in arrays],
-            sources=[(8000, 1)] * n,
-            checksums=[(0, 0)] * n,
-            quarantined=[],
-            seconds={},
-        )
-
-    class AnyShard:
-        keys = {"representation": "key"}  # noqa: RUF012  # read once
-
-    write_shard(folder, make, recipe=recipe, shard=AnyShard)
-    return zarr.open_group(folder, mode="r")
-
-
-@pytest.mark.parametrize("codec", ["none", "compact", "archive"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "complex64"])
-def test_every_value_comes_back_also_zeros_and_clips_longer_than_a_file(tmp_path, codec, dtype):
-    kind = {"kind": "stft"} if dtype == "complex64" else {"kind": "magnitude", "dtype": dtype}
-    recipe = recipe_of({**kind, "n_fft": 1022, "hop_length": 511}, codec=codec)
-    rng = np.random.default_rng(0)
-    lengths = (3, 700, 1, 300, 5)
-    arrays = [rng.standard_normal((n, 512)).astype(dtype) for n in lengths]
-    arrays[3][:] = 0  # a chunk of zeros must not be left out as if it were unused
-    group = write_arrays(tmp_path / "shard", arrays, recipe)
-    starts = np.asarray(group["start"])
-    for start, x in zip(starts, arrays, strict=True):
-        assert group["features"][start : start + len(x)].tobytes() == x.tobytes()
-    used = np.zeros(group["features"].shape[0], bool)
-    for start, x in zip(starts, arrays, strict=True):
-        used[start : start + len(x)] = True
-    assert np.isnan(group["features"][:][~used]).all()
-
-
-def test_an_uncompressed_shard_file_is_the_array_itself_and_then_its_index(tmp_path):
-    recipe = recipe_of({"kind": "magnitude", "n_fft": 1022, "hop_length": 511})
-    x = np.random.default_rng(0).standard_normal((100, 512)).astype(np.float32)
-    x[10:50] = 0
-    group = write_arrays(tmp_path / "shard", [x], recipe)
-    data = (tmp_path / "shard" / "features" / "c" / "0" / "0").read_bytes()
-    n_chunks = group["features"].shards[0] // group["features"].chunks[0]
-    assert data[: x.nbytes] == x.tobytes()
-    assert len(data) == x.nbytes + 16 * n_chunks + 4
 
 
 def test_a_published_set_is_linked_shards_that_zarr_and_xarray_read(audio_folder, tmp_path):
@@ -185,31 +128,6 @@ def test_moments_and_statistics_are_stored(audio_folder, tmp_path):
             group["moments/sum"][i], (x + 100.0).astype(np.float64).sum(axis=0), rtol=1e-6
         )
     assert group["moments/sum_squares"].shape == (12, 40)
-
-
-def test_many_clips_are_written_some_at_a_time(audio_folder, tmp_path, monkeypatch):
-    _, at_once = publish(tmp_path / "once", audio_folder, recipe_of(LOG_MEL))
-    monkeypatch.setattr(publish_module, "_GROUP_ROWS", 5)
-    monkeypatch.setattr(arrays, "_CHUNK_BYTES", 5 * 8 * 40)  # five rows of 40 bins
-    _, path = publish(tmp_path / "some", audio_folder, recipe_of(LOG_MEL))
-    assert FeatureSet.open(path).digest == FeatureSet.open(at_once).digest
-    assert pq.ParquetFile(path / "clips.parquet").num_row_groups > 1
-    assert pq.read_table(path / "clips.parquet").equals(pq.read_table(at_once / "clips.parquet"))
-    for name in shard_tables.MOMENTS:
-        array, whole = (zarr.open_array(p / "moments" / name) for p in (path, at_once))
-        assert array.nchunks == 3
-        np.testing.assert_array_equal(array[:], whole[:])
-
-
-def test_attributes_say_what_it_is(audio_folder, tmp_path):
-    plan, path = publish(tmp_path, audio_folder, recipe_of(LOG_MEL))
-    attributes = json.loads((path / "zarr.json").read_text())["attributes"]["basilar"]
-    assert attributes["key"] == plan.key
-    assert attributes["manifest_hash"] == plan.manifest.hash
-    assert attributes["recipe"] == plan.recipe.resolved()
-    assert attributes["portable"] is True
-    assert attributes["shards"] == {str(shard.index): 1 for shard in plan.shards}
-    assert {"numpy", "scipy", "soxr", "python", "basilar"} <= attributes["versions"].keys()
 
 
 def test_where_links_are_refused_files_are_copied(audio_folder, tmp_path, monkeypatch):

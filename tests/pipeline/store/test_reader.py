@@ -21,7 +21,8 @@ from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCo
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.store import reader
 from basilar.pipeline.store.reader import Rows, usable_memory
-from tests.pipeline.store.test_publish import recipe_of, write_arrays
+from tests.pipeline.store.test_publish import recipe_of
+from tests.pipeline.store.test_shard import write_arrays
 
 
 def blosc(cname, shuffle):

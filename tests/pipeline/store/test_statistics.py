@@ -1,17 +1,10 @@
-from functools import partial
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.errors import DamagedArtifactError
-from basilar.pipeline.manifests.scan import scan
-from basilar.pipeline.plan import Plan
-from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage.files import read_table
-from basilar.pipeline.store import shard_tables, statistics
-from basilar.pipeline.store.shard import write_shard
+from basilar.pipeline.store import statistics
 from basilar.pipeline.store.statistics import read_statistics, write_statistics
 from tests.damage import flip
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL
@@ -21,28 +14,6 @@ RECIPE = {
     "representation": LOG_MEL,
     "store": SMALL,
 }
-
-
-@pytest.fixture
-def shards_of(audio_folder, tmp_path):
-    """Make the shards of a recipe and a split without Luigi: (plan, tables)."""
-    from basilar.pipeline.compute import stages
-
-    def make(shares, shard_seconds=2.0, **normalization):
-        recipe = Recipe.from_dict({**RECIPE, "normalization": normalization})
-        plan = Plan(recipe, scan(audio_folder, split=shares)[0], shard_seconds)
-        tables = []
-        for shard in plan.shards:
-            folder = tmp_path / shard.keys["representation"]
-            if not folder.exists():
-                decoded = stages.decode(shard.sources, Transform(recipe), root=audio_folder)
-                resampled = stages.resample(decoded, Transform(recipe))
-                make = partial(stages.represent, resampled, Transform(recipe))
-                write_shard(folder, make, recipe=recipe, shard=shard)
-            tables.append(shard_tables.read_shard(folder))
-        return plan, tables
-
-    return make
 
 
 def frames_of(plan, tables, split):
@@ -111,20 +82,6 @@ def test_a_damaged_histogram_is_counted_again(shards_of, tmp_path, place):
     files[0].write_bytes(b"")
     again = statistics.fit_statistics(plan, tables, histograms=tmp_path / "h")
     np.testing.assert_array_equal(first.histogram, again.histogram)
-
-
-@pytest.mark.parametrize(
-    "name", ["moments/sum/c/0/0", "clips.parquet", "zarr.json", "n_frames/c/0", "files.json"]
-)
-def test_a_shard_of_which_anything_is_damaged_is_not_read(shards_of, name):
-    _, tables = shards_of(None)
-    folder = tables[0].folder
-    flip(folder / name)
-    with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: damaged; .*anew"):
-        shard_tables.read_shard(folder)
-    (folder / name).unlink()
-    with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: it is missing; build again"):
-        shard_tables.read_shard(folder)
 
 
 def test_a_split_of_which_nothing_is_usable_is_refused(shards_of, tmp_path):

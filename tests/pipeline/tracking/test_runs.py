@@ -1,54 +1,19 @@
 import json
 import shutil
-import sqlite3
-from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from basilar import Bundle, FeatureSet
+from basilar import FeatureSet
 from basilar.pipeline import errors
-from basilar.pipeline.deployment import mlflow_model
-from basilar.pipeline.errors import NoRecordError
 from basilar.pipeline.manifests.manifest import Manifest, read_manifest
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
-from basilar.pipeline.tracking import fetch, model, runs, summary
+from basilar.pipeline.tracking import fetch, runs, summary
 from basilar.pipeline.tracking.location import embedded_tracking_uri
-from tests.conftest import write_clips
-from tests.pipeline.store.test_publish import LOG_MEL, publish, recipe_of
 
-SERVED = Path(mlflow_model.__file__)
 EMPTY = Manifest(Path(), CLIP_COLUMNS.empty_table())
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """A feature set in a root whose embedded tracker it is logged to."""
-    folder = tmp_path_factory.mktemp("logged")
-    audio, root = write_clips(folder / "audio"), folder / "root"
-    (audio / "broken.wav").write_bytes(b"RIFF broken")
-    plan, path = publish(root, audio, recipe_of(LOG_MEL))
-    runs.log_run(path, plan.manifest, embedded_tracking_uri(root), folder=root / "mlflow")
-    return path
-
-
-@pytest.fixture
-def logged(store, tmp_path):
-    """Its own copy of that root for a test: (feature set, client, run)."""
-    root = shutil.copytree(store.parent, tmp_path / "root")
-    with closing(sqlite3.connect(root / "mlflow" / "mlflow.db")) as database, database:
-        for place in ("experiments.artifact_location", "runs.artifact_uri"):
-            table, column = place.split(".")
-            new = f"replace({column}, '{store.parent}', '{root}')"
-            database.execute(f"UPDATE {table} SET {column} = {new}")
-    client = MlflowClient(embedded_tracking_uri(root))
-    (run,) = client.search_runs([client.get_experiment_by_name("basilar").experiment_id])
-    return FeatureSet.open(root / store.name), client, run
 
 
 def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, store, tmp_path):
@@ -104,11 +69,6 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, store, tmp_pa
     assert "`log_mel` at 8000 Hz; 1 quarantined." in note
 
 
-def model_of(client, run):
-    (output,) = client.get_run(run.info.run_id).outputs.model_outputs
-    return client.get_logged_model(output.model_id)
-
-
 def test_a_report_that_cannot_be_drawn_is_a_warning(logged, tmp_path, monkeypatch, caplog):
     fs, client, run = logged
     file = client.download_artifacts(run.info.run_id, "manifest.parquet", str(tmp_path))
@@ -123,60 +83,6 @@ def test_a_report_that_cannot_be_drawn_is_a_warning(logged, tmp_path, monkeypatc
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "basilar"]
     assert "ZeroDivisionError" in warning
     assert f"basilar report {fs.key[:12]}" in warning
-
-
-def test_its_bundle_is_logged_as_a_model_without_pickle(logged, tmp_path):
-    fs, client, run = logged
-    model = model_of(client, run)
-    assert (model.status, model.source_run_id) == ("READY", run.info.run_id)
-    assert model.tags["basilar.key"] == fs.key
-    assert model.params == run.data.params
-    folder = Path(model.artifact_location.removeprefix("file://"))
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"MLmodel", "mlflow_model.py", "artifacts/bundle/bundle.json"} <= names
-    assert not {name for name in names if name.endswith((".pkl", ".pickle", ".pyc"))}
-    assert (folder / "mlflow_model.py").read_bytes() == SERVED.read_bytes()
-    assert Bundle.load(folder / "artifacts" / "bundle").key == fs.key
-    described = Model.load(folder)
-    assert described.metadata == {"basilar.key": fs.key, "basilar.digest": fs.digest}
-    assert described.signature.outputs.inputs[0].shape == (-1, -1, 40)
-    assert {column.name for column in described.signature.inputs.inputs} == {
-        *("audio", "samples", "sample_rate"),
-    }
-    needs = (folder / "requirements.txt").read_text().split()
-    assert f"soxr=={version('soxr')}" in needs
-    assert client.search_registered_models() == []
-    assert mlflow.active_run() is None
-    assert str(tmp_path) not in mlflow.get_tracking_uri()
-    assert not Path("mlruns").exists()
-
-
-def test_a_model_is_registered_when_asked_and_once(logged, tmp_path):
-    fs, client, run = logged
-    uri, folder = embedded_tracking_uri(tmp_path / "root"), tmp_path / "root" / "mlflow"
-    for register_as in ("birds", "birds@champion", "birds@champion"):
-        again = runs.log_run(fs.path, EMPTY, uri, folder=folder, register_as=register_as)
-        assert again == run.info.run_id
-    (registered,) = client.search_model_versions("name = 'birds'")
-    assert registered.source == model_of(client, run).artifact_location
-    assert registered.run_id == run.info.run_id
-    assert client.get_model_version_by_alias("birds", "champion").version == registered.version
-
-
-def test_a_model_that_cannot_be_logged_leaves_nothing(logged, tmp_path, monkeypatch):
-    fs, client, run = logged
-    client.delete_run(run.info.run_id)
-    before = len(client.search_logged_models([run.info.experiment_id]))
-
-    def fail(*_):
-        raise RuntimeError("half-way")
-
-    monkeypatch.setattr(model, "save_model", fail)
-    uri = embedded_tracking_uri(tmp_path / "root")
-    with pytest.raises(errors.TrackerError, match="RuntimeError: half-way"):
-        runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / "root" / "mlflow")
-    assert client.search_runs([run.info.experiment_id]) == []
-    assert len(client.search_logged_models([run.info.experiment_id])) == before
 
 
 def test_a_feature_set_is_logged_once(logged, tmp_path):
@@ -197,12 +103,6 @@ def test_a_run_that_was_cut_off_is_replaced(logged, tmp_path, monkeypatch, root,
     again = runs.log_run(fs.path, EMPTY, uri, folder=tmp_path / root / "mlflow")
     assert again != run.info.run_id
     assert [r.info.run_id for r in client.search_runs([run.info.experiment_id])] == [again]
-
-
-def test_names_of_splits_become_names_of_metrics(logged):
-    fs, _, _ = logged
-    fs.clips["split"] = "hold out: 1"
-    assert summary.metrics(fs)["clips_hold_out__1"] == 12
 
 
 def test_more_bins_than_a_request_takes_are_logged(logged, tmp_path, monkeypatch):
@@ -284,22 +184,6 @@ def test_a_database_that_is_none_is_a_tracker_that_does_not_answer(logged, tmp_p
         runs.log_run(fs.path, EMPTY, embedded_tracking_uri(tmp_path / "other"), folder=folder)
 
 
-@pytest.mark.parametrize("name", ["r#x", "r x", "ré", "r&a=b;c", "r:y@z"])
-def test_roots_of_any_name_hold_their_own_tracker(logged, tmp_path, name):
-    fs, _, _ = logged
-    root = tmp_path / name
-    run_id = runs.log_run(fs.path, EMPTY, embedded_tracking_uri(root), folder=root / "mlflow")
-    assert (root / "mlflow" / "mlflow.db").stat().st_size > 0
-    assert (root / "mlflow" / "artifacts" / run_id / "artifacts" / "recipe.toml").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"root", name}
-
-
-@pytest.mark.parametrize("name", ["r?q=1", "r%20x"])
-def test_roots_that_a_uri_cannot_name_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=r"with \? or % in its name; take another root"):
-        embedded_tracking_uri(tmp_path / name)
-
-
 def test_a_moved_root_writes_where_it_is_now(logged, tmp_path):
     fs, _client, run = logged
     moved = (tmp_path / "root").rename(tmp_path / "moved")
@@ -345,18 +229,3 @@ def test_a_tracker_that_refuses_a_training_is_named(logged, tmp_path):
     fs, _, _ = logged
     with pytest.raises(errors.TrackerError, match="nonsense://x"):
         log_training(fs, "nonsense://x", tmp_path / "mlflow")
-
-
-def test_a_run_is_fetched_by_the_beginning_of_its_key(logged, store, tmp_path):
-    fs, client, run = logged
-    uri = embedded_tracking_uri(tmp_path / "root")
-    folder = tmp_path / "run"
-    assert fetch.fetch_record(uri, fs.key[:5], folder).store == store
-    assert json.loads((folder / "feature_set.json").read_text()) == fs.attributes
-    assert read_manifest(folder / "manifest.parquet").hash == fs.attributes["manifest_hash"]
-    assert (folder / "clips.parquet").read_bytes() == (fs.path / "clips.parquet").read_bytes()
-    other = client.create_run(run.info.experiment_id, tags={"basilar.key": fs.key[:5] + "x"})
-    fetch.fetch_record(uri, fs.key[:5], folder)  # what is not finished is not there
-    client.set_terminated(other.info.run_id, "FINISHED")
-    with pytest.raises(NoRecordError, match=f"begins with '{fs.key[:5]}'; there is: {fs.key[:5]}"):
-        fetch.fetch_record(uri, fs.key[:5], folder)
