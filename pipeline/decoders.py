@@ -153,8 +153,10 @@ class FFmpeg:
         resampler: Any = None
         container: Any
         nameless = _Nameless(file.fileno(), closefd=False)
+        # Texts in a file need not be UTF-8: PyAV 19 takes any, an older one only where it is told.
+        told = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
         try:
-            with av.open(nameless, format=self.found.format, metadata_errors="ignore") as container:
+            with av.open(nameless, format=self.found.format, **told) as container:
                 stream = self._choose(container)
                 for packet in container.demux(stream):
                     # A WAV without a length may end inside a packet.
