@@ -155,7 +155,7 @@ class FFmpeg:
         nameless = _Nameless(file.fileno(), closefd=False)
         # Texts in a file need not be UTF-8: PyAV 19 takes any, an older one only where it is told.
         new = int(av.__version__.split(".")[0]) >= 19
-        told = {} if new else {"metadata_errors": "ignore"}
+        told: dict[str, Any] = {} if new else {"metadata_errors": "ignore"}
         try:
             with av.open(nameless, format=self.found.format, **told) as container:
                 stream = self._choose(container)
