@@ -1,15 +1,17 @@
 # Everything runs in .venv, which is made from constraints.txt when it is missing or out of date.
+# With another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
+.PHONY: demo test newest torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
 
 $(READY): pyproject.toml constraints.txt
-	@echo "making .venv from constraints.txt, which takes some minutes"
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "making $(VENV) from constraints.txt, which takes some minutes"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	touch $(READY)
 
@@ -18,6 +20,9 @@ demo: $(READY)  ## Synthesise a corpus, build a feature set, train on it
 
 test: $(READY)  ## All tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+newest:  ## All tests with whatever pip finds today, without constraints.txt
+	.ci/newest
 
 torture: $(READY)  ## The tests that take long
 	$(BIN)/python -m pytest -m torture
@@ -56,5 +61,5 @@ pictures: $(READY)  ## Those of docs/representations.md
 tour: $(READY)  ## Run docs/tour.ipynb, and keep what it prints
 	$(BIN)/python docs/run_tour.py
 
-clean:  ## Remove the environment and the demo
-	rm -rf .venv demo docs/_build docs/tour .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Remove the environments and the demo
+	rm -rf .venv .venv-* demo docs/_build docs/tour .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -43,8 +43,9 @@ def rms(frames_tn: NDArray[np.float32]) -> NDArray[np.float32]:
 def zero_crossing_rate(frames_tn: NDArray[np.float32]) -> NDArray[np.float32]:
     """Changes of sign within each frame per sample: float32 (frames,), in [0, 1).
 
-    Samples of -1e-10 or more count as positive. As in librosa.feature.zero_crossing_rate. Raises
-    ValueError for frames of no samples.
+    What is not below -1e-10, rounded to float32, counts as positive. As
+    librosa.feature.zero_crossing_rate of 0.11; that of 1.0 does not round, so that for it the one
+    value float32(-1e-10) is negative. Raises ValueError for frames of no samples.
 
     >>> zero_crossing_rate(np.array([[1, -1, 0, 1], [0, 0, 0, 0]], np.float32)).tolist()
     [0.5, 0.0]

@@ -153,13 +153,18 @@ class FFmpeg:
         resampler: Any = None
         container: Any
         nameless = _Nameless(file.fileno(), closefd=False)
+        # Texts in a file need not be UTF-8: PyAV 19 takes any, an older one only where it is told.
+        new = int(av.__version__.split(".")[0]) >= 19
+        told: dict[str, Any] = {} if new else {"metadata_errors": "ignore"}
         try:
-            with av.open(nameless, format=self.found.format, metadata_errors="ignore") as container:
+            with av.open(nameless, format=self.found.format, **told) as container:
                 stream = self._choose(container)
                 for packet in container.demux(stream):
                     # A WAV without a length may end inside a packet.
                     if packet.is_corrupt and self.found.format != "wav":
                         raise AudioError("truncated", f"cut short after sample {self._decoded}")
+                    if new and self.found.format == "mov":
+                        self._keep_padding(packet)
                     for frame in packet.decode():
                         if resampler is None:
                             form = (frame.sample_rate, frame.layout.nb_channels)
@@ -179,6 +184,15 @@ class FFmpeg:
             reason: Reason = "unsupported" if unknown else "corrupt"
             message = f"FFmpeg cannot go on after sample {self._decoded}: {error.strerror}"
             raise AudioError(reason, message) from error
+
+    @staticmethod
+    def _keep_padding(packet: Any) -> None:
+        # The last packet of MP4 is padded behind the sound. FFmpeg 9, which PyAV has since 19, cuts
+        # the padding off, and older ones do not: all are to give the same samples of a file.
+        if packet.has_sidedata("skip_samples"):
+            skip = packet.get_sidedata("skip_samples")  # two integers of 4 bytes: before, behind
+            skip.update(bytes(skip)[:4] + bytes(skip.buffer_size - 4))
+            packet.set_sidedata(skip)
 
     @staticmethod
     def _choose(container: Any) -> Any:

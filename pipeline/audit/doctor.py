@@ -35,6 +35,7 @@ FFMPEG = (
     *("aac", "alac", "wmav2", "opus", "vorbis", "flac", "mp3", "ac3", "ape", "wavpack", "tta"),
     "amrnb",
 )
+_OLDEST_PYTHON = (3, 11)
 _LITTLE_SPACE = 1 << 30  # bytes
 _TIMEOUT = 3.0  # seconds
 
@@ -65,11 +66,11 @@ def checks(root: Path | None = None, tracking_uri: str = "") -> Iterator[Check]:
 
 
 def _python() -> Check:
-    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
     said = f"{platform.python_version()}, {platform.system()} {platform.machine()}"
-    if supported:
+    if sys.version_info >= _OLDEST_PYTHON:
         return Check("python", "ok", said)
-    return Check("python", "warning", f"{said}: tested are 3.11, 3.12 and 3.13; install one")
+    oldest = ".".join(map(str, _OLDEST_PYTHON))
+    return Check("python", "failed", f"{said}: too old; install Python {oldest} or a newer one")
 
 
 def _libraries() -> Check:

@@ -39,11 +39,21 @@ def test_zero_crossing_rate(noise, n_fft, hop_length):
     y[1::50] = -1e-10  # a zero, in librosa
     y[2::50] = -2e-10
     frames_tn = Framing(n_fft, hop_length, pad_mode="edge").frames(y)
-    theirs = librosa.feature.zero_crossing_rate(y, frame_length=n_fft, hop_length=hop_length)[0]
+    # librosa 0.11 rounds its threshold, 1e-10, to float32, and so do we; 1.0 does not, and counts
+    # -float32(1e-10), which is below -1e-10, as negative. With a rounded one all three are alike.
+    theirs = librosa.feature.zero_crossing_rate(
+        y, frame_length=n_fft, hop_length=hop_length, threshold=float(np.float32(1e-10))
+    )[0]
     ours = zero_crossing_rate(frames_tn)
     assert ours.dtype == np.float32
     # Both count; ours rounds the quotient to float32.
     np.testing.assert_array_equal(ours, theirs[: len(ours)].astype(np.float32))
+
+
+def test_the_last_value_that_counts_as_zero():
+    zero, below = np.float32(-1e-10), np.nextafter(np.float32(-1e-10), np.float32(-1))
+    frames_tn = np.array([[1, zero, 1, zero], [1, below, 1, below]], np.float32)
+    assert zero_crossing_rate(frames_tn).tolist() == [0, 0.75]
 
 
 def test_spectral_centroid(noise):

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import soundfile
 
@@ -38,6 +39,25 @@ def test_damage_that_sends_ffmpeg_before_the_beginning(tmp_path):
     path = tmp_path / "a.wma"
     path.write_bytes(content)
     assert reason_of(decode, path) == "corrupt"
+
+
+@pytest.mark.parametrize("form", ["mov", "matroska"])
+def test_texts_that_are_not_utf_8(form, tmp_path, noise):
+    """Neither those of a file nor those of a stream keep PyAV, old or new, from its sound."""
+    path = tmp_path / "a"
+    y = (noise(8000) * 32768).astype(np.int16)
+    with av.open(path, "w", format=form) as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        container.metadata["title"], stream.metadata["title"] = "Gruesse", "Gruesse"
+        frame = av.AudioFrame.from_ndarray(y[None], format="s16", layout="mono")
+        frame.sample_rate = 8000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    content = path.read_bytes()
+    assert content.count(b"Gruesse") == 2
+    path.write_bytes(content.replace(b"Gruesse", b"Gr\xfc\xdfe \xff"))  # as long
+    assert probe(path).decoder == "ffmpeg"
+    np.testing.assert_array_equal(decode(path)[0] * 32768, y)
 
 
 @contextlib.contextmanager

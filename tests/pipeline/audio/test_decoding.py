@@ -34,6 +34,13 @@ from basilar.pipeline.audio import (
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 REASONS = set(get_args(audio.Reason))
+# By their LAME headers nearly all of these two is padding: 1105 samples before the sound, which end
+# in the second frame, and more behind it. FFmpeg 9 cuts off both; older ones, by which outcomes.csv
+# was written, only that behind.
+OF_FFMPEG_9 = {
+    "awkward/valid/mutagen__lame397v9short.mp3": {"expected_text": "(47 samples @ 24000 Hz, 2 ch)"},
+    "awkward/valid/tinytag__vbr_xing_header_short.mp3": {"expected": "empty"},
+}
 # tmp_path is one directory for all examples: every example overwrites the same file.
 SHARED_FOLDER = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -47,14 +54,20 @@ def corpus(path: str) -> Path:
     return found
 
 
+def expectations(table: Path) -> list[dict[str, str]]:
+    """The rows of a corpus table, for the FFmpeg that is here."""
+    here = OF_FFMPEG_9 if av.library_versions["libavcodec"] >= (63,) else {}
+    with table.open(newline="", encoding="utf-8") as file:
+        return [{**row, **here.get(row["file"], {})} for row in csv.DictReader(file)]
+
+
 def rows(path: str) -> list:
     """The rows of a corpus table, or one parameter that skips by the table's name."""
     table = CORPORA / path
     if not table.exists():
         reason = f"the corpus table {path} is not beside the checkout (../shared/corpora)"
         return [pytest.param({}, id=path, marks=pytest.mark.skip(reason=reason))]
-    with table.open(newline="", encoding="utf-8") as file:
-        return [pytest.param(row, id=row["file"]) for row in csv.DictReader(file)]
+    return [pytest.param(row, id=row["file"]) for row in expectations(table)]
 
 
 def reason_of(function, *arguments, **keywords) -> str:

@@ -1,4 +1,5 @@
 import os
+import sys
 
 import pytest
 
@@ -25,6 +26,16 @@ def test_a_sound_installation_and_folder_are_ok(found, tmp_path):
     assert bad == []
     assert {"decode mp3", "canaries", "hard links", "locks", "at work", "tracker"} <= said.keys()
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("python", "state"), [((3, 10, 14), "failed"), ((3, 11, 0), "ok"), ((3, 99, 0), "ok")]
+)
+def test_a_python_is_too_old_and_never_too_new(monkeypatch, python, state):
+    monkeypatch.setattr(sys, "version_info", python)
+    check = next(checks())
+    assert (check.name, check.state) == ("python", state)
+    assert ("install Python 3.11 or a newer one" in check.message) == (state == "failed")
 
 
 def test_a_library_or_codec_that_is_not_there_is_named(found, monkeypatch):

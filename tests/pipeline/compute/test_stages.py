@@ -1,5 +1,4 @@
 import contextlib
-import csv
 import ctypes
 import errno
 import faulthandler
@@ -34,6 +33,7 @@ from basilar.pipeline.storage import scratch
 from basilar.pipeline.storage.retry import ATTEMPTS, retrying
 from tests.conftest import REPOSITORY
 from tests.damage import flip
+from tests.pipeline.test_audio import expectations
 
 RECIPE = Recipe.from_dict(
     {"resample": {"sample_rate": 8000}, "representation": {"kind": "log_mel", "n_fft": 512}}
@@ -386,8 +386,8 @@ def test_caps_of_the_recipe_quarantine(audio_folder):
 def test_all_awkward_files_have_their_outcome_in_a_child(corpora):
     """A scan and a decode of the whole folder: what each comes to in this process, and no other."""
     root = corpora / "awkward"
-    with (root / "outcomes.csv").open(newline="", encoding="utf-8") as file:
-        expected = {row["file"].removeprefix("awkward/"): row for row in csv.DictReader(file)}
+    table = expectations(root / "outcomes.csv")
+    expected = {row["file"].removeprefix("awkward/"): row for row in table}
     manifest, skipped = scan(root)
     assert len(expected) == 129
     problems = dict(zip(manifest.column("path"), manifest.column("problem"), strict=True))

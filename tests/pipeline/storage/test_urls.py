@@ -8,6 +8,8 @@ from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.storage.urls import WorkingCopy
 from tests.conftest import write_clips
 
+pytestmark = pytest.mark.usefixtures("own_folder")  # each test fetches for itself
+
 
 def test_a_folder_that_is_called_as_working_copies_are_is_no_object_store(tmp_path):
     audio = write_clips(tmp_path / "a" / ".objects" / "git" / "audio")
@@ -51,9 +53,6 @@ def test_two_folders_of_working_copies_do_not_mix(tmp_path):
     assert here != there
     assert storage.name(here) == storage.name(there) == "memory://b/a"
     assert storage.is_remote(there / "zarr.json")
-
-
-pytestmark = pytest.mark.usefixtures("own_folder")  # each test fetches for itself
 
 
 def test_urls_have_places_and_places_urls():
