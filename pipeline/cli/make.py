@@ -143,7 +143,7 @@ def recipe(
     hashes = recipe_hashes(loaded)
     kind, sample_rate = loaded.representation, loaded.resample.sample_rate
     empty = kind.empty_bands(sample_rate=sample_rate) if isinstance(kind, MelBands) else []
-    portable = kind.portable
+    portable = kind.has_portable_bits
     result = {
         "recipe_hash": hashes["normalization"],
         "hashes": hashes,

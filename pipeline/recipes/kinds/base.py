@@ -60,7 +60,7 @@ class Representation(Section):
         raise NotImplementedError
 
     @property
-    def too_short(self) -> str:
+    def too_short_message(self) -> str:
         """What is said of a clip that has no row."""
         return "less than one frame"
 
@@ -111,11 +111,11 @@ class Representation(Section):
         return Grid("octave")
 
     @property
-    def portable(self) -> bool:
+    def has_portable_bits(self) -> bool:
         """Whether its bits are promised to be the same on every processor."""
         return True
 
     @property
-    def by_frame(self) -> bool:
+    def is_framewise(self) -> bool:
         """Whether a row depends on its own samples alone, so that it can be streamed."""
         return True

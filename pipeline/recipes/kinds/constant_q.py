@@ -72,7 +72,7 @@ class ConstantQ(Representation):
         return 1 + n_samples // self.hop_length if n_samples else 0
 
     @property
-    def by_frame(self) -> bool:
+    def is_framewise(self) -> bool:
         return False
 
 

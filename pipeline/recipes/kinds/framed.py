@@ -85,12 +85,12 @@ class Framed(Representation):
         return frames * self.hop_length + (0.0 if self.center else self.framing.length / 2)
 
     @property
-    def portable(self) -> bool:
+    def has_portable_bits(self) -> bool:
         return is_portable(self.n_fft)
 
     @property
-    def by_frame(self) -> bool:
-        return not self.dither and super().by_frame  # its noise is a function of the whole clip
+    def is_framewise(self) -> bool:
+        return not self.dither and super().is_framewise  # its noise is a function of the whole clip
 
 
 class Logarithmic(Representation):
@@ -122,8 +122,8 @@ class Logarithmic(Representation):
         return Log(unit=self.log, **{name: getattr(self, name) for name in names})
 
     @property
-    def by_frame(self) -> bool:
-        return self.logarithm.by_frame and super().by_frame
+    def is_framewise(self) -> bool:
+        return self.logarithm.by_frame and super().is_framewise
 
     @property
     def pivot(self) -> float:

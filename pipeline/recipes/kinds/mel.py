@@ -153,10 +153,10 @@ class Mfcc(MelBands, Logarithmic):
         return 0 if too_few else frames
 
     @property
-    def too_short(self) -> str:
+    def too_short_message(self) -> str:
         if self.n_deltas and self.delta_mode == "interp":
             return f"fewer than delta_width = {self.delta_width} frames (delta_mode is interp)"
-        return super().too_short
+        return super().too_short_message
 
     def compute(
         self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
@@ -191,8 +191,8 @@ class Mfcc(MelBands, Logarithmic):
         )
 
     @property
-    def by_frame(self) -> bool:
-        return super().by_frame and not self.n_deltas
+    def is_framewise(self) -> bool:
+        return super().is_framewise and not self.n_deltas
 
     @property
     def pivot(self) -> float:
@@ -250,5 +250,5 @@ class Pcen(MelBands):
         return mels
 
     @property
-    def by_frame(self) -> bool:
+    def is_framewise(self) -> bool:
         return False

@@ -74,7 +74,7 @@ def test_a_copy_with_other_values_computes_with_them():
 
 def test_sizes_without_a_promise_of_bits_say_so():
     for n_fft, portable in ((2048, True), (2046, False)):
-        assert kind_of("mel", n_fft=n_fft).portable is portable
+        assert kind_of("mel", n_fft=n_fft).has_portable_bits is portable
 
 
 @pytest.mark.parametrize(
