@@ -275,7 +275,7 @@ def test_nothing_to_scan(tmp_path):
     with pytest.raises(ManifestError, match="not JSON Lines in UTF-8"):
         scan(tmp_path / "bad.jsonl")
     (tmp_path / "list.jsonl").write_text("[1]\n")
-    with pytest.raises(ManifestError, match="a line is no JSON object; every line must"):
+    with pytest.raises(ManifestError, match="a line is not a JSON object; every line must"):
         scan(tmp_path / "list.jsonl")
     (tmp_path / "latin.csv").write_bytes("path\n\u00e9.wav\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="not CSV in UTF-8"):
@@ -371,7 +371,7 @@ def test_rows_that_are_taken_some_at_a_time_make_the_same_manifest(
     [
         ({"path": "../x.wav"}, "leads out of the root"),
         ({"path": None}, "a row has no path"),
-        ({"path": "missing.wav"}, "it is not there"),
+        ({"path": "missing.wav"}, "the file is missing"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
@@ -390,7 +390,7 @@ def test_rows_are_refused_before_any_file_is_opened(
 
 
 def test_no_row_is_lost_if_they_end_too_early(audio_folder):
-    with pytest.raises(ManifestError, match="has changed while it was scanned"):
+    with pytest.raises(ManifestError, match="it changed during the scan"):
         scan(audio_folder, progress=lambda rows, total: itertools.islice(rows, total - 1))
 
 
