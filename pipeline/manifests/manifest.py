@@ -93,9 +93,7 @@ class Manifest:
         """The rows in content order, equal contents by id: int64 (clips,)."""
         first = self.words[:, 0]
         order = np.argsort(first, kind="stable")
-        for start, end in _runs(
-            first[order[1:]] == first[order[:-1]]
-        ):  # of equal contents, almost surely
+        for start, end in _runs(first[order[1:]] == first[order[:-1]]):  # in all likelihood, equal
             rows = order[start:end]
             ids = take_rows(self.table, ["id"], rows)["id"].to_pylist()
             ranks = list(zip(self.contents_of(rows), ids, strict=True))
