@@ -65,7 +65,7 @@ def test_what_cannot_be_drawn_is_said(basilar, built, tmp_path):
         ),
         (("zz", "a/00.wav", "--root", built.root, "-o", output), "no feature set with a key"),
         ((key, "a/06.wv", "--root", built.root, "-o", output), "did you mean a/06.wav?"),
-        ((*recipe, "-o", output), "this picture is of a clip"),
+        ((*recipe, "-o", output), "this picture needs a clip"),
     ):
         code, _, err = basilar("plot", *arguments)
         assert code == 2, arguments
