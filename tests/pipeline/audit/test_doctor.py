@@ -34,7 +34,7 @@ def test_a_library_or_codec_that_is_not_there_is_named(found, monkeypatch):
     assert said["libraries"].state == "failed"
     assert "no-such-library missing" in said["libraries"].message
     assert said["ffmpeg"].state == "warning"
-    assert "reads no no-such-codec" in said["ffmpeg"].message
+    assert "cannot read no-such-codec" in said["ffmpeg"].message
 
 
 def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
@@ -46,7 +46,7 @@ def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
 
     monkeypatch.setattr(transform.Transform, "decode", late)
     said = found()
-    assert "7715 samples at 22050 Hz came back of 8820" in said["decode mp3"].message
+    assert "7715 samples at 22050 Hz were decoded, not 8820" in said["decode mp3"].message
     assert {said[f"decode {name}"].state for name in ("mp3", "wav", "flac", "ogg")} == {"failed"}
 
 
@@ -79,7 +79,7 @@ def test_what_a_file_system_cannot_do_is_said(found, monkeypatch, name, broken, 
     check = found()[name]
     assert check.state == state
     assert "Operation not supported; " in check.message
-    assert "take a root on another file system" in check.message
+    assert "use a root on another file system" in check.message
 
 
 def test_a_file_system_without_locks_is_a_warning(found, monkeypatch):
