@@ -92,7 +92,7 @@ def test_a_file_system_without_locks_is_a_warning(found, monkeypatch):
 
 def test_builds_at_work_and_what_killed_ones_left_are_said(found, tmp_path, monkeypatch):
     (tmp_path / "features" / f".{'0' * 32}.tmp.zarr").mkdir(parents=True)
-    assert "1 are left by killed processes" in found()["temporaries"].message
+    assert "1 were left by killed processes" in found()["temporaries"].message
     assert list(atomic.leftovers(tmp_path))  # to look changes nothing
 
     def busy(*_):

@@ -57,7 +57,7 @@ def test_what_cannot_be_drawn_is_said(basilar, built, tmp_path):
         ((file, "-o", output), "to do: name --recipe for a file, --root for a stored clip"),
         (
             (file, *recipe, "--root", built.root, "-o", output),
-            "it takes one of --recipe and --root",
+            "it takes either --recipe or --root",
         ),
         (
             (key, "a/00.wav", *recipe, "-o", output),
