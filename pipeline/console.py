@@ -1,4 +1,4 @@
-"""What commands print, by rich."""
+"""The output of commands; rich does the drawing."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def begin(arguments: list[str]) -> list[str]:
-    """A command line without `--debug`, which may stand anywhere, and which is remembered."""
+    """The arguments without `--debug`, which may be anywhere among them and is remembered."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     left = [argument for argument in options if argument != "--debug"]
     RUN["debug"] = "yes" if len(left) < len(options) else ""
@@ -24,7 +24,7 @@ def begin(arguments: list[str]) -> list[str]:
 
 
 def progress(what: str) -> Any:
-    """A function that shows how far an iteration is, on a screen only."""
+    """A function that shows the progress of an iteration, only on a terminal."""
 
     def bar(items: Iterable[Any], total: int) -> Iterable[Any]:
         from rich.progress import track
@@ -40,20 +40,20 @@ def on_screen() -> bool:
 
 
 def print_result(result: dict[str, Any], as_json: bool, *lines: str) -> None:
-    """Print a result as one JSON object, or as lines for people."""
+    """Print a result as one JSON object, or as lines of text."""
     if as_json:
         print(storage.shown(json.dumps(result)))
     else:
-        encoding = sys.stdout.encoding or "utf-8"  # not all show arrows, or the names of clips
+        encoding = sys.stdout.encoding or "utf-8"  # it may lack arrows, or letters of names
         text = "\n".join(map(printable, lines))
         print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def print_error(message: str) -> None:
-    """Print a message of one or several lines on standard error."""
+    """Print a message, which may have several lines, on standard error."""
     stderr.print(*map(printable, message.split("\n")), sep="\n", markup=False, soft_wrap=True)
 
 
 def print_failure(error: BaseException) -> None:
-    """Print what went wrong, where and what to do, on standard error; --debug: and a traceback."""
+    """Print on standard error what failed, where, and what to do; --debug adds a traceback."""
     print_error(describe_failure(error))

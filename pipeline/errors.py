@@ -1,7 +1,7 @@
-"""Every error that Basilar raises on purpose derives from `BasilarError`, and a built-in.
+"""The errors that Basilar raises on purpose: each derives from `BasilarError` and a built-in.
 
-The message has the form `WHERE: WHAT; WHAT TO DO`. Errors that only one module raises and catches
-are beside their code.
+Messages have the form `WHERE: WHAT; WHAT TO DO`. Errors that only one module raises and catches
+are defined in that module.
 """
 
 
@@ -10,7 +10,7 @@ class BasilarError(Exception):
 
 
 class StorageError(BasilarError, ValueError):
-    """A place that cannot be used as it is named: the message says what can, or what to install."""
+    """A path or URL that cannot be used; the message says which can, or what to install."""
 
 
 class DamagedArtifactError(BasilarError, RuntimeError):
@@ -22,7 +22,7 @@ class ForeignStoreError(BasilarError, ValueError):
 
 
 class BusyError(BasilarError, OSError):
-    """A root that one cannot have alone; the message says why, and what to do."""
+    """A root that another process is using; the message says which, and what to do."""
 
 
 class RecipeError(BasilarError, ValueError):
@@ -42,11 +42,11 @@ class CanaryError(BasilarError, RuntimeError):
 
 
 class NoRecordError(BasilarError, ValueError):
-    """No key, or no single one, is recorded where it was looked for."""
+    """No key, or more than one, is recorded in the place that was searched."""
 
 
 class IncomparableError(BasilarError, ValueError):
-    """Two things that have nothing in common to be compared."""
+    """Two things that have nothing in common that could be compared."""
 
 
 class BundleError(BasilarError, ValueError):
@@ -58,7 +58,7 @@ class TrackerError(BasilarError, ConnectionError):
 
 
 class SchedulerError(BasilarError, RuntimeError):
-    """A luigid that does not answer."""
+    """A Luigi scheduler (luigid) that does not answer."""
 
 
 class LostWorkerError(BasilarError, RuntimeError):
@@ -74,8 +74,8 @@ class TooManyBadError(BasilarError, RuntimeError):
 
 
 class RepairError(DamagedArtifactError):
-    """A feature set that cannot be repaired; nothing was touched."""
+    """A feature set that cannot be repaired; nothing was changed."""
 
 
 class RebuildError(BasilarError, RuntimeError):
-    """The build came to no end; the message says what failed."""
+    """A build that did not finish; the message says what failed."""

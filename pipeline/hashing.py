@@ -1,12 +1,13 @@
-"""Canonical form, hashes, keys and digests: what addresses everything Basilar makes.
+"""Canonical form, hashes, keys and digests: the addresses of everything Basilar makes.
 
 Every hash is SHA-256 over canonical JSON: sorted keys, no spaces, ASCII, floats in their shortest
 form, NaN and infinities refused. Each pre-image carries a type tag and a schema version, and
 downstream pre-images contain upstream hashes. 32 hex digits are kept.
 
-In a recipe hash: every value that changes a number, and op versions. Left out on purpose: names and
-paths, workers, shard size, chunks and codec (values do not depend on them), library versions
-(recorded, and guarded by the canaries). Decoder identity enters keys, for lossy formats only.
+A recipe hash covers every parameter that changes a number, and op versions. Left out on purpose:
+names and paths, workers, shard size, chunks and codec (values do not depend on them), library
+versions (recorded, and guarded by the canaries). The identity of a decoder enters keys for lossy
+formats only.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ HASH_SCHEMA = 1
 def canonical(value: Any) -> str:
     """Canonical JSON of dicts with string keys, lists, strings, numbers, booleans and None.
 
-    Raises ValueError for NaN and infinities, TypeError for anything JSON does not have.
+    Raises ValueError for NaN and infinities, TypeError for types that JSON does not have.
 
     >>> canonical({"b": [1, 1.0, -0.0], "a": "é"})
     '{"a":"\\\\u00e9","b":[1,1.0,0.0]}'
@@ -34,7 +35,7 @@ def canonical(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str):  # as most are; to be asked for a Mapping takes longest
+    if isinstance(value, str):  # fast path: isinstance(value, Mapping) is slow
         return value
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
@@ -43,7 +44,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float) and value == 0:
-        return 0.0  # -0.0 computes what 0.0 does
+        return 0.0  # -0.0 and 0.0 give the same features
     return value
 
 
@@ -57,7 +58,7 @@ def hash_of(type_tag: str, **fields: Any) -> str:
 
 
 def content_hash(sha256: str, offset: float | None, duration: float | None) -> str:
-    """What a clip contains: a file's SHA-256, or the hash of file and excerpt (64 hex digits)."""
+    """The hash of a clip's content: a file's SHA-256, or that of file and excerpt (64 digits)."""
     if offset is None and duration is None:
         return sha256
     pre_image = {"type": "excerpt", "schema": HASH_SCHEMA, "sha256": sha256}
@@ -65,7 +66,7 @@ def content_hash(sha256: str, offset: float | None, duration: float | None) -> s
 
 
 def clips_hash(clips: Iterable[tuple[str, str]]) -> str:
-    """The hash of some clips, in order: the content of each and the decoder that matters, if any.
+    """The hash of clips in order: of each the content, and its decoder if values depend on it.
 
     >>> clips_hash([("0f" * 32, "")]) == clips_hash([("0f" * 32, "libsndfile 1.2.2")])
     False
@@ -76,7 +77,7 @@ def clips_hash(clips: Iterable[tuple[str, str]]) -> str:
 def manifest_hash(clips: Iterable[tuple[str, str, str | None, str, str | None]]) -> str:
     """The hash of a data set: (content, id, label, split, group) of each clip.
 
-    Clips are in the order of content, then id.
+    Clips are ordered by content, then by id.
     """
     return _hash_of_rows("manifest", clips)
 
@@ -90,7 +91,7 @@ def values_hash(values: NDArray[Any]) -> str:
 def digest(clips: Iterable[tuple[str, str, int]], *, n_bins: int, dtype: str) -> str:
     """The digest of a feature set: content, values hash and frames of its clips in content order.
 
-    Whatever the chunks, codec, shards, workers or engine, equal values give an equal digest.
+    Equal values give equal digests, whatever the chunks, codec, shards, workers or engine.
     """
     rows = ((content, (frames, n_bins), dtype, values) for content, values, frames in clips)
     return _hash_of_rows("digest", rows)
@@ -106,7 +107,7 @@ def _hash_of_rows(type_tag: str, rows: Iterable[tuple[Any, ...]]) -> str:
 
 
 def _row(row: tuple[Any, ...]) -> str:
-    """What `canonical` makes of a row, in a fifth of the time."""
+    """The same text as `canonical` gives, in a fifth of the time."""
     return f"[{','.join([_quoted(x) if isinstance(x, str) else _other(x) for x in row])}]"
 
 

@@ -1,10 +1,11 @@
-"""Plans: which shards a feature set is made of and by which keys they are addressed. Pure.
+"""Plans: the shards of a feature set and their keys. Pure functions.
 
-Clips with equal content are computed once. Contents are ordered by their hash, and a border falls
-after a content when the next 64 bits of its hash, as a fraction, are below duration /
-`shard_seconds`: shards hold `shard_seconds` of audio on average, and borders depend on the contents
-near them alone. Adding a clip replaces at most one shard by at most two, removing one at most two
-by one, and changing one, which may move it elsewhere, at most three by three.
+Clips with equal content are computed once. Shards are content-defined: contents are ordered by
+their hash, and a shard ends after a content if the next 64 bits of its hash, read as a fraction,
+are below duration / `shard_seconds`. Shards hold `shard_seconds` of audio on average, and a
+border depends only on the contents beside it. Adding a clip replaces at most one shard with at most
+two; removing a clip replaces at most two with one; changing a clip, which may move it to another
+shard, replaces at most three with three.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -25,16 +26,16 @@ from basilar.pipeline.manifests.table import take_rows
 from basilar.pipeline.recipes.hashes import STAGES, feature_key, recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe
 
-MAX_SHARDS = 256  # a build stays under 1,000 Luigi tasks: three a shard and a few more
-_ROWS = 4096  # that are Python's objects at once
+MAX_SHARDS = 256  # keeps a build under 1,000 Luigi tasks: three per shard and a few more
+_ROWS = 4096  # that are Python objects at one time
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some contents, in order, and the key of what each stage makes of them.
+    """A run of contents, and the key of each stage's artifact for them.
 
-    `rows` are the manifest's, in content order; those of equal contents follow each other, and
-    `n_contents` are different.
+    `rows` are rows of the manifest in content order, so that clips of equal content are adjacent;
+    `n_contents` is the number of different contents.
     """
 
     index: int
@@ -46,7 +47,7 @@ class Shard:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Each content once, in order: where it is found."""
+        """The source of each content, in order."""
         table = take_rows(self.manifest.table, ["path", "sha256", "offset", "duration"], self.rows)
         columns = (column.to_pylist() for column in table.columns)
         contents = self.manifest.contents_of(self.rows)
@@ -58,7 +59,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a build makes, decided before anything is done."""
+    """Everything that a build will make, decided before it starts."""
 
     recipe: Recipe
     manifest: Manifest
@@ -84,13 +85,13 @@ class Plan:
 
     @cached_property
     def decoders(self) -> list[str]:
-        """The decoders, with versions, whose choice may change what comes out of some clips."""
+        """The decoders, with versions, that the values of some clips may depend on."""
         names, which = self._decoders
         return sorted({names[i] for i in np.unique(which).tolist()} - {""})
 
     @cached_property
     def layout(self) -> str:
-        """How features lie on disk: part of an artifact's address, never of its key."""
+        """The hash of the storage layout: part of an artifact's path, never of its key."""
         return hash_of("layout", **self.recipe.store.model_dump())[:8]
 
     @cached_property
@@ -133,7 +134,7 @@ class Plan:
 
     @cached_property
     def _decoders(self) -> tuple[list[str], NDArray[np.int8]]:
-        """Names of decoders whose versions may change what comes out, and which a row has."""
+        """Names of decoders that values may depend on, and the index of each row's."""
         rows = self.manifest.rows("lossy", "decoder", "problem")
         names, seen = [""], {(False, None): 0}
         which = np.zeros(len(self.manifest), np.int8)
@@ -141,14 +142,14 @@ class Plan:
             kind = (bool(problem), decoder if lossy else None)
             if kind not in seen:
                 seen[kind] = len(names)
-                # What could not be read may be by another version, of either.
+                # A file that no decoder reads today may be readable by another version of either.
                 libraries = ("soundfile", "ffmpeg") if problem else (decoder,)
                 names.append(", ".join(map(audio.identity, libraries)))
             which[row] = seen[kind]
         return names, which
 
     def _clips(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, str]]:
-        """Content and decoder of some rows."""
+        """The content and the decoder of each of these rows."""
         names, which = self._decoders
         for start in range(0, len(rows), _ROWS):
             some = rows[start : start + _ROWS]
@@ -169,16 +170,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Work:
-    """What of a plan is there and what is not: by stage, the shards to compute."""
+    """The work that is left of a plan: the shards that each stage must compute."""
 
     published: bool
     pending: dict[str, list[Shard]]
 
 
 def outstanding(plan: Plan, *, published: bool, exists: Callable[[str, Shard], bool]) -> Work:
-    """Which shards each stage must compute, given which artifacts exist.
+    """The shards that each stage must compute, given the artifacts that exist.
 
-    A stage is asked for only by a stage below it that is missing, as Luigi does it.
+    As in Luigi, a stage runs only if an artifact of the stage below it is missing.
     """
     pending: dict[str, list[Shard]] = {stage: [] for stage in STAGES}
     for shard in () if published else plan.shards:
@@ -190,7 +191,7 @@ def outstanding(plan: Plan, *, published: bool, exists: Callable[[str, Shard], b
 
 
 def disk_bytes(plan: Plan, work: Work, keep: Collection[str]) -> dict[str, int]:
-    """About how many bytes each stage of outstanding work leaves on the disk."""
+    """The approximate number of bytes that each stage of this work will keep on disk."""
     kind = plan.recipe.representation
     rate = plan.recipe.resample.sample_rate
     a_second = {
@@ -210,10 +211,10 @@ def disk_bytes(plan: Plan, work: Work, keep: Collection[str]) -> dict[str, int]:
 def shard_borders(
     words: NDArray[np.uint64], seconds: NDArray[np.float64], *, shard_seconds: float
 ) -> NDArray[np.int64]:
-    """The end of each shard in an ordered list of contents, the last one included: int64 (shards,).
+    """The end of each shard in an ordered list of contents: int64 (shards,).
 
-    `words` are 64 bits of each content's hash. `shard_seconds` is doubled until there are at most
-    256 shards; the borders of a doubled value are a subset of those before.
+    `words` holds 64 bits of each content's hash. `shard_seconds` is doubled until there are at most
+    256 shards; the borders for the doubled value are a subset of those before.
 
     >>> words = np.array([0, 2**60, 2**63], np.uint64)
     >>> shard_borders(words, np.array([1.0, 1.0, 0.5]), shard_seconds=2.0).tolist()

@@ -1,4 +1,4 @@
-"""How work tells how far it is: an iterable goes in, and comes out as it is used."""
+"""The type of progress reporters: they get an iterable and its length, and yield its items."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What people read of errors and records: one form, safe for a terminal."""
+"""Errors and log records as users read them: one form, safe for a terminal."""
 
 import errno
 import logging
@@ -8,16 +8,16 @@ import traceback
 from basilar.pipeline import storage
 from basilar.pipeline.errors import BasilarError
 
-FULL = "the disk is full; free some space and run it again, which goes on where it stopped"
+FULL = "the disk is full; free some space and run it again: it goes on where it stopped"
 _LONGEST = 4000  # characters of a line
 RUN = {"command": "basilar", "debug": ""}  # tasks in forked processes inherit it
 
 
 def printable(line: str) -> str:
-    """A line that shows its letters and does nothing else to a terminal.
+    """A line that is safe to print on a terminal.
 
-    Names, labels and messages come from files. Controls, line ends, changes of direction and what
-    is not Unicode are escaped; the middle of a very long line is left out.
+    Names, labels and messages come from files. Control characters, line breaks, changes of writing
+    direction and invalid Unicode are escaped; the middle of a very long line is left out.
 
     >>> printable("\\x1b[31mred\\u202e")
     '\\\\x1b[31mred\\\\u202e'
@@ -32,30 +32,30 @@ def printable(line: str) -> str:
 
 
 class Lines(logging.Formatter):
-    """A log record as lines for people: a failure in its own words, a traceback with --debug."""
+    """Formats a log record for users: the error's message, and with --debug its traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The message, or the exception, printable."""
+        """The printable message, or that of the exception."""
         error = record.exc_info[1] if record.exc_info else None
         message = record.getMessage() if error is None else describe_failure(error)
         return "\n".join(map(printable, message.split("\n")))
 
 
 def describe_failure(error: BaseException) -> str:
-    """What `print_failure` prints."""
+    """The text that `print_failure` prints."""
     trace = ""
     if RUN["debug"]:
         link: BaseException | None = error
-        while link is not None:  # all that led to it, also what its message is to replace
+        while link is not None:  # also the causes that `raise … from None` hides
             link.__suppress_context__, link = False, link.__cause__ or link.__context__
         trace = "".join(traceback.format_exception(error))
     return trace + in_lines(explain_error(error))
 
 
 def in_lines(message: str) -> str:
-    """A message `WHERE: WHAT; WHAT TO DO` in three lines; also several, one a line.
+    """A message `WHERE: WHAT; WHAT TO DO` on three lines; a text may hold one message per line.
 
-    Lines that are indented go on with the message before them, and stay as they are.
+    Indented lines continue the message before them, and are left as they are.
 
     >>> print(in_lines("my.toml, line 3: n_mel is not a key; did you mean n_mels?"))
     error: n_mel is not a key
@@ -78,9 +78,9 @@ def in_lines(message: str) -> str:
 
 
 def explain_error(error: BaseException) -> str:
-    """What an exception says to people, as `WHERE: WHAT; WHAT TO DO`.
+    """The message of an exception, as `WHERE: WHAT; WHAT TO DO`.
 
-    One of the file system names the file and what helps; one that is not ours is a bug.
+    Errors of the file system name the file and what helps. An error that is not ours is a bug.
     """
     if isinstance(error, OSError) and error.errno is not None:
         named = isinstance(error.filename, str | bytes | os.PathLike)
@@ -95,14 +95,14 @@ def explain_error(error: BaseException) -> str:
 
 _OF_FILES = {
     errno.ENOENT: "no such file or folder; check its path, or make it first",
-    errno.EACCES: "permission denied; change whose it is, or run as a user who may",
-    errno.EPERM: "not permitted; change whose it is, or run as a user who may",
+    errno.EACCES: "permission denied; change its owner or its permissions, or run as another user",
+    errno.EPERM: "not permitted; change its owner or its permissions, or run as another user",
     errno.EROFS: "the file system is read-only; take another --root, or mount it writable",
     errno.ENAMETOOLONG: "the path is too long; move it to a folder with a shorter path",
-    errno.ELOOP: "its symbolic links lead in a circle; remove them",
+    errno.ELOOP: "its symbolic links form a loop; remove them",
     errno.EISDIR: "it is a folder; name a file",
-    errno.EEXIST: "there is something else of that name; name another path",
-    errno.ENOTDIR: "it is no folder, or lies in what is none; name another path",
+    errno.EEXIST: "something else has this name; name another path",
+    errno.ENOTDIR: "it is not a folder, or is inside something that is not one; name another path",
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
 }

@@ -1,6 +1,6 @@
-"""The only reader of audio files: `audio.decode`, `audio.probe` and what they return.
+"""The only reader of audio files: `audio.decode`, `audio.probe` and the types they return.
 
-Files are recognised by content, decoded by libsndfile or FFmpeg, and refused with a reason.
+Files are recognised by content, then decoded by libsndfile or FFmpeg, or refused with a reason.
 """
 
 from basilar.pipeline.audio.containers import AudioError, Decoder, Reason

@@ -1,8 +1,8 @@
-"""Recognise audio files by their bytes, and find what betrays a damaged one.
+"""Recognise audio files by their bytes, and detect damaged ones.
 
-`identify` looks at the head of a file: which format it is, which decoder reads it, and whether its
-header claims more data than there is. The walks go through a whole file, page by page or frame by
-frame, since both decoders shorten a damaged MP3, Ogg or FLAC file without a word.
+`identify` reads the head of a file and finds its format, the decoder for it, and whether its header
+claims more data than there is. The walks go through a whole file, page by page or frame by frame,
+since both decoders silently shorten a damaged MP3, Ogg or FLAC file.
 """
 
 import functools
@@ -31,8 +31,8 @@ _FFMPEG_MAGIC = (  # offset, bytes, FFmpeg's demuxer
     (0, b"wvpk", "wv"), (0, b"TTA1", "tta"), (0, b"tBaK", "tak"), (0, b"MPCK", "mpc8"),
     (0, b"MP+", "mpc"), (0, b"DSD ", "dsf"), (0, b"FRM8", "iff"), (0, b"ADIF", "aac"),
 )  # fmt: skip
-_WAV_BITS = {1: (8, 16, 24, 32), 3: (32, 64)}  # what libsndfile reads of integers and of floats
-_WAV_TAGS = {2, 6, 7, 0x11, 0x31, 0x55}  # and of the rest: ADPCM, A-law, mu-law, ADPCM, GSM, MP3
+_WAV_BITS = {1: (8, 16, 24, 32), 3: (32, 64)}  # widths that libsndfile reads: integers, floats
+_WAV_TAGS = {2, 6, 7, 0x11, 0x31, 0x55}  # others it reads: ADPCM, A-law, mu-law, ADPCM, GSM, MP3
 _MPEG_SYNC, _FLAC_SYNC = re.compile(rb"\xff[\xe2-\xff]"), re.compile(rb"\xff[\xf8\xf9]")
 _LOW_RATES = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MPEG_KBPS = {  # (MPEG-1 or not, layer): bit rates of the indices from 1
@@ -47,9 +47,9 @@ _MIRROR = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))  # the bits of a b
 
 
 class AudioError(BasilarError):
-    """A file whose content cannot be used: why, in a word of `Reason` and in a sentence.
+    """A file whose content cannot be used: the `reason`, and a message that explains it.
 
-    `str` names the file as well; `message` does not. Pickles, to come back from workers.
+    `str` also names the file; `message` does not. It can be pickled, for errors from workers.
     """
 
     def __init__(self, reason: Reason, message: str, path: Path = "") -> None:
@@ -67,16 +67,16 @@ class AudioError(BasilarError):
 
 @dataclass(frozen=True)
 class Container:
-    """A recognised file: which decoder reads it, and what its header says against it."""
+    """A recognised file: its format, its decoder, and the problem its header reveals, if any."""
 
-    format: str  # for FFmpeg also the name of its demuxer
+    format: str  # for FFmpeg, the name of its demuxer
     decoder: Decoder
-    start: int = 0  # its first byte, behind ID3 tags
+    start: int = 0  # the first byte after ID3 tags
     problem: AudioError | None = None
 
 
 def identify(file: io.FileIO) -> Container | None:
-    """What an open file is, by its first bytes; None if it is not audio."""
+    """Recognise an open file by its first bytes; None if it is not audio."""
     size = os.fstat(file.fileno()).st_size
     start, head = 0, read_at(file, 0, 4096)
     while head[:3] == b"ID3" and len(head) > 9:
@@ -90,9 +90,10 @@ def identify(file: io.FileIO) -> Container | None:
         return Container("aiff", "soundfile", 0, _cut(*sound[0], size))
     if magic == b".snd":
         begin, length = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")
-        # Sound inside of the header: libsndfile begins behind it, and seeks to where it says.
-        inside = begin < 24 and AudioError("corrupt", f"its sound begins in its header, at {begin}")
-        return Container("au", "soundfile", 0, inside or _cut(begin, length, size))
+        problem = _cut(begin, length, size)
+        if begin < 24:  # libsndfile would start after the header, but seek from this offset
+            problem = AudioError("corrupt", f"its sound begins in its header, at {begin}")
+        return Container("au", "soundfile", 0, problem)
     if head[:16] == b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00":
         return Container(
             "w64", "soundfile", 0, _cut(0, int.from_bytes(head[16:24], "little"), size)
@@ -138,7 +139,10 @@ def read_at(file: io.FileIO, position: int, count: int) -> bytes:
 
 
 def _cut(begin: int, length: int, size: int) -> AudioError | None:
-    """The error for `length` bytes of sound at `begin` of a file of `size`, unless it streams."""
+    """The error if `length` bytes of sound at `begin` exceed a file of `size`; None if they fit.
+
+    Lengths that writers of streams use for "unknown" are no error.
+    """
     streams = 0x7FFFF000 <= length <= 0x80000000 or 0xFFFFF000 <= length <= 0xFFFFFFFF
     if begin + length <= size or streams or length >= 2**63 - 1:
         return None
@@ -182,7 +186,7 @@ def _wav(file: io.FileIO, size: int, head: bytes) -> Container:
             break
     width = -(-bits // 8)
     if tag in (1, 3) and (not bits or align != channels * width or spare >= 8):
-        # Where 24 bits lie in 32 differs between writers, and so do the decoders' answers.
+        # Writers place 24 bits in 32 differently, and the decoders disagree about them.
         message = f"{bits} bits ({spare} unused) of {channels} channels in {align} bytes: pack them"
         problem = problem or AudioError("unsupported", message)
     known = tag in _WAV_TAGS or 8 * width in _WAV_BITS.get(tag, ())
@@ -190,12 +194,12 @@ def _wav(file: io.FileIO, size: int, head: bytes) -> Container:
     return Container("wav", "soundfile" if plain else "ffmpeg", 0, problem)
 
 
-# Walking a file: what decoders pass over in silence.
+# Walking a file finds the damage that decoders skip silently.
 
 
 @functools.cache
 def _mpeg_frame(word: int) -> tuple[int, int] | None:
-    """The length of an MPEG audio frame by its header, and the bits that all frames must share."""
+    """The length of an MPEG audio frame, and the header bits that all frames must share."""
     version, layer, index = word >> 19 & 3, 4 - (word >> 17 & 3), word >> 12 & 15
     if word >> 21 != 0x7FF or version == 1 or layer == 4 or index in (0, 15) or word >> 10 & 3 == 3:
         return None
@@ -207,12 +211,12 @@ def _mpeg_frame(word: int) -> tuple[int, int] | None:
 
 
 def _mpeg_word(data: bytes | mmap.mmap, position: int = 0) -> int:
-    """A frame header without the bits that do not matter here, so that few differ."""
+    """A frame header without the bits that do not matter here, so that the cache stays small."""
     return int.from_bytes(data[position : position + 4], "big") & 0xFFFEFEC0
 
 
 def _mpeg_run(data: bytes | mmap.mmap, position: int, form: int | None = None) -> bool:
-    """Whether three MPEG frames of one form, or all until the end, follow each other from here."""
+    """Whether three MPEG frames of one form, or all up to the end, start at this position."""
     for i in range(3):
         frame = _mpeg_frame(_mpeg_word(data, position))
         if frame is None or form not in (None, frame[1]):
@@ -225,13 +229,13 @@ def xing(data: bytes | mmap.mmap, start: int, size: int) -> int | None:
     """The frame count of a Xing header; None if there is none or the file could not hold it."""
     frame = data[start : start + 64]
     tag = re.search(rb"(?:Xing|Info)\0{3}[\x01\x03\x05\x07\x09\x0b\x0d\x0f](.{4})", frame, re.S)
-    smallest = _mpeg_frame(_mpeg_word(frame) & ~0xF200 | 0x1000)  # of the lowest bit rate
+    smallest = _mpeg_frame(_mpeg_word(frame) & ~0xF200 | 0x1000)  # at the lowest bit rate
     count = int.from_bytes(tag[1], "big") if tag else 2**64
     return count if smallest and count * smallest[0] <= size else None
 
 
 def _walk_mp3(data: mmap.mmap, start: int) -> None:
-    """Raise unless frames of one form follow each other to the end, as many as a header says."""
+    """Raise unless frames of one form reach to the end, as many as a Xing header says."""
     position, frames, form = start, 0, None
     while (frame := _mpeg_frame(_mpeg_word(data, position))) and form in (None, frame[1]):
         position, frames, form = position + frame[0], frames + 1, frame[1]
@@ -247,7 +251,7 @@ def _walk_mp3(data: mmap.mmap, start: int) -> None:
 
 
 def _walk_ogg(data: mmap.mmap, start: int) -> None:
-    """Raise unless every page is there and intact, and no second stream follows the first."""
+    """Raise if a page is missing or damaged, or if a second stream follows the first."""
     position, flags, opening, numbers = start, 0, True, dict[bytes, int]()
     while data[position : position + 4] == b"OggS" and position + 27 <= len(data):
         body = position + 27 + data[position + 26]
@@ -255,7 +259,7 @@ def _walk_ogg(data: mmap.mmap, start: int) -> None:
         if end > len(data):
             raise AudioError("truncated", f"cut short in the Ogg page at byte {position}")
         page, flags = data[position:end], data[position + 5]
-        # Ogg's CRC-32 is zlib's with the bits of every byte the other way round, and no inversion.
+        # Ogg's CRC-32 is zlib's with the bits of every byte reversed, and without inversion.
         mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRROR)
         crc = int.from_bytes(page[22:26].translate(_MIRROR), "big")
         if zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF != crc:
@@ -275,14 +279,14 @@ def _walk_ogg(data: mmap.mmap, start: int) -> None:
 
 
 def _walk_flac(data: mmap.mmap, start: int) -> None:
-    """Raise unless a frame ends where the header says the file does, with samples of its size."""
+    """Raise unless a frame of the stated sample width ends at the stated number of samples."""
     info = data[start + 8 : start + 42]
     packed = int.from_bytes(info[10:18], "big")
     block, longest = int.from_bytes(info[2:4], "big"), int.from_bytes(info[7:10], "big")
     total = packed % 2**36
     width = {8: 1, 12: 2, 16: 4, 20: 5, 24: 6, 32: 7}.get((packed >> 36 & 31) + 1, 0)
-    # The last frame is near the end, unless tags hide it. A match by chance in the coded sound is
-    # harmless: it had to hit the one right number.
+    # The last frame is near the end, unless tags follow it. A chance match in the coded sound is
+    # harmless, since it would have to give the one right number.
     for window in (longest + 4096, len(data)):
         for sync in _FLAC_SYNC.finditer(data, max(0, len(data) - window)):
             frame = data[sync.start() : sync.start() + 16].ljust(16, b"\0")

@@ -1,8 +1,8 @@
-"""libsndfile and FFmpeg on an open file, alike: what they are asked, and what they get wrong.
+"""One interface to libsndfile and FFmpeg on an open file, with workarounds for their faults.
 
-A reader has `rate` (Hz), `channels`, `codec`, `lossy`, `floats`, the samples that the header has
-`claimed`, and the `position` that it has come to. At the end `read` gives no samples, and
-`check_end` says whether they are all.
+A reader has `rate` (Hz), `channels`, `codec`, `lossy`, `floats`, the number of samples that the
+header `claimed`, and its current `position`. At the end `read` returns no samples, and `check_end`
+raises if some are missing.
 """
 
 import errno
@@ -22,7 +22,7 @@ Samples: TypeAlias = NDArray[np.float32]
 
 _READ_AT_ONCE = 1 << 20  # bytes
 _SYSTEM_ERROR = 2  # libsndfile's code for a system call that failed
-_NO_LENGTH = {"aac", "ac3", "eac3", "amr", "mp3", "flac"}  # FFmpeg guesses theirs from the bit rate
+_NO_LENGTH = {"aac", "ac3", "eac3", "amr", "mp3", "flac"}  # FFmpeg guesses from the bit rate
 _CODECS = {  # libsndfile's names in FFmpeg's words, without the byte order
     "FLOAT": "pcm_f32", "DOUBLE": "pcm_f64", "ULAW": "pcm_mulaw", "ALAW": "pcm_alaw",
     "PCM_S8": "pcm_s8", "PCM_U8": "pcm_u8", "PCM_16": "pcm_s16", "PCM_24": "pcm_s24",
@@ -55,7 +55,7 @@ class SoundFile:
             self._file = soundfile.SoundFile(file.fileno(), closefd=False)
         except soundfile.LibsndfileError as error:
             self._refuse_system_error(error)
-            read_through(file)  # a header that was not read may pass for one that is damaged
+            read_through(file)  # a read error may look like a damaged header
             reason: Reason = "unsupported" if error.code in (4, 18) else "corrupt"
             raise AudioError(reason, self._explain(error)) from error
         self.rate: int = self._file.samplerate
@@ -78,7 +78,7 @@ class SoundFile:
 
     @staticmethod
     def _refuse_system_error(error: Any) -> None:
-        # libsndfile does not say which; bytes that a decoder may lead it to do not cause one.
+        # libsndfile does not say which call failed; damaged content never causes this code.
         if error.code == _SYSTEM_ERROR:
             raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
 
@@ -92,9 +92,10 @@ class SoundFile:
             raise AudioError("corrupt", f"{where}: {self._explain(error)}") from error
 
     def skip_to(self, start: int) -> None:
-        """Go to the sample `start`, or stay before it."""
-        # Exact only where each sample has its place, and in FLAC. Others decode from the beginning,
-        # and so do FLAC behind an ID3 tag and damaged ALAC, which libsndfile seeks wrongly.
+        """Seek to the sample `start`, or to a place before it."""
+        # Seeking is exact only in FLAC and where samples have fixed positions. Other codecs decode
+        # from the beginning. So do FLAC after an ID3 tag and ALAC: in damaged ALAC, as in the
+        # former, libsndfile seeks wrongly.
         astray = self.codec == "alac" or (self.found.format == "flac" and self.found.start)
         if start and not self.lossy and not astray:
             with self._going_on():
@@ -115,16 +116,16 @@ class SoundFile:
 
 
 class _Nameless(io.FileIO):
-    """An open file for FFmpeg: no name to take hints or protocols from.
+    """An open file without a name, from which FFmpeg could take hints or protocols.
 
-    PyAV raises what a read raises, also where FFmpeg takes it for the end of the file.
+    PyAV raises the errors of reads, even where FFmpeg takes them for the end of the file.
     """
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
             return super().seek(offset, whence)
         except OSError as error:
-            if error.errno == errno.EINVAL:  # a place that damaged bytes led to: theirs
+            if error.errno == errno.EINVAL:  # an offset from damaged bytes: FFmpeg's error
                 return -1
             raise
 
@@ -200,31 +201,31 @@ class FFmpeg:
         if stream is None or stream.codec_context is None:
             reason: Reason = "unsupported" if container.streams.audio else "not_audio"
             raise AudioError(reason, "it has no audio stream that FFmpeg decodes")
-        stream.codec_context.thread_count = 1  # the caller has its own processes
+        stream.codec_context.thread_count = 1  # the caller runs processes in parallel
         return stream
 
     def _describe(self, stream: Any, container: Any, frame: Any) -> None:
         self.rate, self.channels = frame.sample_rate, frame.layout.nb_channels
         name = stream.codec_context.codec.canonical_name
         self.codec = re.sub("^(pcm_.*)[lb]e$", r"\1", name)
-        # WavPack may hold floats or DSD, which FFmpeg filters.
+        # WavPack may hold floats, or DSD, which FFmpeg converts with a filter.
         exact = self.codec in _LOSSLESS and not frame.format.name.startswith("f")
         self.lossy = not (exact or self.codec.startswith("pcm_"))
         seconds = float((stream.duration or 0) * stream.time_base)
-        if not seconds and len(container.streams) == 1:  # else it may be the picture's
+        if not seconds and len(container.streams) == 1:  # otherwise it may be that of a picture
             seconds = (container.duration or 0) / 1e6
         if self.found.format not in _NO_LENGTH and 0 < seconds < 1e6:
             self.claimed = round(seconds * self.rate) or None
 
     def _check_frame(self, frame: Any) -> None:
-        # Raw FLAC frames carry their place: FFmpeg drops a damaged one without a word.
+        # Raw FLAC frames carry their position: it shows where FFmpeg silently dropped one.
         place = (frame.pts or 0) * frame.time_base * self.rate
         if frame.is_corrupt or (self.found.format == "flac" and place != self._decoded):
             raise AudioError("corrupt", f"damaged near sample {self._decoded}")
         self._decoded += frame.samples
 
     def skip_to(self, start: int) -> None:
-        """Seek nowhere: FFmpeg's seeks are not exact, so what precedes `start` is decoded."""
+        """Do nothing: FFmpeg's seeks are not exact, so samples before `start` are decoded."""
 
     def read(self, count: int) -> Samples:
         """The next samples: float32 (at most `count`, channels)."""
@@ -239,7 +240,7 @@ class FFmpeg:
 
     def check_end(self) -> None:
         """Raise AudioError for a file that ended too early."""
-        # Headers round to packets or milliseconds and count priming or not; ASF's mean little.
+        # Headers round to packets or milliseconds, and may count priming; ASF's are unreliable.
         said = self.claimed if self.found.format != "asf" else None
         if said and self.position < said - 4096:
             message = f"cut short: the header says {said} samples, there are {self.position}"

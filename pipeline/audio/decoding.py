@@ -13,14 +13,14 @@ Start and end
     samples after a Xing header without one. AAC: what the MP4 edit list states is dropped; raw ADTS
     keeps its priming. Opus: the pre-skip is dropped; the rate is 48 kHz whatever the header says.
 Length
-    Headers are compared with the file and never believed: nothing is allocated from one. A clip
-    comes whole or not at all. A claim is ignored if it means "unknown", or if the file could not
+    Headers are checked against the file and never trusted: nothing is allocated from one. A clip
+    is decoded whole or refused. A claim is ignored if it means "unknown", or if the file could not
     hold it at the codec's lowest bit rate. Not detectable: MP3 without a Xing header, AMR, AC-3,
     ADTS and ASF that were cut between two frames are valid shorter files.
 Reading
-    What the system could not read is an OSError, whatever the decoder made of it, and says nothing
-    about the content. Damaged bytes may kill or hang a decoder: builds and scans run it in a child
-    process (`audio.isolation`), deployment does not.
+    A read error of the system is an OSError, whatever the decoder made of it: it says nothing about
+    the content. Damaged bytes may kill or hang a decoder: builds and scans run it in a child
+    process (`audio.isolation`); deployment does not.
 Stream
     The best audio stream by FFmpeg's choice. Rate and channels must not change inside it.
 """
@@ -42,7 +42,7 @@ from basilar.pipeline.audio.decoders import FFmpeg, Reader, Samples, SoundFile, 
 __all__ = ["VERSION", "AudioError", "AudioInfo", "Decoder", "Limits", "Reason", "blocks", "decode"]
 __all__ += ["decode_blocks", "identity", "probe", "sniff"]
 
-VERSION = 1  # of the decode stage; raised when its samples change
+VERSION = 1  # of the decode stage; increased when its samples change
 
 _MAX_ABS = 2.0**50
 _BLOCK = 65536  # samples
@@ -50,7 +50,7 @@ _BLOCK = 65536  # samples
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that one call decodes and hands out."""
+    """The most that one call decodes."""
 
     max_seconds: float = 12 * 3600
     max_channels: int = 64
@@ -67,15 +67,15 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds. `n_samples` is exact for PCM and FLAC, else what the header says."""
+    """A description of a file. `n_samples` is exact for PCM and FLAC, else the header's claim."""
 
     format: str  # container: "wav", "flac", "mp3", "ogg", "mov", "matroska", ...
-    codec: str  # FFmpeg's word without byte order: "pcm_s16", "flac", "vorbis", "mp3", "aac", ...
+    codec: str  # FFmpeg's name without byte order: "pcm_s16", "flac", "vorbis", "mp3", "aac", ...
     decoder: Decoder
     sample_rate: int  # Hz
     channels: int
     n_samples: int  # per channel
-    lossy: bool  # another decoder, or version of it, may give other values
+    lossy: bool  # other decoders, or versions, may give other values
 
     @property
     def duration(self) -> float:
@@ -95,9 +95,9 @@ def identity(decoder: Decoder) -> str:
 
 
 def sniff(path: Path) -> Decoder | None:
-    """The decoder for a file by its first bytes, or None where they are not those of audio.
+    """The decoder for a file, by its first bytes; None if they are not those of audio.
 
-    `probe` may still refuse the file, and takes FFmpeg for MP3 that libsndfile cannot count.
+    `probe` may still refuse the file, and uses FFmpeg for MP3 that libsndfile cannot count.
     Raises OSError only.
     """
     with io.FileIO(os.fspath(path)) as file:
@@ -106,9 +106,10 @@ def sniff(path: Path) -> Decoder | None:
 
 
 def probe(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> AudioInfo:
-    """Describe a file by its header, or by decoding it within `limits` where that does not count.
+    """Describe a file from its header, or by decoding it if the header has no sample count.
 
-    Raises AudioError: not decodable audio, or known to be cut. Raises OSError: not readable.
+    Raises AudioError if the file is not decodable audio, is known to be cut, or exceeds `limits`
+    while it is decoded; OSError if it cannot be read.
     """
     with _open(path, limits) as reader:
         n_samples = reader.claimed
@@ -127,7 +128,8 @@ def blocks(
 ) -> Iterator[Samples]:
     """Yield a whole file as (block_samples, channels) float32, the last block shorter.
 
-    One pass in bounded memory. Raises as `decode` does; only the end proves that the file is whole.
+    One pass in bounded memory. Raises as `decode` does; only the end of the iteration
+    proves that the file is whole.
     """
     with _open(path, limits, whole=True) as reader:
         yield from _excerpt(reader, 0, None, block_samples, limits)
@@ -150,7 +152,7 @@ def decode(
     rate) on, halves to even. `channels` is a left-to-right index, "first", or "mean": the float32
     channels added one after the other, then times float32(1 / channels).
 
-    Raises AudioError: the content cannot be used. Raises OSError: the file cannot be read.
+    Raises AudioError if the content cannot be used, OSError if the file cannot be read.
 
     >>> import tempfile, soundfile
     >>> with tempfile.NamedTemporaryFile(suffix=".wav") as file:
@@ -174,9 +176,9 @@ def decode_blocks(
     duration: float | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[tuple[Samples, int]]:
-    """What `decode` returns in blocks, each with the sample rate, in bounded memory.
+    """Yield the samples of `decode` in blocks, each with the sample rate, in bounded memory.
 
-    Raises as `decode` does; only the end proves that all of it can be used.
+    Raises as `decode` does; only the end of the iteration proves that all of it can be used.
     """
     if not (offset >= 0 and (duration is None or duration > 0)):
         raise ValueError(f"offset {offset} s must be 0 or more, duration {duration} s above 0")
@@ -204,10 +206,10 @@ def decode_blocks(
 
 
 def mix(y: NDArray[Any], channels: Literal["mean", "first"] | int) -> Samples:
-    """One channel, as `decode` makes it, of floats (samples,) or (samples, channels): (samples,).
+    """Mix floats (samples,) or (samples, channels) to one channel (samples,), as `decode` does.
 
-    The one channel of a signal is not copied. Raises ValueError for a channel that is not there, an
-    array of another shape, and for samples that `usable` refuses.
+    A mono signal is not copied. Raises ValueError for a channel that does not exist, an array of
+    another shape, and samples that `usable` refuses.
 
     >>> mix(np.array([[1, 3], [2, 4]], np.float32), "mean").tolist()
     [2.0, 3.0]
@@ -230,7 +232,7 @@ def mix(y: NDArray[Any], channels: Literal["mean", "first"] | int) -> Samples:
 
 
 def usable(y: NDArray[Any]) -> Samples:
-    """Samples as float32, if `decode` might have given them.
+    """Samples as float32, if `decode` could have returned them.
 
     Raises ValueError for integers, whose full scale is not 1, and for NaN, Inf and |x| > 2^50.
 
@@ -266,7 +268,7 @@ def _mix(block: Samples, channels: Literal["mean"] | int, *, out: Samples) -> No
 
 @contextmanager
 def _open(path: Path, limits: Limits, *, whole: bool = False) -> Iterator[Reader]:
-    """Recognise a file and open its decoder; if the `whole` counts, walk its frames or pages."""
+    """Recognise a file and open its decoder; with `whole`, also walk its frames or pages."""
     with io.FileIO(os.fspath(path)) as file:
         reader: Reader | None = None
         try:
@@ -275,9 +277,9 @@ def _open(path: Path, limits: Limits, *, whole: bool = False) -> Iterator[Reader
                 raise AudioError("not_audio", "no audio format is recognised in its first bytes")
             if found.problem:
                 raise found.problem
-            flac = found.format == "flac"  # the one walk that is short enough for probe
+            flac = found.format == "flac"  # the only walk that is short enough for probe
             if found.format in WALKS and (whole or flac):
-                if whole:  # what cannot be read would kill the process that has it mapped
+                if whole:  # a read error in mapped memory would kill the process
                     read_through(file)
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 WALKS[found.format](data, found.start)
@@ -315,7 +317,7 @@ def _excerpt(
         if not len(block):
             reader.check_end()
             return
-        # NaN passes through max and min and fails the comparison. Integers need none.
+        # NaN passes through max and min and fails the comparison. Integers need no check.
         if reader.floats and not (block.max() <= _MAX_ABS and block.min() >= -_MAX_ABS):
             raise AudioError("too_loud_or_nan", f"NaN, Inf or |x| > 2^50 after sample {begin}")
         if reader.position - start > most:

@@ -1,12 +1,12 @@
-"""Work on untrusted bytes, in forked children whose death costs one item only.
+"""Process untrusted bytes in forked children, whose death costs only one item.
 
-Decoders are C code: what a damaged or hostile file does to them cannot be caught as an exception.
-Here a child works through items one after the other and sends each result as a line of JSON, so
-that the parent knows at which item it died or took too long. That item is tried once more, first in
-a fresh child, and given up after that; the items behind it go on. Long signals go through files
-that parent and children share (`storage.scratch`).
+Decoders are C code: a crash on a damaged or hostile file cannot be caught as an exception. So a
+child processes items one after the other and sends each result as a line of JSON, and the parent
+knows at which item it died or took too long. That item is tried once more, as the first one of a
+new child, and then given up; the items after it continue. Long signals are passed in files that
+parent and children share (`storage.scratch`).
 
-Children are forked, not spawned: a fork takes milliseconds, and everything is imported in it.
+Children are forked, not spawned: a fork takes milliseconds, and has everything imported.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from basilar.pipeline.defaults import CLIP_TIMEOUT
 
-_OUT_OF_MEMORY = 121  # exit status of a child that Python refused memory
+_OUT_OF_MEMORY = 121  # exit status of a child that raised MemoryError
 _PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
-_forking = threading.Lock()  # else a child of another thread keeps the end of this one's pipe open
+_forking = threading.Lock()  # else another thread's child would hold this one's pipe open
 _libc = ctypes.CDLL(None)
 
 
 class Lost(NamedTuple):
-    """What became of an item that two children died of, or took too long for."""
+    """The result of an item that killed two children, or took each too long."""
 
     reason: Literal["crashed", "timeout"]
     message: str
@@ -52,15 +52,14 @@ def isolated(
     timeout: float = CLIP_TIMEOUT,
     known: Sequence[type[Exception]] = (),
 ) -> Iterator[tuple[int, Any]]:
-    """Yield the index of each item and its result, as they come; with one child in order.
+    """Yield the index and the result of each item as they arrive; in order if there is one child.
 
-    `work` runs in each child: it is given the items that are left to the child, and yields one
-    result for each, which JSON can say. A result is a `Lost` if the child died or took more than
-    `timeout` seconds twice. To run out of memory is to die: which of the two it comes to is up to
-    the kernel.
+    `work` runs in each child: it gets the child's remaining items and yields one result for each,
+    which must be JSON. A result is a `Lost` if two children died or took more than `timeout`
+    seconds. An item that runs out of memory is lost in one way or the other: the kernel decides.
 
-    What `work` raises is raised here: OSError as it was, errors `known` from their arguments, any
-    other as a RuntimeError with its traceback. Raises OSError if no child can be forked.
+    Errors of `work` are raised here: OSError as it was, the types in `known` from their arguments,
+    any other as a RuntimeError with its traceback. Raises OSError if no child can be forked.
 
     >>> list(isolated(lambda items: (2 * item for item in items), [1, 2, 3]))
     [(0, 2), (1, 4), (2, 6)]
@@ -84,7 +83,7 @@ def isolated(
                 results, failure = [], Lost("timeout", f"decoding took longer than {timeout:g} s")
             for index, message in results:
                 if "error" in message:
-                    raise _rebuilt(message, known)
+                    raise _rebuild(message, known)
                 yield index, message["result"]
             if failure is None:
                 continue
@@ -108,9 +107,9 @@ def isolated(
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Put an interrupt from the keyboard off until the block ends: a fork would lose it.
+    """Delay keyboard interrupts until the block ends: a fork would lose them.
 
-    Python drops what is raised while it runs a fork's callbacks.
+    Python drops exceptions that are raised while it runs a fork's callbacks.
     """
     handler = signal.getsignal(signal.SIGINT)
     if handler is None or threading.current_thread() is not threading.main_thread():
@@ -127,7 +126,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 class _Child:
-    """A forked process that works through the items `left` to it, and what it says."""
+    """A forked process that works through the items `left` to it, and its pipe."""
 
     def __init__(
         self, work: Callable[[Iterable[T]], Iterator[Any]], items: Sequence[T], left: deque[int]
@@ -136,10 +135,10 @@ class _Child:
         self._said = b""
         parent = os.getpid()
         with _forking, warnings.catch_warnings():
-            # Python warns of forks of processes with threads: another thread may hold a lock that
-            # nobody releases in the child. The child does nothing but decode, takes no lock that
-            # others hold (C's allocator and Python's own are fit to be forked), logs and prints
-            # nothing, and leaves without cleaning up.
+            # Python warns about forking a process with threads: another thread may hold a lock
+            # that nobody releases in the child. This child only decodes, takes no lock that others
+            # hold (the allocators of C and Python are fork-safe), logs and prints nothing, and
+            # exits without cleaning up.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pipe, write = os.pipe()
             try:
@@ -154,7 +153,7 @@ class _Child:
         self.since = time.monotonic()
 
     def receive(self) -> tuple[list[tuple[int, Any]], Lost | None]:
-        """The results that have come, by index, and how the child ended if it did."""
+        """The results that have arrived, by index; and how the child ended, if it did."""
         more = os.read(self.pipe, 1 << 16)
         *lines, self._said = (self._said + more).split(b"\n")
         results = [(self.left.popleft(), json.loads(line)) for line in lines]
@@ -163,16 +162,16 @@ class _Child:
         return results, None if more else Lost("crashed", self._death())
 
     def end(self) -> None:
-        """Kill the child if it still runs, and forget it."""
+        """Kill the child if it is still running, and close its pipe."""
         if self.pid:
-            # It is gone if an interrupt came right after it was waited for.
+            # It may be gone: an interrupt may come right after it was waited for.
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self.pid, signal.SIGKILL)
                 self._reap()
         os.close(self.pipe)
 
     def _death(self) -> str:
-        # Its pipe is closed, so it is dead or about to be.
+        # Its pipe is closed, so it is dead or about to die.
         status = os.waitstatus_to_exitcode(self._reap())
         if status == _OUT_OF_MEMORY:
             return "the decoder ran out of memory"
@@ -190,7 +189,7 @@ class _Child:
 
 
 def _next(children: list[_Child], timeout: float) -> tuple[_Child, bool]:
-    """The next child to look after, and whether it has said something; else its time is up."""
+    """The next child to handle: one that sent something (True), or whose time is up (False)."""
     poll = select.poll()
     for child in children:
         poll.register(child.pipe, select.POLLIN)
@@ -206,7 +205,7 @@ def _next(children: list[_Child], timeout: float) -> tuple[_Child, bool]:
 def _serve(
     work: Callable[[Iterable[T]], Iterator[Any]], items: Iterable[T], pipe: int, parent: int
 ) -> NoReturn:
-    """The whole life of a child."""
+    """Run the child, from its start to its exit."""
     status = 1
     try:
         _settle(parent)
@@ -217,25 +216,25 @@ def _serve(
         status = _OUT_OF_MEMORY
     except BaseException as error:
         with contextlib.suppress(BaseException):
-            _send(pipe, _described(error))
+            _send(pipe, _describe(error))
     finally:
         os._exit(status)
 
 
 def _settle(parent: int) -> None:
-    """Cut a child off from what its parent was about, and make it the first to go."""
-    os.dup2(2, 1)  # libsndfile prints what it thinks of damaged ALAC
+    """Detach a child from its parent's affairs, and make it the kernel's first choice to kill."""
+    os.dup2(2, 1)  # libsndfile prints messages about damaged ALAC
     gc.freeze()  # a collection would write to, and so copy, all pages of the parent's objects
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent takes it, and ends its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it, and ends its children
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     if hasattr(_libc, "prctl"):
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before it could be asked to take its child along
+    if os.getppid() != parent:  # the parent died before PR_SET_PDEATHSIG was set
         os._exit(1)
 
 
@@ -249,8 +248,8 @@ def _write(file: int, data: bytes | memoryview) -> None:
         view = view[os.write(file, view) :]
 
 
-def _described(error: BaseException) -> dict[str, Any]:
-    """An error in words that JSON has."""
+def _describe(error: BaseException) -> dict[str, Any]:
+    """An error as JSON."""
     arguments = list(error.args)
     if isinstance(error, OSError):
         named = [] if error.filename is None else [os.fsdecode(error.filename)]
@@ -264,8 +263,8 @@ def _plain(value: Any) -> bool:
     return isinstance(value, str | int | float | None)
 
 
-def _rebuilt(message: dict[str, Any], known: Sequence[type[Exception]]) -> Exception:
-    """The error that a child described."""
+def _rebuild(message: dict[str, Any], known: Sequence[type[Exception]]) -> Exception:
+    """Make the error that a child described."""
     kinds: list[type[Exception]] = [OSError, *known]
     for kind in kinds:
         if kind.__name__ == message["error"]:

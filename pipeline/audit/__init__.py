@@ -1,1 +1,1 @@
-"""Proofs."""
+"""Audits: whether sets, bundles and this installation are what they claim to be."""

@@ -1,7 +1,7 @@
-"""Whether what a store says agrees: with its values, its recipe, its manifest and the catalogue.
+"""Check that a store agrees with its values, its recipe, its manifest and the catalogue.
 
-Every file is taken to be what was written (`audit.verify` looks at that first): what is found
-here was written wrong, or changed together with its checksum.
+Every file is assumed to have its recorded checksum (`audit.verify` checks that first). A problem
+found here was written wrong, or was changed together with its checksum.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,21 +25,21 @@ from basilar.pipeline.store.dense import dense
 from basilar.pipeline.store.shard_tables import MOMENTS
 from basilar.pipeline.training.feature_set import FeatureSet
 
-_ROWS = 8192  # of features that are counted at once
-_CLIPS = 64  # that one thread looks at before the next
+_ROWS = 8192  # of features, counted at one time
+_CLIPS = 64  # in a batch, which one thread checks
 
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 
 
 class Problem(NamedTuple):
-    """Something that is not as it was published."""
+    """A file that is not as it was published, and what is wrong with it."""
 
     file: str
     problem: str
 
 
 def check(root: Path, record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]:
-    """Everything that a sound store's own files, and the catalogue, say about it.
+    """Check everything that the files of a store and the catalogue state about it.
 
     `each` maps a function over batches of clips, in order.
     """
@@ -51,7 +51,7 @@ def check(root: Path, record: Record, fs: FeatureSet, each: Map) -> Iterator[Pro
 
 
 def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
-    """The catalogue must hold what a rebuild needs once the store is gone."""
+    """Check that the catalogue has all that a rebuild needs once the store is gone."""
     folder, attributes = root / "catalogue", record.attributes
     file = folder / "features" / f"{record.key}.json"
     try:
@@ -62,7 +62,7 @@ def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
     file = folder / "features" / f"{record.key}.parquet"
     clips_file = storage.fetch(record.clips_file)
     if not storage.exists(file) or checksum(storage.fetch(file)) != checksum(clips_file):
-        yield Problem(str(file), f"is no copy of {record.clips_file}")
+        yield Problem(str(file), f"is not a copy of {record.clips_file}")
     file = folder / "recipes" / f"{attributes['recipe_hash']}.json"
     try:
         recorded = read_json(file)
@@ -74,7 +74,7 @@ def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
 
 
 def check_tables(record: Record, fs: FeatureSet) -> Iterator[Problem]:
-    """Every clip of the manifest is in the store as the manifest has it, or in quarantine."""
+    """Check that each clip of the manifest is in quarantine, or in the store with equal fields."""
     clips_file, clips, manifest = str(record.clips_file), record.clips, record.manifest
     names = ("id", "sha256", "offset", "label", "group")
     columns: dict[str, list[Any]] = {name: manifest.column(name) for name in names}
@@ -82,7 +82,7 @@ def check_tables(record: Record, fs: FeatureSet) -> Iterator[Problem]:
     quarantine = fs.path / "quarantine.parquet"
     lost = set(read_table(quarantine).column("id").to_pylist())
     for clip_id in sorted(lost - set(columns["id"])):
-        yield Problem(str(quarantine), f"{clip_id} is no clip of the manifest")
+        yield Problem(str(quarantine), f"{clip_id} is not a clip of the manifest")
     rows = [row for row in record.plan().order if columns["id"][row] not in lost]
     if len(rows) != len(clips):
         yield Problem(clips_file, f"has {len(clips)} clips; {len(rows)} of the manifest are usable")
@@ -103,7 +103,7 @@ def check_tables(record: Record, fs: FeatureSet) -> Iterator[Problem]:
 
 
 def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]:
-    """Hash, moments and statistics of every clip anew from its values, and the digest of all."""
+    """Compute hash, moments and statistics of every clip again, and the digest of the set."""
     clips, recipe = record.clips, record.recipe
     kind, split = recipe.representation, recipe.normalization.split
     storage.fetch(fs.path, only="moments/")
@@ -129,7 +129,7 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
                 said = f"{clip['id']}: its values do not hash to values_sha256"
                 problems.append(Problem(_file_of(fs, rows[0]), said))
             elif any(stored[row].tobytes() != described for row in rows):
-                said = f"those of {clip['id']} are not of its values"
+                said = f"those of {clip['id']} do not match its values"
                 problems.append(Problem(str(fs.path / "moments"), said))
             if weight := int(fitted[rows].sum()):
                 for start in range(0, len(x), _ROWS):
@@ -163,7 +163,7 @@ def check_values(record: Record, fs: FeatureSet, each: Map) -> Iterator[Problem]
     }
     for name, values in expected.items():
         if dense(fs.path / "stats" / name).tobytes() != values.tobytes():
-            yield Problem(str(fs.path / "stats" / name), "is not the statistic of the values")
+            yield Problem(str(fs.path / "stats" / name), "does not match the values")
     fitted_on = {"frames": summary.count, "clips": int(fitted.sum())}
     file = fs.path / "stats" / "zarr.json"
     if read_json(file)["attributes"] != fitted_on:

@@ -1,9 +1,9 @@
-"""What under a root no published feature set needs, found from the catalogue, and its removal.
+"""Find and remove artifacts under a root that no published feature set needs.
 
-Reachable are the published sets that are there, and every artifact that their plans name, planned
-anew from recipe and manifest. The catalogue is kept whole, since a set can be reproduced from it
-alone; runs, results and MLflow are never looked at. The rest was made by builds that did not come
-to their end, or for sets that were deleted. Only names that Basilar gives are ever removed.
+Needed are the published sets, and every artifact of their plans, which are made again from recipe
+and manifest. The catalogue is kept whole, since a set can be reproduced from it alone; runs,
+results and MLflow are never touched. Other artifacts come from builds that did not finish, or from
+sets that were deleted. Only paths with names that Basilar gives are ever removed.
 """
 
 import contextlib
@@ -21,9 +21,9 @@ from basilar.pipeline.records.record import Record, find_record
 from basilar.pipeline.storage import atomic, locks
 from basilar.pipeline.store import statistics
 
-SETTLED = 24 * 3600.0  # seconds, after which an upload is of no build at work
+SETTLED = 24 * 3600.0  # seconds: an older upload belongs to no running build
 _HASH = "[0-9a-f]{32}"
-_NAMES = {  # of what lies in artifacts/STAGE
+_NAMES = {  # of artifacts in artifacts/STAGE
     "decode": _HASH,
     "resample": _HASH,
     "representation": rf"{_HASH}\.[0-9a-f]{{8}}",
@@ -35,7 +35,7 @@ _NAMES = {  # of what lies in artifacts/STAGE
 
 @dataclass(frozen=True)
 class Garbage:
-    """Something that can go: what made it, why it can, and the bytes on the disk that it frees."""
+    """A path that can be removed: its stage, the reason, and the bytes on disk that it frees."""
 
     path: Path
     stage: str
@@ -45,9 +45,9 @@ class Garbage:
 
 @dataclass
 class Findings:
-    """What a root holds: the number of sets, what can go, and what Basilar did not make.
+    """The contents of a root: the number of sets, its garbage, and paths Basilar did not make.
 
-    `notes` are about sets whose artifacts are not all known.
+    `notes` are about sets whose artifacts are not all known, and about recent uploads.
     """
 
     sets: int
@@ -57,14 +57,15 @@ class Findings:
 
     @property
     def bytes(self) -> int:
-        """How much all that can go frees together."""
+        """The bytes that all garbage frees together."""
         return sum(item.bytes for item in self.garbage)
 
 
 def find(root: Path) -> Findings:
-    """What can go from a root, as it is now.
+    """Find the garbage of a root.
 
-    Raises DamagedArtifactError if it cannot be known what a published set needs.
+    Raises DamagedArtifactError if the record of a published set is damaged, so that its needs are
+    unknown.
     """
     stores = storage.children(root / "features", "[!.]*.zarr")
     found = Findings(len(stores))
@@ -75,8 +76,8 @@ def find(root: Path) -> Findings:
             needed |= {root / "artifacts" / part, root / "artifacts/lost" / part.replace("/", "-")}
         if record.plan().key != record.key:
             found.notes.append(
-                f"{record.key[:12]} was made with other decoders or versions of operations: of its "
-                "artifacts, only the features count as needed"
+                f"{record.key[:12]} was made with other decoders or op versions: of its artifacts, "
+                "only the features count as needed"
             )
     if storage.is_remote(root):
         _find_remote(root, needed, found)
@@ -94,9 +95,9 @@ def find(root: Path) -> Findings:
 
 
 def _find_remote(root: Path, needed: set[Path], found: Findings) -> None:
-    """As `find`, in an object store, from one listing.
+    """As `find`, for an object store, with one listing.
 
-    Nobody knows there whether a build is at work: what is younger than a day may be of one.
+    An object store has no locks that show running builds: objects younger than a day may be theirs.
     """
     sizes: Counter[Path] = Counter()
     newest: dict[Path, float] = {}
@@ -125,16 +126,16 @@ def _find_remote(root: Path, needed: set[Path], found: Findings) -> None:
             found.garbage.append(Garbage(path, stage, reason, sizes[path]))
     if young:
         found.notes.append(
-            f"{young} more that no published set needs are younger than a day, and stay: a build "
-            "may be at work on them"
+            f"{young} more that no published set needs are younger than a day, and kept: a build "
+            "may be using them"
         )
 
 
 def collect(root: Path) -> Findings:
-    """Remove what can go from a root, and say what went.
+    """Remove the garbage of a root, and return what was removed.
 
-    New builds wait until it is done. Raises BusyError, before anything is removed, while another
-    process is at work in the root.
+    New builds wait until it is done. Raises BusyError, before anything is removed, if another
+    process is working in the root.
     """
     with locks.alone(root):
         atomic.put_back(root)
@@ -145,7 +146,7 @@ def collect(root: Path) -> Findings:
 
 
 def _needed(record: Record) -> Iterator[str]:
-    """The artifacts of a published set, as STAGE/NAME."""
+    """Yield the artifacts of a published set as STAGE/NAME."""
     for name in record.attributes.get("shards", {}):
         yield f"representation/{name}"
     plan = record.plan()
@@ -161,7 +162,7 @@ def _needed(record: Record) -> Iterator[str]:
 
 
 def _freed(paths: list[Path]) -> list[int]:
-    """The bytes that each path frees, if all go: a file that has a link elsewhere frees none."""
+    """The bytes that each path frees if all are removed; files with other links free none."""
     files = [list(_files(path)) for path in paths]
     links = Counter((file.st_dev, file.st_ino) for inside in files for file in inside)
     freed = []
@@ -175,7 +176,7 @@ def _freed(paths: list[Path]) -> list[int]:
 
 
 def _files(path: Path) -> Iterator[os.stat_result]:
-    """What a path holds, as far as a build at work leaves it there."""
+    """Yield the status of files in a path; running builds may remove some meanwhile."""
     with contextlib.suppress(FileNotFoundError):
         for entry in (path, *path.rglob("*")):
             if not entry.is_dir():

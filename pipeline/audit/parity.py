@@ -1,8 +1,8 @@
-"""Whether all ways from audio to features give the bits that training reads.
+"""Check that all ways from audio to features give the same bits as training reads.
 
-What is stored, normalized, is compared with: the pipeline's transform; the stream, cut at random;
-the bundle, in a process that cannot import what a bundle does not need; its MLflow model; and that
-model, served.
+The stored features, normalized, are compared with those of: the pipeline's transform; the stream,
+cut at random; the bundle, in a process that cannot import packages a bundle does not need; its
+MLflow model; and that model, served.
 """
 
 import base64
@@ -51,9 +51,9 @@ _PATIENCE = 120  # seconds for a server to start
 
 
 class Way(NamedTuple):
-    """What one way came to: `difference` is the largest, None where there is none to compare.
+    """The result of one way: `difference` is the largest, or None if nothing can be compared.
 
-    `cannot`: this recipe has no such way, as the `note` says.
+    `cannot` is whether this recipe has no such way; the `note` says why.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Way(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """Where the audio of a clip is: a file, or an excerpt of one, in seconds."""
+    """The place of a clip's audio: a file, or an excerpt of one, in seconds."""
 
     path: Path
     offset: float
@@ -72,12 +72,12 @@ class Clip(NamedTuple):
 
 
 def parity(record: Record, *, n_clips: int, audio_root: Path | None = None) -> list[Way]:
-    """Compare all ways on some clips of a feature set, evenly spread over it.
+    """Compare all ways on some clips of a feature set, spread evenly over it.
 
-    Raises ValueError for a record without its store, MissingAudioError for audio that is gone.
+    Raises ValueError for a record without a store, MissingAudioError if audio cannot be found.
     """
     if record.store is None:
-        raise ValueError(f"{record.key}: its store was deleted; basilar reproduce makes it anew")
+        raise ValueError(f"{record.key}: its store was deleted; basilar reproduce makes it again")
     fs = FeatureSet.open(record.store)
     rows = np.unique(np.linspace(0, len(fs) - 1, n_clips).astype(np.int64)).tolist()
     needed = {fs.clips["content"][row] for row in rows}
@@ -92,7 +92,10 @@ def parity(record: Record, *, n_clips: int, audio_root: Path | None = None) -> l
         ],
     }
     streamed = _way("stream", lambda: [_streamed(fs, transform, clip) for clip in clips], expected)
-    if not transform.recipe.representation.by_frame or transform.recipe.resample.method != "soxr":
+    if (
+        not transform.recipe.representation.is_framewise
+        or transform.recipe.resample.method != "soxr"
+    ):
         streamed = streamed._replace(cannot=True)
     with tempfile.TemporaryDirectory(prefix="basilar-") as name:
         folder = Path(name)
@@ -130,7 +133,7 @@ def _clip(manifest: Manifest, content: str) -> Clip:
 
 
 def _streamed(fs: FeatureSet, transform: Transform, clip: Clip) -> NDArray[Any]:
-    """The clip pushed in pieces of random lengths."""
+    """The features of the clip, streamed in pieces of random lengths."""
     y, sample_rate = transform.decode(clip.path, offset=clip.offset, duration=clip.duration)
     stream = transform.stream(sample_rate)
     cuts = np.sort(np.random.default_rng(y.size).integers(0, y.size + 1, 20))
@@ -139,7 +142,7 @@ def _streamed(fs: FeatureSet, transform: Transform, clip: Clip) -> NDArray[Any]:
 
 
 def _bare(bundle: Path, clips: list[Clip]) -> Features:
-    """What the bundle computes in a process of its own, without the packages it can do without."""
+    """The features from the bundle in another process, without packages that it does not need."""
     outputs = [bundle.parent / f"{number}.npy" for number in range(len(clips))]
     asked = {
         str(output): {"path": str(path), "offset": offset, "duration": duration}
@@ -179,13 +182,13 @@ def _served(model: Path, requests: list[dict[str, Any]]) -> Features:
 
 
 def _whole(x: NDArray[Any]) -> NDArray[Any]:
-    """Complex features, of which models give both parts."""
+    """Features as they are stored: models return complex ones as two real parts."""
     return np.ascontiguousarray(x).view(np.complex64)[..., 0] if x.ndim == 3 else x
 
 
 @contextmanager
 def serving(model: Path) -> Iterator[Callable[[list[dict[str, Any]]], list[Any]]]:
-    """`mlflow models serve` on a free port of loopback: a function that asks it, row by row.
+    """Run `mlflow models serve` on a free loopback port; yields a function that sends it rows.
 
     Raises ValueError if it does not start.
     """
@@ -197,7 +200,7 @@ def serving(model: Path) -> Iterator[Callable[[list[dict[str, Any]]], list[Any]]
     options = ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # It makes a database where it starts.
+    # It makes a database in its working folder.
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             [*command, *options],

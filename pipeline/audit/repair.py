@@ -1,8 +1,8 @@
-"""Making the broken shards of a feature set anew, and nothing else.
+"""Compute the broken shards of a feature set again, and nothing else.
 
-The set is built in a folder of its own below the root: sound artifacts are linked into it, the
-others are computed again. What is damaged is moved aside only when the new set is whole and has the
-old digest, and removed only when the new one is in its place.
+The set is built in a temporary folder below the root: sound artifacts are linked into it, the
+others are computed again. Damaged files are moved aside only when the new set is complete and has
+the old digest, and removed only when the new one is in its place.
 """
 
 from dataclasses import dataclass, replace
@@ -34,13 +34,13 @@ def repair(
 ) -> Repaired:
     """Repair what `verify` found wrong with a feature set under a root.
 
-    Raises MissingAudioError or DamagedArtifactError if what it needs is not there, RepairError if
-    this installation computes something else, or for a root in an object store.
+    Raises MissingAudioError or DamagedArtifactError if something it needs is missing, RepairError
+    if this installation computes other values, or for a root in an object store.
     """
     root = root.absolute()
     if storage.is_remote(root):
         raise RepairError(
-            f"{storage.name(root)}: what lies in an object store is not repaired in place; delete "
+            f"{storage.name(root)}: a set in an object store is not repaired in place; delete "
             f"features/{verified.key}.zarr and the damaged artifacts there, and build again"
         )
     record = find_record(root, verified.key)
@@ -68,7 +68,7 @@ def repair(
 def _prepare(
     root: Path, scratch: Path, record: Record, verified: Verified, audio_root: Path | None
 ) -> tuple[Build, list[str]]:
-    """Link all that is sound into the scratch folder: the build, and the shards it will compute."""
+    """Link sound artifacts into the scratch folder: the build, and the shards it will compute."""
     plan = record.plan()
     if plan.key != record.key:
         raise RepairError(
@@ -98,8 +98,8 @@ def _prepare(
 
 
 def _written_wrong(record: Record, verified: Verified) -> set[str]:
-    """Shards whose artifacts are what was written, but whose values are not what they say."""
-    if not verified.clips:  # what the files say was not looked at
+    """Shards whose artifacts have their checksums, but values that do not match their hashes."""
+    if not verified.clips:  # the contents of files were not checked
         return set()
     names = [
         name
@@ -117,23 +117,23 @@ def _written_wrong(record: Record, verified: Verified) -> set[str]:
 
 
 def _build(build: Build, record: Record, workers: int) -> None:
-    """Build the set, which must come out as it was."""
+    """Build the set. Raises RepairError unless it has the old digest."""
     outcome = luigi_engine.run(build, workers=workers, log=False)
     if not outcome.succeeded:
         raise RepairError(
-            f"{record.key[:12]}: its broken shards could not be built; mend what failed, and run "
+            f"{record.key[:12]}: its broken shards could not be built; fix what failed, and run "
             f"it again{outcome.reasons}"
         )
     digest = read_attributes(build.store / "zarr.json")["digest"]
     if digest != record.digest:
         raise RepairError(
-            f"{record.key[:12]}: built anew, its digest is {digest}, not {record.digest}, so that "
-            "this installation computes something else; basilar reproduce says where"
+            f"{record.key[:12]}: built again, its digest is {digest}, not {record.digest}, so "
+            "this installation computes other values; basilar reproduce says where"
         )
 
 
 def _link(root: Path, folder: Path, scratch: Path) -> None:
-    """Link the files of an artifact of the root to where the scratch folder has it."""
+    """Link the files of an artifact of the root into the scratch folder."""
     source = root / folder.relative_to(scratch)
     for file in source.rglob("*"):
         if file.is_file():

@@ -1,4 +1,4 @@
-"""Building a feature set again from what is recorded of it, and proving that it is the same."""
+"""Build a feature set again from its record, and compare it with the original."""
 
 import tempfile
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ TOLERANCE = 1e-4  # of the range of values
 
 
 class ClipDifference(NamedTuple):
-    """A clip that is not what it was, and the first stage that made something else of it.
+    """A clip that differs from the original, and the first stage whose output differs.
 
-    `largest` is the largest difference of its values as a share of the range of all values; None
-    where they cannot be compared.
+    `largest` is the largest difference of its values as a share of the range of all values, or None
+    if they cannot be compared.
     """
 
     id: str
@@ -39,13 +39,13 @@ class ClipDifference(NamedTuple):
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What came of building a feature set again.
+    """The result of building a feature set again.
 
-    `key_now` and `digest_now` are those of the new set; keys differ when a lossy decoder's or an
-    operation's version does. `largest` is the largest difference of any value, as a share of the
-    range, None if it is not known. `changes` are the [then, now] of libraries, decoders and
-    machines that may explain a difference. `found_elsewhere` counts clips whose file has another
-    name now.
+    `key_now` and `digest_now` are those of the new set; keys differ if the version of a lossy
+    decoder or an operation does. `largest` is the largest difference of any value as a share of the
+    range, or None if it is not known. `changes` are pairs (then, now) of libraries, decoders and
+    machines, which may explain a difference. `found_elsewhere` is the number of clips whose file
+    has another name now.
     """
 
     verdict: Verdict
@@ -73,7 +73,7 @@ def reproduce(
     tolerance: float = TOLERANCE,
     progress: Progress = lambda items, total: items,
 ) -> Reproduced:
-    """Build a feature set anew below `into`, by default a temporary folder, and compare.
+    """Build a feature set again below `into`, by default a temporary folder, and compare.
 
     Raises MissingAudioError before anything is built, RebuildError if the build fails.
     """
@@ -85,7 +85,7 @@ def reproduce(
         outcome = luigi_engine.run(build, workers=workers, log=False)
         if not outcome.succeeded:
             raise RebuildError(
-                f"{record.key[:12]}: it could not be built again; mend what failed, and run it "
+                f"{record.key[:12]}: it could not be built again; fix what failed, and run it "
                 f"again{outcome.reasons}"
             )
         attributes = read_attributes(build.store / "zarr.json")
@@ -111,7 +111,7 @@ def reproduce(
 
 
 def changes(then: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What of the versions, decoders and machines that two sets were made with is not equal."""
+    """The versions, decoders and machines that differ between two sets' attributes."""
     flat = [
         {
             **a["versions"],
@@ -135,7 +135,7 @@ def _folder(into: Path | None) -> Iterator[Path]:
 
 
 def _differing(record: Record, fs: FeatureSet) -> Iterator[ClipDifference]:
-    """The clips of a recorded set that the new set `fs` has otherwise, in the old order."""
+    """Yield the clips of a recorded set that differ in the new set `fs`, in the old order."""
     new: list[dict[str, Any]] = read_table(fs.path / "clips.parquet").to_pylist()
     rows = {clip["id"]: (row, clip) for row, clip in enumerate(new)}
     lost = {entry["id"]: entry for entry in fs.quarantine.to_dict("records")}
@@ -157,7 +157,7 @@ def _differing(record: Record, fs: FeatureSet) -> Iterator[ClipDifference]:
             continue
         x = _values_then(record, old_row, old["values_sha256"])
         if x is None:
-            yield ClipDifference(old["id"], stage, None, "the values it had are not at hand")
+            yield ClipDifference(old["id"], stage, None, "its old values are not available")
             continue
         largest = max(float(d.max()) for d in absolute_differences(x, fs.read(row))) / value_range
         yield ClipDifference(old["id"], stage, largest, f"by {largest:.3g} of the range")
@@ -166,7 +166,7 @@ def _differing(record: Record, fs: FeatureSet) -> Iterator[ClipDifference]:
 
 
 def _values_then(record: Record, row: int, expected: str) -> NDArray[Any] | None:
-    """The recorded values of a clip, if its store is there and not damaged."""
+    """The old values of a clip, if its store exists and is not damaged."""
     if record.store is None:
         return None
     try:
@@ -177,7 +177,7 @@ def _values_then(record: Record, row: int, expected: str) -> NDArray[Any] | None
 
 
 def _largest(differing: list[ClipDifference]) -> float | None:
-    """The largest difference of all clips, if that of each is known."""
+    """The largest difference of all clips, if each clip's is known."""
     each = [clip.largest for clip in differing]
     known = [largest for largest in each if largest is not None]
     return max(known) if len(known) == len(each) and known else None

@@ -1,8 +1,8 @@
-"""Whether a published feature set is what was published, to the bit.
+"""Check that a published feature set is what was published, to the bit.
 
-First every file of the store, and of the shard artifacts it is linked to, against `files.json`; if
-all are what was written, then what they say (`audit.consistency`); on request, some clips anew
-from their audio.
+First, every file of the store, and of the shard artifacts that it shares hard links with, is
+compared with `files.json`. If all match, their contents are checked (`audit.consistency`). On
+request, some clips are computed again from their audio.
 """
 
 import stat
@@ -30,7 +30,7 @@ from basilar.pipeline.training.feature_set import FeatureSet
 
 @dataclass
 class Verified:
-    """What was looked at and what is wrong; `artifacts` are the shards that are there, by name."""
+    """What was checked and what is wrong; `artifacts` tells which existing shards are sound."""
 
     key: str
     path: Path
@@ -44,11 +44,11 @@ class Verified:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def in_store(self) -> list[Problem]:
-        """What is wrong with the store itself."""
+        """The problems of the store itself."""
         return [p for p in self.problems if Path(p.file).is_relative_to(self.path)]
 
 
@@ -96,14 +96,14 @@ def _check_files(
 ) -> None:
     """Compare the files below a folder with their checksums.
 
-    `seen` has what was read already, by device and inode: a linked file is read once.
+    `seen` holds the checksums so far, by device and inode: a hard-linked file is read once.
     """
 
     def look(path: Path) -> Checksum:
         if storage.is_remote(path):
             found = checksum(storage.fetch(path))
             out.bytes += found[0]
-            if path.is_relative_to(folder / "features"):  # they are large
+            if path.is_relative_to(folder / "features"):  # large files
                 storage.drop(path)
             return found
         status = path.stat()
@@ -147,8 +147,8 @@ def _check_files(
 def _check_content(
     root: Path, record: Record, out: Verified, pool: ThreadPoolExecutor, progress: Progress
 ) -> None:
-    """Check what the files of a store say, all of which are as they were written."""
-    if record.source != "store":  # the store's own record is not consistent, and was not taken
+    """Check the contents of a store's files, whose checksums all match."""
+    if record.source != "store":  # the store's own record is not consistent
         file = out.path / "zarr.json"
         try:
             own = Record("store", read_attributes(file), record.manifest, Path())
@@ -169,7 +169,7 @@ def _check_content(
 def _check_sample(
     record: Record, sample: int, audio_root: Path | None, out: Verified
 ) -> list[Problem]:
-    """Compute some clips from their audio, always the same ones, and compare each stage."""
+    """Compute some clips from their audio, the same ones each time, and compare each stage."""
     by_content: dict[str, dict[str, Any]] = {}
     for clip in record.clips:
         by_content.setdefault(clip["content"], clip)

@@ -20,7 +20,7 @@ from basilar.pipeline.errors import StorageError
 from basilar.pipeline.text import Lines, explain_error
 
 _KEPT = "what was made is kept; the same command goes on from there"
-_STOPPED = {  # what is said of commands that the keyboard stopped
+_STOPPED = {  # messages of commands that the keyboard stopped
     "scan": "what was read is remembered; the same command goes on from there",
     "build": _KEPT,
     "worker": _KEPT,
@@ -40,18 +40,21 @@ def everywhere(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Print whole tracebacks of errors; anywhere.")
+        bool, typer.Option("--debug", help="Print tracebacks of errors; may be anywhere.")
     ] = False,
 ) -> None:
-    """Folders of audio to feature sets for machine learning, addressed by the hash of how."""
+    """Turn folders of audio into feature sets for machine learning.
+
+    Each set is addressed by a hash of how it was made.
+    """
 
 
-for _name in ("make", "run", "show", "prove", "deploy", "keep"):  # as help lists them
+for _name in ("make", "run", "show", "prove", "deploy", "keep"):  # in the order of the help
     import_module(f"basilar.pipeline.cli.{_name}")
 
 
 def main() -> NoReturn:
-    """Run the command; errors of use exit with 2, failures with 1."""
+    """Run the command; wrong use exits with 2, failures with 1."""
     _name_files_in_utf8()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
@@ -59,8 +62,8 @@ def main() -> NoReturn:
     arguments = begin(sys.argv[1:])
     try:
         code = app(args=arguments, prog_name="basilar", standalone_mode=False)
-        if code == 130:  # what typer makes of an interrupt
-            nothing = "nothing is kept; the same command starts anew"
+        if code == 130:  # typer's code for an interrupt
+            nothing = "nothing is kept; the same command starts again"
             raise StoppedError(_STOPPED.get(arguments[0], nothing))
     except typer.TyperException as error:
         _refuse(error)
@@ -73,16 +76,16 @@ def main() -> NoReturn:
 
 
 def _name_files_in_utf8() -> None:
-    """Begin anew in UTF-8 mode where Python takes names of files for something else.
+    """Restart in UTF-8 mode if Python would read file names in another encoding.
 
-    So do C locales with PYTHONUTF8=0, and old ones: ids of clips would depend on them.
+    C locales with PYTHONUTF8=0 and old locales do that; ids of clips would depend on the locale.
     """
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
 
 
-def _refuse(error: Any) -> NoReturn:  # typer has its type, but no public name for it
-    """Exit for options and arguments that the command does not have, or that are missing."""
+def _refuse(error: Any) -> NoReturn:  # typer has no public name for its type
+    """Exit because of unknown or missing options and arguments."""
     if on_screen():
         from typer.rich_utils import rich_format_error
 

@@ -31,12 +31,12 @@ def bundle(
         typer.Option("-o", "--output", parser=local, metavar="DIR", help="The folder to make."),
     ],
     clips: Annotated[
-        int, typer.Option(min=0, max=100, help="Clips whose audio goes along as a proof.")
+        int, typer.Option(min=0, max=100, help="Clips to include, with audio, as golden vectors.")
     ] = 2,
     audio_root: AudioRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Make a folder that computes a feature set's transform, and proves that it does.
+    """Export a feature set's transform as a folder that can check itself.
 
     Example: basilar bundle 3f2a --root features -o bundle
     """
@@ -73,7 +73,7 @@ def check_bundle(
     folder: Annotated[Path, typer.Argument(parser=local, metavar="DIR", help="A bundle.")],
     as_json: Json = False,
 ) -> None:
-    """Compute every golden vector of a bundle; exit with 1 if one moved or a file is damaged.
+    """Compute every golden vector of a bundle; exit with 1 if one differs or a file is damaged.
 
     Example: basilar check-bundle bundle
     """

@@ -15,10 +15,10 @@ from basilar.pipeline.console import print_result
 @app.command(rich_help_panel=KEEP)
 def gc(
     root: Root,
-    delete: Annotated[bool, typer.Option(help="Remove it; else only say what would go.")] = False,
+    delete: Annotated[bool, typer.Option(help="Remove it; otherwise it is only listed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find, and remove, what no published feature set needs: also what unfinished builds made.
+    """List or remove what no published feature set needs, also leftovers of unfinished builds.
 
     Example: basilar gc --root features --delete
     """
@@ -45,7 +45,7 @@ def gc(
         result,
         as_json,
         *(f"  {item.path}: {item.reason}, {_size(item.bytes)}" for item in found.garbage),
-        *(f"  {path}: not made by Basilar, and left alone" for path in found.unknown),
+        *(f"  {path}: not made by Basilar, and kept" for path in found.unknown),
         *(f"note: {note}" for note in found.notes),
         *(
             f"{stage:15} {counts['count']:>5} {_size(counts['bytes']):>12}"
@@ -59,14 +59,14 @@ def gc(
 def doctor(
     root: Annotated[
         Path | None,
-        typer.Option(parser=place, metavar="DIR|URL", help="Folder of feature sets to try."),
+        typer.Option(parser=place, metavar="DIR|URL", help="Folder of feature sets to check."),
     ] = None,
     tracking_uri: Annotated[
-        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow tracker to try.")
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow tracker to check.")
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Try whether Basilar works here, and say what to do; exit 0 if nothing failed, else 1.
+    """Check whether Basilar works here, and advise what to do; exit 0 if nothing failed, else 1.
 
     Example: basilar doctor --root features
     """

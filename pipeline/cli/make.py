@@ -39,23 +39,23 @@ def scan(
             *("-o", "--output"),
             parser=place,
             metavar="PATH|URL",
-            help="Manifest: .parquet, or .csv or .jsonl.",
+            help="Manifest to write: .parquet, .csv or .jsonl.",
         ),
     ],
     root: Annotated[
         Path | None,
-        typer.Option(parser=place, metavar="PATH|URL", help="Where a table's paths start from."),
+        typer.Option(parser=place, metavar="PATH|URL", help="Folder a table's paths start from."),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="'parent', or a regular expression with (?P<label>…).")
     ] = None,
     group: Annotated[
-        str | None, typer.Option(help="What must not cross splits: as --label, (?P<group>…).")
+        str | None, typer.Option(help="Must stay in one split: as --label, (?P<group>…).")
     ] = None,
     split: Annotated[
         str | None, typer.Option(help="Shares like train=0.8,valid=0.1,test=0.1, or a CSV.")
     ] = None,
-    rehash: Annotated[bool, typer.Option(help="Read every file again.")] = False,
+    rehash: Annotated[bool, typer.Option(help="Read all files again.")] = False,
     as_json: Json = False,
 ) -> None:
     """Find, hash and probe audio; write a manifest, or convert one.
@@ -78,7 +78,7 @@ def scan(
     ignored, skipped = (left_out, []) if is_table else ([], left_out)
     if ignored and output.exists() and output.samefile(source):
         raise UsageError(
-            f"{output}: it is the table that is scanned, and would lose its columns "
+            f"{output}: it is the table being scanned, and would lose its columns "
             f"{', '.join(ignored)}; name another file with -o"
         )
     write_manifest(manifest, output)
@@ -114,7 +114,7 @@ def recipe(
     ] = None,
     schema: Annotated[bool, typer.Option(help="Print the JSON Schema of recipes.")] = False,
     upgrade: Annotated[
-        bool, typer.Option(help="Print the file as the newest schema version has it.")
+        bool, typer.Option(help="Print the file in the newest schema version.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -133,7 +133,7 @@ def recipe(
     if file is None:
         shipped = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.toml")))
         raise UsageError(
-            f"basilar recipe: no FILE is named; name one, or ask for --schema, or take {shipped}"
+            f"basilar recipe: no FILE is given; name one, use --schema, or name one of {shipped}"
         )
     if upgrade:
         text = upgraded_text(file)
@@ -143,7 +143,7 @@ def recipe(
     hashes = recipe_hashes(loaded)
     kind, sample_rate = loaded.representation, loaded.resample.sample_rate
     empty = kind.empty_bands(sample_rate=sample_rate) if isinstance(kind, MelBands) else []
-    portable = kind.portable
+    portable = kind.has_portable_bits
     result = {
         "recipe_hash": hashes["normalization"],
         "hashes": hashes,
@@ -173,24 +173,26 @@ def build(
         typer.Argument(parser=place, metavar="PATH|URL", help="Manifest, or a folder to scan."),
     ],
     root: Root,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
-    shard_seconds: Annotated[float, typer.Option(min=0.001, help="Audio a shard, s.")] = 600.0,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = os.cpu_count() or 1,
+    shard_seconds: Annotated[float, typer.Option(min=0.001, help="Audio per shard, s.")] = 600.0,
     audio_root: AudioRoot = None,
     keep: Annotated[
         str, typer.Option(help="Stages whose artifacts are kept.")
     ] = "resample,representation",
-    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad clips.")] = 0.01,
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of clips that may be quarantined.")
+    ] = 0.01,
     clip_timeout: Annotated[
-        float, typer.Option(min=0.001, help="To decode a clip, s; it is tried twice.")
+        float, typer.Option(min=0.001, help="Seconds to decode a clip; it is tried twice.")
     ] = 600.0,
     tracking_uri: Annotated[
-        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: under the root.")
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: in the root.")
     ] = "",
     register: Annotated[
         str, typer.Option(help="Register its bundle as a model in MLflow: NAME or NAME@ALIAS.")
     ] = "",
     engine: Annotated[
-        Engine, typer.Option(help="Where the work runs: here, shared by a luigid, or on Dask.")
+        Engine, typer.Option(help="Where the work runs: here, shared through a luigid, or on Dask.")
     ] = "local",
     scheduler: Annotated[
         str, typer.Option(help="With --engine luigid: http://host:port; basilar worker helps.")
@@ -200,11 +202,11 @@ def build(
     ] = "",
     dry_run: Annotated[bool, typer.Option(help="Print what would be done.")] = False,
     explain: Annotated[
-        bool, typer.Option(help="With --dry-run: and why it is not cached.")
+        bool, typer.Option(help="With --dry-run: also print why it is not cached.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Build a feature set, or find it built.
+    """Build a feature set, unless it is already built.
 
     Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
@@ -215,8 +217,8 @@ def build(
 
     if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
         raise UsageError(
-            f"--engine {engine}: it does not fit --scheduler and --dask; luigid needs --scheduler, "
-            "dask needs --dask, and no other engine takes them"
+            f"--engine {engine}: it does not go with these options; luigid needs --scheduler, dask "
+            "needs --dask, and no other engine takes them"
         )
     plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
     try:
@@ -244,7 +246,7 @@ def build(
         raise StoppedError(f"{made}; the same command goes on from there") from None
     if not outcome.succeeded:
         if as_json:
-            said = outcome.failures or [f"{root}: what failed is said where it ran; see there"]
+            said = outcome.failures or [f"{root}: the failure was printed where it ran; see there"]
             print_result({"key": plan.key, "error": said[0], "failures": said}, as_json)
         raise typer.Exit(1)
     attributes = attributes_of(planned.store)
@@ -269,7 +271,7 @@ def build(
     if attributes["recipe"]["store"] != plan.recipe.store.model_dump():
         print_error(
             f"note: {plan.key[:12]} is published with [store] {attributes['recipe']['store']}; the "
-            "values are the same. To lay them out anew, delete its path and build again."
+            "values are the same. To store them as requested, delete its path and build again."
         )
     print_result(
         result,
@@ -299,7 +301,7 @@ def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
 
 
 def _said_of_columns(ignored: list[str]) -> list[str]:
-    """A line on each column of a table that no manifest has."""
+    """A line about each column of a table that no manifest has."""
     from basilar.pipeline.manifests.table import CLIP_COLUMNS
 
     meant = {name: name.strip().lower() for name in ignored}
@@ -317,8 +319,8 @@ def _keep(text: str) -> tuple[str, ...]:
     keep = {name.strip() for name in text.split(",") if name.strip()} | {"representation"}
     if not keep <= set(STAGES):
         raise UsageError(
-            f"--keep: {text!r} names what is no stage; allowed are {', '.join(STAGES)}, separated "
-            "by commas"
+            f"--keep: {text!r} names something that is not a stage; allowed are "
+            f"{', '.join(STAGES)}, separated by commas"
         )
     return tuple(sorted(keep))
 
@@ -331,12 +333,12 @@ def _split(text: str | None) -> dict[str, float] | Path | None:
         return {name.strip(): float(share) for name, share in parts}
     except ValueError:
         raise UsageError(
-            f"--split: {text!r} gives no shares; write shares as train=0.8,test=0.2"
+            f"--split: {text!r} is not a list of shares; write shares as train=0.8,test=0.2"
         ) from None
 
 
 def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:
-    """Print what a build would do: shards by stage, the disk they need, and if asked for, why."""
+    """Print what a build would do: shards by stage, disk space and, if requested, the reasons."""
     from basilar.pipeline.plan import disk_bytes
 
     plan, work = planned.plan, planned.work(begun=False)

@@ -1,4 +1,4 @@
-"""What all commands share: the app, its options, and how they find feature sets."""
+"""Shared by all commands: the app, common options, and how feature sets are found."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,8 @@ from basilar.pipeline import storage
 from basilar.pipeline.errors import BasilarError, StorageError
 
 app = typer.Typer(
-    help="Folders of audio to feature sets for machine learning, addressed by the hash of how.",
+    help="Turn folders of audio into feature sets for machine learning, each addressed by a hash "
+    "of how it was made.",
     epilog="Example: basilar build log_mel audio --root features",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -22,7 +23,7 @@ _RECIPES = (
 
 
 def place(text: str) -> Path:
-    """A path, or the working copy of a URL, as an option names it."""
+    """Parse an option: a path, or the working copy of a URL."""
     try:
         return storage.place(text)
     except StorageError as error:
@@ -30,7 +31,7 @@ def place(text: str) -> Path:
 
 
 def place_of_audio(text: str) -> Path:
-    """A folder that is there, as `place` has it: else every clip would seem to be lost."""
+    """Parse an option as `place` does; the folder must exist, or every clip would seem lost."""
     path = place(text)
     try:
         there = storage.is_folder(path)
@@ -42,7 +43,7 @@ def place_of_audio(text: str) -> Path:
 
 
 def local(text: str) -> Path:
-    """A path on this machine, as an option names it."""
+    """Parse an option: a path on this machine."""
     path = place(text)
     if storage.is_remote(path):
         raise typer.BadParameter(f"{text}: a local path is needed here; copy it to or from there")
@@ -53,7 +54,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 AudioRoot = Annotated[
     Path | None,
     typer.Option(
-        parser=place_of_audio, metavar="DIR|URL", help="Where the audio is now, if it moved."
+        parser=place_of_audio, metavar="DIR|URL", help="Folder of the audio, if it has moved."
     ),
 ]
 Root = Annotated[
@@ -63,7 +64,7 @@ Root = Annotated[
 
 
 def complete_key(context: typer.Context, incomplete: str) -> list[str]:
-    """The keys that begin so of the feature sets under the `--root` that was named before."""
+    """The keys that begin with `incomplete` under the `--root` that was given before."""
     root = context.params.get("root")
     if root is None or storage.is_remote(root):
         return []
@@ -72,7 +73,7 @@ def complete_key(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def complete_recipe(incomplete: str) -> list[str]:
-    """The names of shipped recipes that begin so; a shell adds files when there is none."""
+    """The shipped recipes that begin with `incomplete`; if there are none, shells offer files."""
     return sorted(f.stem for f in _RECIPES.glob("*.toml") if f.stem.startswith(incomplete))
 
 
@@ -83,23 +84,23 @@ Key = Annotated[
 
 
 class UsageError(BasilarError):
-    """What was asked for is not possible as it was asked."""
+    """A request that is not possible in this form."""
 
 
 class StoppedError(BasilarError):
-    """The keyboard stopped a command: what is kept of it, and what the same command does."""
+    """A command was stopped by the keyboard; the message says what is kept."""
 
 
 def find_store(root: Path, key: str) -> Path:
-    """The store whose key begins with `key`. Raises UsageError if there is none, or several."""
+    """The store whose key begins with `key`. Raises UsageError unless there is exactly one."""
     stores = {path.stem: path for path in storage.children(root / "features", "[!.]*.zarr")}
     return stores[_find(root, key, sorted(stores))]
 
 
 def find_key(root: Path, key: str) -> str:
-    """The key that begins with `key`, of all that were ever published under a root.
+    """The key that begins with `key`, among all that were ever published under a root.
 
-    Raises UsageError if there is none, or several.
+    Raises UsageError unless there is exactly one.
     """
     from basilar.pipeline.records.record import recorded_keys
 
@@ -114,7 +115,7 @@ def _find(root: Path, key: str, keys: list[str]) -> str:
         return found[0]
     if not found and key in complete_recipe(key):
         raise UsageError(
-            f"{key}: it is a recipe, and the key of a feature set is asked for; basilar ls --root "
+            f"{key}: it is a recipe, but the key of a feature set is needed; basilar ls --root "
             f"{root} lists keys"
         )
     known = ", ".join(name[:12] for name in (found or keys)[:10]) or "none"

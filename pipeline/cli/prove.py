@@ -1,4 +1,4 @@
-"""Commands that hold Basilar to its promises: verify, reproduce, why, diff."""
+"""Commands that hold Basilar to its promises: verify, reproduce, parity, why, diff."""
 
 import os
 import tempfile
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from basilar.pipeline.audit.consistency import Problem
     from basilar.pipeline.records.record import Record
 
-Workers = Annotated[int, typer.Option(min=1, help="Tasks at once.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of tasks at one time.")]
 CPUS = os.cpu_count() or 1
-SHOWN = 50  # clips that are named at most
+SHOWN = 50  # clips at most that are named
 
 
 @app.command(rich_help_panel=PROVE)
 def verify(
     key: Key,
     root: Root,
-    sample: Annotated[int, typer.Option(min=0, help="Clips to compute from audio.")] = 0,
-    repair: Annotated[bool, typer.Option(help="Make broken shards anew.")] = False,
+    sample: Annotated[int, typer.Option(min=0, help="Clips to compute again from audio.")] = 0,
+    repair: Annotated[bool, typer.Option(help="Compute broken shards again.")] = False,
     audio_root: AudioRoot = None,
     workers: Workers = CPUS,
     as_json: Json = False,
@@ -106,7 +106,7 @@ def reproduce(
         typer.Option(parser=place, metavar="DIR|URL", help="Folder that it was published in."),
     ] = None,
     tracking_uri: Annotated[
-        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow, to take it from its run.")
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow tracker that has its run.")
     ] = "",
     audio_root: AudioRoot = None,
     into: Annotated[
@@ -114,12 +114,12 @@ def reproduce(
         typer.Option(
             parser=place,
             metavar="DIR|URL",
-            help="Empty folder to build in and keep; left out: a temporary one.",
+            help="Empty folder to build in, which is kept; left out: a temporary one.",
         ),
     ] = None,
     workers: Workers = CPUS,
     shard_seconds: Annotated[
-        float | None, typer.Option(min=0.001, help="Audio a shard, s; left out: as it was.")
+        float | None, typer.Option(min=0.001, help="Audio per shard, s; left out: as before.")
     ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="Largest difference, as a share of the range.")
@@ -163,7 +163,7 @@ def reproduce(
                 raise
             raise StoppedError(
                 f"what was made is in {into}, which must be empty; delete it, and the same command "
-                "starts anew"
+                "starts again"
             ) from None
     count = len(found.differing)
     result = {
@@ -179,12 +179,12 @@ def reproduce(
         f"  digest  {found.digest}",
     ]
     if found.key_now != found.key:
-        lines.append(f"  key     {found.key_now} now: versions in it differ; the digest decides")
+        lines.append(f"  key     {found.key_now} now, since versions differ; the digest decides")
     if found.verdict != "identical":
         largest = "not known" if found.largest is None else f"{found.largest:.3g} of the range"
         lines += [
             f"  now     {found.digest_now}",
-            *([] if count else ["  every clip is what it was: the recorded digest is not theirs"]),
+            *([] if count else ["  every clip is the same: the recorded digest is not theirs"]),
             f"  largest difference {largest}, tolerated {found.tolerance:g}",
             *(f"  {name}: {then} then, {now} now" for name, (then, now) in found.changes.items()),
             *(
@@ -198,15 +198,13 @@ def reproduce(
 
 
 def _record(key: str, root: Path | None, tracking_uri: str, folder: Path) -> "Record":
-    """What is recorded of a key under a root, or else in MLflow."""
+    """The record of a key, under a root or else in MLflow."""
     from basilar.pipeline import errors
     from basilar.pipeline.errors import DamagedArtifactError
     from basilar.pipeline.records.record import find_record
 
     if root is None and not tracking_uri:
-        raise UsageError(
-            f"{key}: nothing says where to look for it; name --root, or --tracking-uri"
-        )
+        raise UsageError(f"{key}: there is no place to look for it; name --root, or --tracking-uri")
     try:
         if root is not None:
             try:
@@ -229,10 +227,10 @@ def parity(
     audio_root: AudioRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Compare all ways from audio to features with what is stored; exit 1 if a bit differs.
+    """Compare all ways from audio to features with the stored values; exit 1 if a bit differs.
 
-    The pipeline, its stream in random pieces, the bundle in a process without what it can do
-    without, its MLflow model, and that model served.
+    The ways are the pipeline, its stream in random pieces, the bundle in a process without the
+    packages that it does not need, its MLflow model, and that model when it is served.
 
     Example: basilar parity 3f2a --root features
     """
@@ -254,7 +252,7 @@ def parity(
     print_result(
         {**result, "ways": [way._asdict() for way in ways]},
         as_json,
-        f"{record.key}: largest difference from what is stored, normalized",
+        f"{record.key}: largest difference from the stored values, normalized",
         *lines,
     )
     if not equal:
@@ -275,7 +273,7 @@ def why(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Every field and clip in which two feature sets, recipes or manifests differ.
+    """List every field and clip in which two feature sets, recipes or manifests differ.
 
     Exit codes: 0 equal, 1 different, 2 wrong use.
 
@@ -292,7 +290,9 @@ def why(
         if is_file(name):
             return explain.Side.of_file(place(name))
         if root is None:
-            raise UsageError(f"{name}: it is no recipe or .parquet; name --root to look for a key")
+            raise UsageError(
+                f"{name}: neither a recipe nor a .parquet; name --root to look for a key"
+            )
         return explain.Side.of_record(find_record(root, find_key(root, name)))
 
     one = side(a)
@@ -304,8 +304,8 @@ def why(
     else:
         if root is None:
             raise UsageError(
-                f"{a}: nothing is named to compare it with; name it, or --root to take the nearest "
-                "key"
+                f"{a}: there is nothing to compare it with; name something, or --root to compare "
+                "with the nearest key"
             )
         near = explain.nearest(root, one, but="" if is_file(a) else find_key(root, a))
         if near is None:
@@ -325,9 +325,9 @@ def diff(
     root: Root,
     as_json: Json = False,
 ) -> None:
-    """How far apart the values of two feature sets of the same clips are, by bin.
+    """Compare the values of two feature sets of the same clips, by bin.
 
-    Exit codes: 0 equal, 1 different, 2 wrong use, as for sets of other bins or frames.
+    Exit codes: 0 equal, 1 different, 2 wrong use, which includes different bins or frames.
 
     Example: basilar diff 3f2a 9b01 --root features
     """
@@ -349,7 +349,7 @@ def diff(
         "largest": found.largest.tolist(),
     }
     lines = [
-        f"{found.clips} clips, {found.frames} frames; clips of one set alone: {found.only[0]} and "
+        f"{found.clips} clips, {found.frames} frames; clips in one set only: {found.only[0]} and "
         f"{found.only[1]}",
         f"largest difference {found.largest.max():.6g}, in {found.worst}; the values of "
         f"{one.key[:12]} span {found.span:.6g}",

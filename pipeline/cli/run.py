@@ -1,4 +1,4 @@
-"""Commands about builds that run: status, worker, ui."""
+"""Commands about running builds: status, worker, ui."""
 
 import sys
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from basilar.pipeline.console import print_failure, print_result
 
 @app.command(rich_help_panel=MAKE)
 def status(root: Root, as_json: Json = False) -> None:
-    """Show how far the builds are that run in a root, here or elsewhere.
+    """Show the progress of builds that are running in a root, on this machine or others.
 
     Example: basilar status --root features
     """
@@ -22,7 +22,7 @@ def status(root: Root, as_json: Json = False) -> None:
     if storage.is_remote(root):
         raise UsageError(
             f"{storage.name(root)}: an object store does not know which builds run; run the same "
-            "basilar build with --dry-run, which counts the shards that are made"
+            "basilar build with --dry-run, which counts finished shards"
         )
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; name the --root of a build")
@@ -36,7 +36,7 @@ def status(root: Root, as_json: Json = False) -> None:
         "root": str(root),
         "builds": [{**asdict(build), "processes": who} for build, who in found],
     }
-    print_result(result, as_json, *(lines or ["no build runs"]))
+    print_result(result, as_json, *(lines or ["no build is running"]))
 
 
 @app.command(rich_help_panel=MAKE)
@@ -44,13 +44,13 @@ def worker(
     root: Root,
     scheduler: Annotated[str, typer.Option(help="The luigid that builds share: http://host:port.")],
     key: Annotated[str, typer.Argument(help="Key of a feature set, or its beginning.")] = "",
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     idle: Annotated[
-        float, typer.Option(min=0, help="End when no build ran for so long, s; inf: never.")
+        float, typer.Option(min=0, help="Seconds without a build after which it ends; inf: never.")
     ] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Take part in builds that run elsewhere with --engine luigid, in a root that both see.
+    """Help builds that run elsewhere with --engine luigid, in a root that both can access.
 
     Example: basilar worker --root features --scheduler http://127.0.0.1:8082
     """
@@ -82,16 +82,16 @@ def worker(
 def ui(
     root: Root,
     luigi_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Of Luigi's page; 0: any free one.")
+        int, typer.Option(min=0, max=65535, help="Port of Luigi's page; 0: any free one.")
     ] = 8082,
     mlflow_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Of MLflow's page; 0: any free one.")
+        int, typer.Option(min=0, max=65535, help="Port of MLflow's page; 0: any free one.")
     ] = 5000,
     as_json: Json = False,
 ) -> None:
-    """Serve Luigi's page of builds, and MLflow's of their runs in a root, until Ctrl-C.
+    """Serve Luigi's page of builds and MLflow's page of a root's runs, until Ctrl-C.
 
-    On loopback only: neither page asks who is there.
+    They listen on loopback only, since neither page asks for a password.
 
     Example: basilar ui --root features
     """
@@ -117,7 +117,7 @@ def ui(
             f"MLflow  {found.runs}",
             "To see a build run, start it with",
             f"  basilar build RECIPE MANIFEST {how}",
-            "Both listen on loopback, and ask for no password: who can log in here can use them.",
+            "Both listen on loopback without a password: all who can log in here can use them.",
             "Ctrl-C ends both.",
         )
         sys.stdout.flush()
@@ -129,5 +129,5 @@ def ui(
     except pages.ServerError as error:
         if not told:
             raise
-        print_failure(error)  # the addresses were the one object of --json
+        print_failure(error)  # the addresses were already printed as the one JSON object
         raise typer.Exit(1) from None

@@ -130,23 +130,23 @@ def plot(
     ] = None,
     root: Annotated[
         Path | None,
-        typer.Option(parser=place, metavar="DIR|URL", help="With a key: where it is published."),
+        typer.Option(parser=place, metavar="DIR|URL", help="With a key: where it was published."),
     ] = None,
     audio_root: AudioRoot = None,
     picture: Annotated[
-        Picture | None, typer.Option(help="What to draw; left out: what suits the recipe.")
+        Picture | None, typer.Option(help="Picture to draw; default: by the recipe.")
     ] = None,
     scale: Annotated[
         Literal["linear", "log", "mel", "note"] | None,
-        typer.Option(help="Of frequencies; left out: what suits the recipe."),
+        typer.Option(help="Scale of frequencies; default: by the recipe."),
     ] = None,
-    offset: Annotated[float, typer.Option(min=0, help="Where the excerpt begins, s.")] = 0.0,
+    offset: Annotated[float, typer.Option(min=0, help="Start of the excerpt, s.")] = 0.0,
     duration: Annotated[
         float | None, typer.Option(min=0.001, help="Its length, s; left out: to the end.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Draw a file by a recipe, or a clip of a feature set as it is stored.
+    """Draw the features of a file by a recipe, or the stored features of a clip.
 
     Example: basilar plot clip.wav --recipe params/log_mel.toml -o clip.png
     """
@@ -159,10 +159,10 @@ def plot(
     formats: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
     file_format = formats.get(output.suffix)
     if file_format is None:
-        raise UsageError(f"-o {output}: no such picture is drawn; the suffix must be .png or .svg")
+        raise UsageError(f"-o {output}: not a kind of picture; the suffix must be .png or .svg")
     if (recipe is None) == (root is None):
         raise UsageError(
-            "basilar plot: it takes one of --recipe and --root; name --recipe for a file, --root "
+            "basilar plot: it takes either --recipe or --root; name --recipe for a file, --root "
             "for a stored clip"
         )
     if recipe is not None and clip is not None:
@@ -203,18 +203,18 @@ def report(
     key: Key,
     other: Annotated[
         str | None,
-        typer.Argument(help="Another, to put side by side with it.", autocompletion=complete_key),
+        typer.Argument(help="Another one, to compare it with.", autocompletion=complete_key),
     ] = None,
     *,
     root: Root,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", parser=local, metavar="FILE", help="The page: .html."),
+        typer.Option("-o", "--output", parser=local, metavar="FILE", help="Page to write: .html."),
     ],
     audio_root: AudioRoot = None,
     as_json: Json = False,
 ) -> None:
-    """Write what a feature set is, with charts and examples, as one HTML file; or compare two.
+    """Write an HTML page about a feature set, with charts and examples; or compare two.
 
     Example: basilar report 3f2a --root features -o report.html
     """
@@ -229,7 +229,7 @@ def report(
     from basilar.pipeline.training.feature_set import FeatureSet
 
     if output.suffix != ".html":
-        raise UsageError(f"-o {output}: no such page is written; the suffix must be .html")
+        raise UsageError(f"-o {output}: it is not an HTML file; the suffix must be .html")
     stores = [find_store(root, name) for name in (key, other) if name is not None]
     records = [find_record(root, store.stem) for store in stores]
     reports = [

@@ -288,7 +288,7 @@ def represent(
         if kind.n_frames(y.size):
             usable.append(i)
         else:
-            message = f"{y.size} samples are {kind.too_short} of the {kind.kind}"
+            message = f"{y.size} samples are {kind.too_short_message} of the {kind.kind}"
             quarantined.append(Quarantined(content, "representation", "empty", message))
     made = np.empty((len(usable), 4, kind.columns()))
     out = Represented([], made, [], [], [], quarantined, {})

@@ -57,9 +57,8 @@ class Transform:
         mono = audio.mix(y, self.recipe.decode.channels)
         signal = self.resample(mono, source_rate=sample_rate)
         if not self.recipe.representation.n_frames(signal.size):
-            raise ValueError(
-                f"{len(y)} samples at {sample_rate} Hz are {self.recipe.representation.too_short}"
-            )
+            too_short = self.recipe.representation.too_short_message
+            raise ValueError(f"{len(y)} samples at {sample_rate} Hz are {too_short}")
         return self.represent([signal])[0]
 
     def apply_file(
@@ -171,7 +170,7 @@ class Stream:
 
     def __init__(self, transform: Transform, sample_rate: int) -> None:
         kind = transform.recipe.representation
-        if not kind.by_frame:
+        if not kind.is_framewise:
             raise ValueError(
                 f"this {kind.kind} cannot be streamed: its frames depend on others (top_db, a "
                 "reference of max, deltas, PCEN, CQT, dither); apply it to whole clips"

@@ -1,1 +1,1 @@
-"""On what."""
+"""Manifests: the clips of a data set, scanned from folders or tables."""

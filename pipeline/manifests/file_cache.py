@@ -1,4 +1,4 @@
-"""What was once seen in a file, remembered for as long as the file has not changed."""
+"""A cache of what files contain, valid for as long as they do not change."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from basilar.pipeline import audio, storage
 
 
 def hash_file(file: Path) -> str:
-    """The SHA-256 of a file's content, read in full. Raises OSError if it cannot be read."""
-    # What was a file when it was looked for may be a pipe now, which is opened but never read.
+    """Compute the SHA-256 of a file's content. Raises OSError if it cannot be read."""
+    # A pipe may have taken the place of the file: it is opened without waiting, and never read.
     with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise OSError(f"{file}: it is not a file; remove it, or scan again")
@@ -23,12 +23,13 @@ def hash_file(file: Path) -> str:
 
 
 class FileCache:
-    """What was seen in files, by (path, size, mtime and ctime in ns, inode); a context manager.
+    """The contents of files by (path, size, mtime and ctime in ns, inode); a context manager.
 
-    Programs that unpack or synchronize set a file's size and mtime as they were elsewhere, but none
-    can set its ctime. One SQLite database in the user's cache folder for each version of the
-    decoders. A file changed within the last two seconds is not remembered: it might change again
-    without its time showing it. A cache that cannot be opened, read or written is done without.
+    The ctime counts because programs that unpack or synchronize may set size and mtime as they were
+    elsewhere, but none can set the ctime. There is one SQLite database in the user's cache folder
+    for each version of the decoders. A file that changed within the last two seconds is not
+    remembered: it might change again within the resolution of its times. If the cache cannot be
+    opened, read or written, files are read again.
     """
 
     def __enter__(self) -> Self:
@@ -45,11 +46,11 @@ class FileCache:
         self._database.close()
 
     def get(self, file: Path) -> Any:
-        """What was seen in a file that has not changed since; None if nothing was."""
+        """The remembered contents of a file that has not changed since; None if there are none."""
         return self.get_of(file, file.stat())
 
     def get_of(self, file: Path, status: os.stat_result | storage.ObjectStatus) -> Any:
-        """As `get`, of a file whose status is at hand."""
+        """As `get`, for a file whose status is known."""
         try:
             row = self._database.execute(
                 "SELECT seen FROM files "
@@ -61,9 +62,9 @@ class FileCache:
         return None if row is None else json.loads(row[0])
 
     def put(self, file: Path, status: os.stat_result | storage.ObjectStatus, seen: Any) -> bool:
-        """Remember what was seen in a file whose status, taken before looking, is `status`.
+        """Remember what was seen in a file whose status was `status` before it was read.
 
-        Returns whether it is remembered.
+        Returns whether it was stored.
         """
         if time.time() - status.st_mtime < 2:
             return False
@@ -80,11 +81,11 @@ class FileCache:
         return str(seen["sha256"]) if seen and seen["sha256"] else hash_file(file)
 
     def _open(self, database: Path | str) -> None:
-        # Each statement is its own transaction, so that no scan locks out another for long.
+        # Each statement is a transaction of its own, so that no scan locks out another for long.
         connection = sqlite3.connect(database, timeout=1, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=OFF")  # a lost cache is looked up again
+            connection.execute("PRAGMA synchronous=OFF")  # a lost cache costs only time
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, "
                 "size INT, mtime_ns INT, ctime_ns INT, inode INT, seen TEXT)"
@@ -96,6 +97,6 @@ class FileCache:
 
 
 def _identity(file: Path, status: os.stat_result | storage.ObjectStatus) -> tuple[str | int, ...]:
-    """What tells this version of a file from others."""
+    """The values that tell this version of a file from others."""
     times = status.st_mtime_ns, status.st_ctime_ns
     return storage.name(file), status.st_size, *times, status.st_ino

@@ -1,12 +1,12 @@
-"""Manifests: the lock file of a data set, one row a clip, each with its file's SHA-256.
+"""Manifests: the lock file of a data set, with a row and a file's SHA-256 for each clip.
 
-A manifest is a Parquet table sorted by id, with the folder that its paths start from (`root`) in
-its metadata. CSV and JSON Lines are exported by suffix, and imported by `manifests.scan`. A file
-that looks like audio but cannot be read stays in the manifest with its `problem`: the build
-quarantines it, so that nothing is lost without a word.
+A manifest is a Parquet table sorted by id; its metadata holds the folder that paths are relative to
+(`root`). CSV and JSON Lines are exported by suffix, and imported by `manifests.scan`. A file that
+looks like audio but cannot be read stays in the manifest with its `problem`: the build quarantines
+it, so that nothing is lost silently.
 
-The table of a million clips takes 250 MB (`manifests.table`). What plans need of each clip is kept
-as numbers; Python objects are made for a few thousand rows at a time.
+The table of a million clips takes 250 MB (`manifests.table`). What plans need of each clip is held
+in arrays; Python objects are made for a few thousand rows at a time.
 """
 
 import csv
@@ -39,18 +39,18 @@ from basilar.pipeline.manifests.table import (
 )
 from basilar.pipeline.storage.atomic import replacing
 
-# Arrow's other allocators keep for long what they had once, and so would all who are forked.
+# Arrow's other allocators hold on to freed memory, and forked processes would inherit it.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 _METADATA_KEY = b"basilar"
-_ROWS = 4096  # that are Python's objects at once
-_GROUP_ROWS = 1 << 16  # that are written at once
+_ROWS = 4096  # that are Python objects at one time
+_GROUP_ROWS = 1 << 16  # of a row group, written at one time
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table of clips (`CLIP_COLUMNS`), sorted by id, and the folder its paths start from."""
+    """A table of clips (`CLIP_COLUMNS`), sorted by id, and the folder its paths are relative to."""
 
     root: Path
     table: pa.Table
@@ -71,7 +71,7 @@ class Manifest:
 
     @cached_property
     def words(self) -> NDArray[np.uint64]:
-        """The content hash of each clip as numbers, the first digits first: uint64 (clips, 4)."""
+        """The content hash of each clip as numbers, most significant first: uint64 (clips, 4)."""
         digests = np.empty((len(self), 4), ">u8")
         names = ("sha256", "offset", "duration")
         for start in range(0, len(self), _ROWS):
@@ -93,7 +93,7 @@ class Manifest:
         """The rows in content order, equal contents by id: int64 (clips,)."""
         first = self.words[:, 0]
         order = np.argsort(first, kind="stable")
-        for start, end in _runs(first[order[1:]] == first[order[:-1]]):  # as good as always equal
+        for start, end in _runs(first[order[1:]] == first[order[:-1]]):  # in all likelihood, equal
             rows = order[start:end]
             ids = take_rows(self.table, ["id"], rows)["id"].to_pylist()
             ranks = list(zip(self.contents_of(rows), ids, strict=True))
@@ -117,7 +117,7 @@ class Manifest:
 
     @cached_property
     def seconds(self) -> NDArray[np.float64]:
-        """The length of each clip in seconds, as far as headers tell; 0 if they do not."""
+        """The length of each clip in seconds, as its header states it; 0 if it states none."""
         columns = ("n_samples", "sample_rate", "offset", "duration")
         values = np.empty((len(self), len(columns)))
         for row, found in enumerate(self.rows(*columns)):
@@ -130,7 +130,7 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """The manifest hash: of contents, ids, labels, splits and groups, not of paths."""
+        """The manifest hash. It covers contents, ids, labels, splits and groups, but no paths."""
 
         def clips() -> Iterator[tuple[str, str, str | None, str, str | None]]:
             for start in range(0, len(self), _ROWS):
@@ -144,14 +144,14 @@ class Manifest:
 
 
 def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Where entries equal the ones before them: (first, end) of each run of equal ones."""
+    """The runs of equal entries, as (first, end), given where an entry equals the one before."""
     edges = np.diff(np.concatenate([[0], same.astype(np.int8), [0]]))
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) + 1
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a Parquet manifest. Raises ManifestError if it is not one, OSError without a file."""
+    """Read a Parquet manifest. Raises ManifestError if it is not one, OSError if it is missing."""
     with open_parquet(path) as file:
         root = recorded_root(path, file.schema_arrow)
         try:
@@ -173,7 +173,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _column(file: pq.ParquetFile, field: pa.Field) -> pa.ChunkedArray:
-    """A column of a manifest. Raises KeyError if it is not there, or is another."""
+    """A column of a manifest. Raises KeyError if it is missing or has another type."""
     found = file.read([field.name], use_threads=False)[field.name]
     try:
         return found.cast(field.type)
@@ -197,11 +197,11 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as Parquet, or export it as CSV or JSON Lines, by the file's suffix."""
     if path.suffix not in (".parquet", ".csv", ".jsonl"):
         raise ManifestError(
-            f"{path}: no such table is written; the suffix must be .parquet, .csv or .jsonl"
+            f"{path}: this kind of table cannot be written; use the suffix .parquet, .csv or .jsonl"
         )
     with replacing(path) as temporary:
         if path.suffix == ".parquet":
-            # A root beside or below the manifest is written relative to it: both can move together.
+            # A root beside or below the manifest is stored relative to it: both can move together.
             root, folder = manifest.root.resolve(), path.absolute().parent.resolve()
             beside = root.is_relative_to(folder) and not storage.is_remote(root)
             stored = root.relative_to(folder).as_posix() if beside else storage.name(root)
@@ -222,11 +222,10 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = None) -> str:
-    """`path` itself if it names something inside the root.
+    """Return `path` if it is inside the root; else raise ManifestError, which names `source`.
 
-    Links below the root are followed if `follow` says what it is without links itself
-    (`os.path.realpath`). Raises ManifestError, which names `source`, the file or folder that the
-    path comes from.
+    `source` is the file or folder that the path comes from. Links below the root are followed if
+    `follow` is given: the root without links (`os.path.realpath`).
     """
     if not isinstance(path, str) or not path:
         raise ManifestError(f"{source}: a row has no path; give it one, or remove it")
@@ -234,7 +233,7 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = 
         raise ManifestError(
             f"{source}: the name {path!r} is not UTF-8; rename the file to include it"
         )
-    # Elsewhere, backslashes separate and drives begin a path: what leads out there is refused, too.
+    # On other systems, backslashes separate parts and paths may begin with a drive: refused, too.
     parts = path.replace("\\", "/").split("/")
     inside = parts[0] and not re.match("[A-Za-z]:[/\\\\]", path) and ".." not in parts
     if inside and follow and _has_link(follow, path):
@@ -242,13 +241,13 @@ def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = 
     if not inside:
         raise ManifestError(
             f"{source}: {path!r} leads out of the root {storage.name(root)}; move the audio "
-            "below the root, or take a root that holds all of it"
+            "below the root, or name a root that holds all of it"
         )
     return path
 
 
 def _has_link(folder: Path, path: str) -> bool:
-    """Whether any part of a path below a folder is a link."""
+    """Whether any part of a path below a folder is a symbolic link."""
     below = itertools.accumulate(path.split("/"), "{}/{}".format)
     return any((folder / part).is_symlink() for part in below)
 
@@ -281,4 +280,4 @@ def _refuse_rows(manifest: Manifest, path: Path) -> None:
                 )
         release_memory()
     if len(manifest.table.column("id").unique()) < len(manifest):
-        raise ManifestError(f"{path}: an id is given twice; ids must be unique")
+        raise ManifestError(f"{path}: two clips have the same id; ids must be unique")

@@ -1,8 +1,8 @@
-"""What is in files: SHA-256, format, sample rate, channels, length, or why they cannot be read.
+"""Probe files: SHA-256, format, sample rate, channels and length, or why they cannot be read.
 
-Files are hashed and probed in parallel, in child processes: one that kills its child, or takes too
-long, has that as its problem. What was once looked at is remembered while the file does not change
-(`manifests.file_cache`), so a second look opens no file.
+Files are hashed and probed in parallel, in child processes. If a file kills its child or takes too
+long, this is recorded as its problem. Results are remembered until a file changes
+(`manifests.file_cache`), so a second scan opens no file.
 """
 
 import errno
@@ -32,15 +32,16 @@ AUDIO_SUFFIXES = frozenset(
     )
 )
 _CHILDREN = os.cpu_count() or 1
-_AT_ONCE = max(8192, 1024 * _CHILDREN)  # rows: few enough to be held, and many for their children
+_AT_ONCE = max(8192, 1024 * _CHILDREN)  # rows: they fit in memory, and keep children busy
 
 FileStatus = os.stat_result | storage.ObjectStatus
 
 
 def status_reader(root: Path) -> Callable[[str], FileStatus]:
-    """What tells the version that there is of a file below `root`, by its path, from others.
+    """A function that takes a path below `root` and returns the status of the file there.
 
-    It raises ManifestError for a file that is not there, or is none.
+    The status tells versions of a file apart. The function raises ManifestError if the path is not
+    that of a file, FileNotFoundError if there is no such object.
     """
     if not storage.is_remote(root):
         return lambda path: _status(root / path)
@@ -61,20 +62,20 @@ def inspect_files(
     *,
     rehash: bool,
 ) -> Generator[tuple[dict[str, Any], dict[str, Any] | None], None, None]:
-    """Each row, in order, and what is in the file below `root` that its `path` names.
+    """Yield each row, in order, with the facts of the file below `root` that its `path` names.
 
-    Rows come with what they state of their files, or with None for files to be looked at. What
-    there is are the manifest's facts, or None if it is not audio. A file is looked at once, and
-    with `rehash` also if it is known. `status_of` is what `status_reader` returns.
+    Each row comes with the facts that its table states, or with None if the file must be read.
+    Facts are columns of the manifest; they are None if the file is not audio. A file is read at
+    most once; with `rehash`, also if it is in the cache. `status_of` comes from `status_reader`.
     """
-    again: set[str] = set()  # what was looked at since, though it was known
-    kept: dict[str, dict[str, Any]] = {}  # what the cache does not remember
+    again: set[str] = set()  # files in the cache that were read again
+    kept: dict[str, dict[str, Any]] = {}  # facts that the cache did not store
     following = iter(rows)
     with FileCache() as cache:
         while some := deque(itertools.islice(following, _AT_ONCE)):
             asked = (row["path"] for row, stated in some if stated is None)
             paths = [path for path in dict.fromkeys(asked) if path not in kept]
-            # The status is taken before looking: a file that changes meanwhile is looked at again.
+            # The status is taken before reading: a file that changes meanwhile will be read again.
             status = {path: status_of(path) for path in paths}
             seen: dict[str, Any] = {
                 path: None if rehash and path not in again else cache.get_of(root / path, of_path)
@@ -87,7 +88,7 @@ def inspect_files(
                     row, facts = some.popleft()
                     while (facts := facts or seen[row["path"]]) is None:
                         path, found = next(coming)
-                        # Another machine may read what was lost here.
+                        # Another machine may be able to read a file that was lost here.
                         lost = found.pop("lost", False)
                         if lost or not cache.put(root / path, status[path], found):
                             kept[path] = found
@@ -98,7 +99,7 @@ def inspect_files(
 
 
 def _look_ahead(root: Path, paths: list[str]) -> Generator[tuple[str, dict[str, Any]], None, None]:
-    """The path of each file and what is in it, as they come."""
+    """The path and the facts of each file, in order of arrival."""
     for here, some in storage.read_ahead(root, paths, lambda path: path):
         files = [here / path for path in some]
         for n, facts in isolated(_look_at, files, children=_CHILDREN):
@@ -117,14 +118,14 @@ def _status(file: Path) -> os.stat_result:
     try:
         status = file.stat()
     except FileNotFoundError:
-        raise ManifestError(f"{file}: it is not there; remove its row, or scan again") from None
+        raise ManifestError(f"{file}: the file is missing; remove its row, or scan again") from None
     if not stat.S_ISREG(status.st_mode):
         raise ManifestError(f"{file}: it is not a file; remove its row, or scan again")
     return status
 
 
 def _look(file: Path) -> dict[str, Any]:
-    """Hash and probe one file; without a SHA-256 if neither content nor name says audio."""
+    """Hash and probe one file. Its SHA-256 is None if neither content nor name is that of audio."""
     if audio.sniff(file) is None and file.suffix.lower() not in AUDIO_SUFFIXES:
         return {"sha256": None}
     sha256 = hash_file(file)

@@ -1,7 +1,7 @@
-"""From a folder of audio, or a table of clips, to a manifest.
+"""Make a manifest from a folder of audio, or from a table of clips.
 
-Files are found by content, not by name alone (`manifests.probe`). Of a folder or a Parquet table,
-some rows at a time are Python's objects: a million clips take little more than their columns do.
+Audio is recognised by content, not only by name (`manifests.probe`). Rows of a folder or a Parquet
+table become Python objects some at a time: a million clips take little more than their columns do.
 """
 
 import errno
@@ -43,18 +43,18 @@ def scan(
 ) -> tuple[Manifest, list[str]]:
     """Make the manifest of a folder, or of a table of clips (CSV, JSON Lines or Parquet).
 
-    `label` and `group` are `parent` (the name of the file's folder) or a regular expression with a
-    group of that name (or one group), searched in the path. `split` gives shares by name, or is a
-    CSV of `id` and `split`. Shares are assigned by the hash of the group, or without one, of the
-    file's SHA-256: a clip stays in its split whatever is added or renamed, and no file is on both
-    sides, under two names or in excerpts. A table has a `path` column relative to `root` (by
-    default the root it records, or its folder), and optionally `id`, `label`, `split`, `group`,
-    `offset`, `duration` and `sha256`, which go before the options. The rows of a Parquet table that
-    also state `sample_rate`, `channels`, `n_samples`, `format`, `codec`, `decoder` and `lossy` are
-    believed, and their files are not opened, without `rehash`.
+    `label` and `group` are `parent` (the name of the file's folder) or a regular expression that is
+    searched in the path and has a group of that name (or one group). `split` is shares by name, or
+    a CSV of `id` and `split`. Shares are assigned by the hash of the group or, without one, of the
+    file's SHA-256: a clip stays in its split when others are added or renamed, and a file is never
+    in two splits, not even under two names or in excerpts. A table has a `path` column relative to
+    `root` (by default the root it records, or its folder), and optionally `id`, `label`, `split`,
+    `group`, `offset`, `duration` and `sha256`, which take precedence over the options. Rows of a
+    Parquet table that also state `sample_rate`, `channels`, `n_samples`, `format`, `codec`,
+    `decoder` and `lossy` are trusted, and their files are not opened, unless `rehash` is set.
 
-    Returns the manifest and, sorted, what is not in it: of a folder, the paths of files that are
-    not audio; of a table, the names of columns that no manifest has. Raises ManifestError.
+    Returns the manifest, and a sorted list of what it leaves out: paths of files in a folder that
+    are not audio, or names of a table's columns that no manifest has. Raises ManifestError.
     """
     source = storage.place(source).absolute()
     is_folder = storage.is_remote(source) or source.is_dir()
@@ -69,7 +69,7 @@ def scan(
         rows, n_rows, columns, recorded = read_rows(source)
         others = sorted(columns - set(CLIP_COLUMNS.names))
         root = storage.place(root or recorded or source.parent).absolute()
-    # In a folder, links were looked at on the way.
+    # In a folder, `_walk` has checked the links.
     real = None if is_folder else Path(os.path.realpath(root))
     believed = source.suffix == ".parquet" and not is_folder and not rehash
 
@@ -78,7 +78,7 @@ def scan(
             yield row, stated_facts(source, row) if believed else None
 
     split_of, status_of = splits_by(split), status_reader(root)
-    for row, facts in () if is_folder else stated():  # all of them before any file is opened
+    for row, facts in () if is_folder else stated():  # check every row before any file is opened
         path = refuse_escape(root, row.get("path"), source, follow=real)
         if facts is None:
             status_of(path)
@@ -100,7 +100,7 @@ def scan(
                 release_memory()
     done.append(pa.RecordBatch.from_pylist(clips, CLIP_COLUMNS))
     if n_seen != n_rows:
-        raise ManifestError(f"{source}: it has changed while it was scanned; scan again")
+        raise ManifestError(f"{source}: it changed during the scan; scan again")
     table = pa.Table.from_batches(done, CLIP_COLUMNS)
     if not len(table):
         raise ManifestError(
@@ -115,7 +115,7 @@ def scan(
 
 
 def _sorted(source: Path, table: pa.Table) -> pa.Table:
-    """A table of clips by id. Raises ManifestError if one is given twice."""
+    """Sort a table of clips by id. Raises ManifestError if two clips have the same id."""
     order = pc.sort_indices(table["id"])
     ids = table["id"].take(order)
     if (first := pc.index(pc.equal(ids[1:], ids[:-1]), True).as_py()) >= 0:
@@ -135,7 +135,7 @@ def contents(
     rehash: bool = False,
     progress: Progress = lambda items, total: items,
 ) -> dict[str, str]:
-    """The SHA-256 of audio files by path below `root`: of `paths`, or of all there are."""
+    """The SHA-256 of audio files by path below `root`: of `paths`, or of all of them."""
     looked = _walk(root)[0] if paths is None else sorted(paths)
     rows = (({"path": path}, None) for path in looked)
     with closing(inspect_files(root, rows, status_reader(root), rehash=rehash)) as looked_at:
@@ -144,10 +144,11 @@ def contents(
 
 
 def _walk(root: Path) -> tuple[list[str], list[str]]:
-    """Relative paths below `root`, sorted: of all files, and of what is neither file nor folder.
+    """Sorted paths below `root`: of all files, and of all that is neither a file nor a folder.
 
-    Folders are entered once; links may not leave. Those that lead nowhere or in a circle, pipes,
-    sockets and devices are neither. Raises ManifestError, which lists names that are not UTF-8.
+    The latter are pipes, sockets, devices, and links that are broken or form a loop. Each folder is
+    entered once. Raises ManifestError for links that lead out of the root, and for names that are
+    not UTF-8, which it lists.
     """
     if storage.is_remote(root):
         return sorted(path for path in storage.list_objects(root) if not path.endswith("/")), []
@@ -195,7 +196,7 @@ def _clip(
     label: str | None,
     group: str | None,
 ) -> dict[str, Any]:
-    """One row of the manifest, from what the table says of it and what the file holds."""
+    """One row of the manifest, from a row of the source and the facts of its file."""
     path = row["path"]
     if facts is None:
         raise ManifestError(f"{source}: {path!r} is not audio; remove its row")

@@ -1,11 +1,11 @@
-"""Where the content of a clip is found."""
+"""The place where the content of a clip is found."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a clip's content is found: a file below the root, or an excerpt of one, in seconds."""
+    """The place of a clip's content: a file below the root, or an excerpt of it, in seconds."""
 
     content: str
     path: str

@@ -12,7 +12,7 @@ from basilar.pipeline.manifests.rows import read_rows
 
 
 def from_path(name: str, rule: str | None, path: str) -> str | None:
-    """What `rule` says of a path: the folder's name, or what its group matches."""
+    """Apply a rule to a path: `parent` is the folder's name; else, the match of its group."""
     if rule is None:
         return None
     if rule == "parent":
@@ -37,7 +37,7 @@ def from_path(name: str, rule: str | None, path: str) -> str | None:
 
 
 def splits_by(split: dict[str, float] | Path | None) -> Callable[[dict[str, Any]], str | None]:
-    """What gives a clip its split, by shares or from a CSV; None if it says nothing of it."""
+    """A function that gives a clip its split, by shares or from a CSV; None if it has none."""
     if split is None:
         return lambda clip: None
     if isinstance(split, Path):

@@ -1,6 +1,6 @@
 """The table of clips: its schema, and memory that processes share.
 
-A table lies in a temporary file that is memory-map_table: forked processes share it, and
+A table is stored in a temporary file that is memory-mapped: forked processes share it, and
 `release_memory` drops its pages.
 """
 
@@ -21,7 +21,7 @@ from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.storage.files import open_table
 from basilar.pipeline.storage.scratch import temporary_file
 
-_TEXT = pa.large_string()  # others end at 2 GiB: the hashes of 34 million clips
+_TEXT = pa.large_string()  # plain strings end at 2 GiB: the hashes of 34 million clips
 CLIP_COLUMNS = pa.schema(
     [
         ("id", _TEXT),
@@ -31,7 +31,7 @@ CLIP_COLUMNS = pa.schema(
         ("duration", pa.float64()),  # seconds; null: to the end
         ("label", _TEXT),
         ("split", _TEXT),
-        ("group", _TEXT),  # what must not cross splits: a speaker, an album
+        ("group", _TEXT),  # must not cross splits: a speaker, an album
         ("sample_rate", pa.int64()),  # of the file, Hz
         ("channels", pa.int64()),
         ("n_samples", pa.int64()),  # of the file
@@ -39,7 +39,7 @@ CLIP_COLUMNS = pa.schema(
         ("codec", _TEXT),
         ("decoder", _TEXT),
         ("lossy", pa.bool_()),
-        ("problem", _TEXT),  # why the file could not be read; null: it could
+        ("problem", _TEXT),  # why the file could not be read; null: it was read
     ]
 )
 _maps: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()  # of tables
@@ -47,28 +47,28 @@ _maps: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary
 
 def take_rows(table: pa.Table, names: list[str], rows: NDArray[np.int64]) -> pa.Table:
     """Some rows of some columns of a table."""
-    # Handed an array, pyarrow would import pandas, which takes as long as a cached build.
+    # Given an array, pyarrow would import pandas, which takes as long as a cached build.
     buffer = pa.py_buffer(np.ascontiguousarray(rows, np.int64))
     return table.select(names).take(pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer]))
 
 
 def release_memory() -> None:
-    """Give the system what is free of Arrow's memory, and so of malloc's, and what was map_table.
+    """Return free memory of Arrow, and so of malloc, and pages of mapped tables to the system.
 
-    Where tables are made one after the other, malloc would keep several times what one takes. Pages
-    of manifests are map_table again when they are needed.
+    When tables are made one after the other, malloc would keep several times the size of one. Pages
+    of mapped tables are read again when they are needed.
     """
     pa.default_memory_pool().release_unused()
-    for reference in _maps.valuerefs():  # which other threads may add to
+    for reference in _maps.valuerefs():  # a copy: other threads may add to it
         if (mapping := reference()) is not None:
             mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def map_table(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
-    """A memory-mapped table of clips, made column by column; only one is in memory at a time.
+    """Make a memory-mapped table of clips, with only one column in memory at a time.
 
-    `column` is asked for all of `CLIP_COLUMNS`. If the system has no room for a temporary file, it
-    is asked once more, and the table is in memory.
+    `column` is called for each field of `CLIP_COLUMNS`. If there is no room for a temporary file,
+    it is called again for each, and the table is in memory.
     """
     try:
         with temporary_file(None) as raw, io.BufferedWriter(raw) as stored:
@@ -91,9 +91,9 @@ def map_table(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
 
 @contextmanager
 def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file from anywhere.
+    """Open a Parquet file of any origin.
 
-    Raises ManifestError if it is none, or what is read of it is damaged, OSError without a file.
+    Raises ManifestError if it is not a Parquet file or is damaged, OSError if it is missing.
     """
     try:
         with open_table(path) as file:
@@ -102,7 +102,7 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise ManifestError(f"{path}: a text is not UTF-8 ({error}); write it again") from None
     except pa.ArrowException as error:
         raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None
-    except OSError as error:  # Parquet's own, of damaged pages, have no number
-        if error.errno is not None:  # the library's text does not say whose it is
+    except OSError as error:  # those of Parquet for damaged pages have no number
+        if error.errno is not None:  # the library's text does not name the file
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
         raise ManifestError(f"{path}: not a Parquet file ({error}); scan again") from None

@@ -1,1 +1,1 @@
-"""What to compute."""
+"""Recipes: the parameters of every stage, and their hashes."""

@@ -1,6 +1,7 @@
 """The recipe hash of each stage, and the key of a feature set.
 
-A recipe hash holds every value that changes a number, op versions and the hash of the stage before.
+A recipe hash covers every parameter that changes a number, the op version and the hash of the
+previous stage.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from basilar.pipeline import audio
 from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.recipes.recipe import Recipe
 
-STAGES = ("decode", "resample", "representation")  # the stages of one shard, upstream first
+STAGES = ("decode", "resample", "representation")  # of one shard, upstream first
 
 
 def recipe_hashes(
@@ -21,15 +22,15 @@ def recipe_hashes(
 ) -> dict[str, str]:
     """The recipe hash of each stage; each contains the one before it.
 
-    The last, `normalization`, is the hash of the whole recipe. `versions` are op versions that were
-    recorded; left out: those of this installation. `recorded` is the resolved recipe as it was
-    recorded, perhaps before a key was added, whose default then enters no hash.
+    The last, `normalization`, is the hash of the whole recipe. `versions` are recorded op versions,
+    by default those of this installation. `recorded` is the resolved recipe as it was recorded,
+    perhaps before a key was added: defaults of keys that it lacks enter no hash.
     """
     hashes: dict[str, str] = {}
     upstream: str | None = None
     for stage, version in (versions or op_versions(recipe)).items():
         parameters = getattr(recipe, stage).model_dump()
-        if recorded is not None:  # what has no value is not recorded
+        if recorded is not None:  # keys without a value are not recorded
             known = recorded.get(stage, {})
             parameters = {n: v for n, v in parameters.items() if n in known or v is None}
         upstream = hash_of(stage, op_version=version, parameters=parameters, upstream=upstream)
@@ -38,7 +39,7 @@ def recipe_hashes(
 
 
 def op_versions(recipe: Recipe) -> dict[str, int]:
-    """The version of what each stage of a recipe computes, upstream first."""
+    """The op version of each stage of a recipe, upstream first."""
     return {
         "decode": audio.VERSION,
         "resample": resample.VERSION,

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words: the key, its line, what is allowed, the nearest guess."""
+"""Messages about mistakes in recipes: the key, its line, what is allowed, the nearest guess."""
 
 import contextlib
 import difflib
@@ -8,11 +8,11 @@ from typing import Any
 
 from basilar.pipeline.recipes.kinds.registry import KINDS
 
-_SEARCHED = 10_000  # characters of the longest recipe in which a mistake's line is found
+_SEARCHED = 10_000  # characters: in longer recipes, the line of a mistake is not searched for
 
 
-def beginnings(toml: str) -> list[tuple[int, Any]]:
-    """What the first lines of a text say, and how many they are, unless they end in a value."""
+def parse_beginnings(toml: str) -> list[tuple[int, Any]]:
+    """The tables that the first n lines of a text hold, with n, for each n that is valid TOML."""
     found = []
     lines = toml.splitlines(keepends=True) if len(toml) <= _SEARCHED else []
     for n in range(1, len(lines) + 1):
@@ -21,8 +21,8 @@ def beginnings(toml: str) -> list[tuple[int, Any]]:
     return found
 
 
-def line_of(beginnings: list[tuple[int, Any]], keys: list[str]) -> str:
-    """`, line N`, after which the key is there, or if it never is, the table around it."""
+def name_line(beginnings: list[tuple[int, Any]], keys: list[str]) -> str:
+    """`, line N`: the line that adds the key or, if none does, the table around it."""
     for depth in range(len(keys), 0, -1):
         for n, value in beginnings:
             for key in keys[:depth]:
@@ -33,18 +33,18 @@ def line_of(beginnings: list[tuple[int, Any]], keys: list[str]) -> str:
 
 
 def explain(error: Any, table: dict[str, Any], fields: Mapping[str, Any]) -> tuple[list[str], str]:
-    """One validation error of pydantic: its keys; and the key, what is wrong, what is allowed.
+    """Explain a validation error of pydantic: its keys, and a message with what is allowed.
 
     `fields` are the sections of a recipe (`Recipe.model_fields`).
     """
     where = [str(part) for part in error["loc"]]
     section = KINDS.get(where[1]) if where[:1] == ["representation"] and len(where) > 1 else None
-    if section is not None:  # pydantic puts the chosen kind into the path
+    if section is not None:  # pydantic adds the kind to the path
         where.pop(1)
     elif where and where[0] in fields:
         annotation = fields[where[0]].annotation
         section = annotation if isinstance(annotation, type) else None
-    # Members of a union of types are named after the key: the key is what the user can change.
+    # For a union of types, pydantic adds their names to the path: users can only change the key.
     keys = where[:2]
     key = ".".join(part[:100] for part in keys)
     key = key if key.isprintable() else ascii(key)
@@ -52,14 +52,14 @@ def explain(error: Any, table: dict[str, Any], fields: Mapping[str, Any]) -> tup
     match error["type"]:
         case "extra_forbidden":
             known = fields if len(where) == 1 or section is None else section.model_fields
-            return keys, f"{key} is not a key; {nearest(where[-1], list(known))}"
+            return keys, f"{key} is not a key; {suggest(where[-1], list(known))}"
         case "union_tag_invalid" | "union_tag_not_found":
             kind = table.get("representation", {}).get("kind", "")
-            problem = f"{key}.kind = {short(kind)} is not a kind"
-            return [*keys, "kind"], f"{problem}; {nearest(str(kind), list(KINDS))}"
+            problem = f"{key}.kind = {abbreviate(kind)} is not a kind"
+            return [*keys, "kind"], f"{problem}; {suggest(str(kind), list(KINDS))}"
         case "missing":
             return keys, f"{key} is missing; add it"
-        case "value_error":  # of our own validators, which name the key
+        case "value_error":  # raised by our own validators, which name the key
             text = str(error["ctx"]["error"])
             first = text.removeprefix(f"{key}: ").split(" ", 1)[0].rstrip(",:")
             if len(keys) < 2 and first in (section.model_fields if section else fields):
@@ -67,22 +67,22 @@ def explain(error: Any, table: dict[str, Any], fields: Mapping[str, Any]) -> tup
             return keys, text if not key or text.startswith(key) else f"{key}: {text}"
         case "literal_error" if isinstance(given, str):
             expected = error["ctx"]["expected"].replace(" or ", ",").split(",")
-            allowed = nearest(given, [name.strip("' ") for name in expected])
+            allowed = suggest(given, [name.strip("' ") for name in expected])
         case _:
             allowed = error["msg"].replace("Input should be ", "it must be ")
-    return keys, f"{key} = {short(given)} is refused; {allowed}"
+    return keys, f"{key} = {abbreviate(given)} is refused; {allowed}"
 
 
-def short(value: Any) -> str:
-    """A value as a recipe has it, the beginning of a long one."""
+def abbreviate(value: Any) -> str:
+    """A value as text, cut after 200 characters."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an integer of too many digits, tables in tables
+    except (ValueError, RecursionError):  # an integer with too many digits, tables nested too deep
         text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def nearest(word: str, allowed: list[str]) -> str:
-    """The allowed word that comes nearest, as a question; else all that are allowed."""
+def suggest(word: str, allowed: list[str]) -> str:
+    """Ask whether the nearest allowed word was meant; if none is near, list all."""
     near = difflib.get_close_matches(word[:100], allowed, 1)
     return f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"

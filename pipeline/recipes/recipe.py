@@ -1,12 +1,12 @@
 """Recipes: the parameters of every stage, typed, validated and resolved.
 
-A recipe is read from TOML. Its defaults are in the types below and nowhere else; a recipe that is
-printed shows every value. An unknown key or a wrong value is refused with the file, the key, what
-is allowed and the nearest guess.
+Recipes are read from TOML. Defaults are in the types below and nowhere else; a printed recipe shows
+every value. The error for an unknown key or a wrong value names the file, the key, what is allowed
+and the nearest guess.
 
-`schema_version` counts the changes of what recipes may say; left out, it is 1. An older recipe is
-read through `UPGRADES`, in memory, and `basilar recipe FILE --upgrade` prints it as it would be
-written today. A newer one is refused. No hash contains it: hashes are of values.
+`schema_version` counts changes to the format of recipes; left out, it is 1. An older recipe is
+upgraded in memory by `UPGRADES`, and `basilar recipe FILE --upgrade` prints it as it would be
+written today. A newer one is refused. No hash contains the version: hashes are of values.
 """
 
 import difflib
@@ -22,63 +22,69 @@ from basilar.dsp.resample import Method, Quality
 from basilar.pipeline.errors import RecipeError
 from basilar.pipeline.recipes.kinds.base import Section
 from basilar.pipeline.recipes.kinds.registry import AnyRepresentation
-from basilar.pipeline.recipes.messages import beginnings, explain, line_of, nearest, short
+from basilar.pipeline.recipes.messages import (
+    abbreviate,
+    explain,
+    name_line,
+    parse_beginnings,
+    suggest,
+)
 
 RECIPE_SCHEMA = 1
-# From a table of schema n, the key, to one of schema n + 1; ValueError says why there is none.
+# By schema n: a function from its tables to those of n + 1. Its ValueError says why it cannot.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 SHIPPED = Path(__file__).parents[2] / "params"
 MAX_BYTES = 2**20  # of a recipe
 MOST_CHUNKS = 2**16  # of a shard file
-_SHOWN = 20  # mistakes that are named at once
+_SHOWN = 20  # mistakes that one message names
 
 
 class Decode(Section):
-    """From an audio file to one channel of samples at the file's own rate."""
+    """Decoding: from an audio file to one channel of samples at the file's own rate."""
 
     channels: Literal["mean", "first"] | Annotated[int, Field(ge=0, lt=64)] = "mean"
     """`mean` of all channels, the `first`, or an index from 0."""
     max_seconds: Annotated[float, Field(gt=0, le=604_800)] = 43_200.0
-    """A longer clip is quarantined, s."""
+    """Longer clips are quarantined, s."""
     max_channels: Annotated[int, Field(ge=1, le=64)] = 64
-    """A file of more is quarantined."""
+    """Files with more channels are quarantined."""
     max_mib: Annotated[int, Field(ge=1, le=1_048_576)] = 16_384
-    """A clip of more is quarantined: MiB of float32 samples of all channels."""
+    """Larger clips are quarantined: MiB of float32 samples of all channels."""
 
 
 class Resample(Section):
-    """To one sample rate."""
+    """Resampling to one sample rate."""
 
     sample_rate: Annotated[int, Field(ge=100, le=768_000)] = 22050
     """Hz."""
     method: Method = "soxr"
-    """soxr, or for parity scipy.signal.resample_poly, torchaudio.functional.resample."""
+    """soxr; or, to match others, scipy.signal.resample_poly or torchaudio.functional.resample."""
     quality: Quality = "very_high"
     """soxr's VHQ or HQ."""
 
 
 class Normalization(Section):
-    """How training reads the features; the stored values stay as they are."""
+    """Normalization when training reads the features; stored values are not normalized."""
 
     kind: Literal["none", "standard", "min_max", "robust"] = "none"
     """`standard`: mean and standard deviation; `min_max`: range to 0 … 1; `robust`: median and
-    interquartile range, to a cell of the histogram, which is wide where values are spread wide: 8
-    for `mfcc`, 1/128 for `waveform`; take `standard` there."""
+    interquartile range, exact to a cell of the histogram. Cells are wide for kinds of widely spread
+    values: 8 for `mfcc`, 1/128 for `waveform`; use `standard` for those."""
     per: Literal["bin", "global"] = "bin"
-    """One centre and scale a bin, or one for all."""
+    """One centre and scale for each bin, or one for all bins."""
     split: Annotated[str, Field(min_length=1, max_length=4096)] = "train"
-    """Fitted on the clips of this split only; `all` for all. Clips without a split are train."""
+    """The split that is fitted on; `all` for all clips. Clips without a split are `train`."""
 
 
 class Store(Section):
-    """How features lie on disk. No hash depends on it."""
+    """How features are stored on disk. No hash depends on it."""
 
     codec: Literal["none", "compact", "archive"] = "none"
-    """`none` is memory-mapped in training; `compact` is blosc lz4, `archive` blosc zstd."""
+    """`none` is memory-mapped in training; `compact` is Blosc LZ4, `archive` is Blosc Zstd."""
     chunk_kib: Annotated[int, Field(ge=1, le=65_536)] = 32
-    """KiB of an inner chunk, which is decoded whole; rows are a power of two."""
+    """KiB of an inner chunk, the unit of decompression; its number of rows is a power of two."""
     shard_mib: Annotated[int, Field(ge=1, le=4096)] = 32
-    """MiB of a Zarr shard file; rows are a power of two."""
+    """MiB of a Zarr shard file; its number of rows is a power of two."""
 
     @model_validator(mode="after")
     def _few_chunks(self) -> Self:
@@ -91,12 +97,12 @@ class Store(Section):
 
 
 class Recipe(Section):
-    """All parameters from an audio file to a feature set."""
+    """All parameters, from audio file to feature set."""
 
     schema_version: Annotated[int, Field(ge=1)] = RECIPE_SCHEMA
-    """Of the recipe, so that later versions know how to read it; part of no hash."""
+    """The version of the recipe format, for later versions of Basilar; part of no hash."""
     name: Annotated[str, Field(max_length=200)] = ""
-    """For people; part of no hash."""
+    """A name for humans; part of no hash."""
     decode: Decode = Decode()
     resample: Resample = Resample()
     representation: AnyRepresentation
@@ -116,9 +122,9 @@ class Recipe(Section):
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
-        """Read a recipe from a TOML file, or one that is shipped, by its name.
+        """Read a recipe from a TOML file, or a shipped recipe by its name.
 
-        Raises RecipeError, or OSError if it cannot be read.
+        Raises RecipeError, or OSError if the file cannot be read.
 
         >>> Recipe.load("log_mel").representation.columns()
         128
@@ -127,7 +133,8 @@ class Recipe(Section):
         toml, table = _parsed(file)
         if (version := table.get("schema_version", 1)) in UPGRADES:
             logging.getLogger("basilar").warning(
-                "%s: schema_version = %s, read as %s; basilar recipe %s --upgrade prints it so",
+                "%s: schema_version = %s, read as %s; basilar recipe %s --upgrade prints the "
+                "upgraded recipe",
                 *(file, version, RECIPE_SCHEMA, file),
             )
         return cls.from_dict(table, source=str(file), toml=toml)
@@ -138,7 +145,7 @@ class Recipe(Section):
     ) -> "Recipe":
         """Validate a table of sections. Raises RecipeError.
 
-        `source` names it in errors, and the line of the text `toml`, if it was read from one.
+        Errors name `source`, and the line of the text `toml` if one is given.
 
         >>> Recipe.from_dict({"representation": {"kind": "log_mel"}}).representation.columns()
         128
@@ -148,35 +155,35 @@ class Recipe(Section):
         Traceback (most recent call last):
         basilar.pipeline.errors.RecipeError: recipe: representation.n_mel is not a key; did...
         """
-        if isinstance(table, dict):  # what a store says may be anything
+        if isinstance(table, dict):  # a damaged store may hold anything
             table = upgraded(table, source=source)
         try:
             return cls.model_validate(table)
         except ValidationError as error:
             mistakes = error.errors()
             found = [explain(mistake, table, cls.model_fields) for mistake in mistakes[:_SHOWN]]
-            starts = beginnings(toml)
-            lines = [f"{source}{line_of(starts, keys)}: {message}" for keys, message in found]
+            starts = parse_beginnings(toml)
+            lines = [f"{source}{name_line(starts, keys)}: {message}" for keys, message in found]
             if len(mistakes) > _SHOWN:
-                lines.append(f"  … and {len(mistakes) - _SHOWN} mistakes more")
+                lines.append(f"  … and {len(mistakes) - _SHOWN} more mistakes")
             raise RecipeError("\n".join(lines)) from None
 
     def resolved(self) -> dict[str, Any]:
-        """Every value, defaults included. Only what has no value, like no `top_db`, is absent."""
+        """Every value, defaults included; keys without a value, like `top_db` unset, are absent."""
         return self.model_dump(exclude_none=True)
 
     def to_toml(self) -> str:
         """The resolved recipe as TOML; reading it back gives an equal recipe."""
-        import tomli_w  # a bundle has no need of it
+        import tomli_w  # a bundle does not need it
 
         return tomli_w.dumps(self.resolved())
 
 
 def find(path: str | Path) -> Path:
-    """The file of a recipe: the path itself, or the file of a name that is shipped.
+    """The file of a recipe: the path itself, or the file of a shipped recipe with this name.
 
-    Raises RecipeError for a bare name that is neither, and for a file that is not there but is
-    called about as one that is shipped.
+    Raises RecipeError for a bare name that is neither, and for a missing file whose name is close
+    to that of a shipped recipe.
     """
     path = Path(path)
     if path.exists():
@@ -188,18 +195,19 @@ def find(path: str | Path) -> Path:
         return path
     if path.name not in names:
         raise RecipeError(
-            f"{short(path.name)}: no such file, nor a shipped recipe; {nearest(path.name, names)}"
+            f"{abbreviate(path.name)}: no such file, nor a shipped recipe; "
+            f"{suggest(path.name, names)}"
         )
     return SHIPPED / f"{path.name}.toml"
 
 
 def upgraded(table: dict[str, Any], *, source: str = "recipe") -> dict[str, Any]:
-    """The table of a recipe of any schema as one of `RECIPE_SCHEMA`. Raises RecipeError."""
+    """The table of a recipe of any schema, in schema `RECIPE_SCHEMA`. Raises RecipeError."""
     version = table.get("schema_version", 1)
     if type(version) is not int or version < 1:
         raise RecipeError(
-            f"{source}: schema_version = {short(version)} is refused; it must be a whole number "
-            f"from 1 to {RECIPE_SCHEMA}"
+            f"{source}: schema_version = {abbreviate(version)} is refused; it must be a whole "
+            f"number from 1 to {RECIPE_SCHEMA}"
         )
     if version > RECIPE_SCHEMA:
         raise RecipeError(
@@ -211,14 +219,14 @@ def upgraded(table: dict[str, Any], *, source: str = "recipe") -> dict[str, Any]
             table = UPGRADES[older](table)
         except ValueError as error:
             raise RecipeError(
-                f"{source}: schema_version = {version} cannot be read any more ({error}); write it "
-                "anew, after a shipped recipe"
+                f"{source}: schema_version = {version} can no longer be read ({error}); write it "
+                "again, starting from a shipped recipe"
             ) from None
     return {**table, "schema_version": RECIPE_SCHEMA}
 
 
 def upgraded_text(path: str | Path) -> str:
-    """A recipe file as it would be written today, with its comments where nothing had to change.
+    """A recipe file in today's schema; its comments are kept where nothing had to change.
 
     Raises RecipeError, or OSError if it cannot be read.
     """
@@ -233,11 +241,11 @@ def upgraded_text(path: str | Path) -> str:
 
 
 def _parsed(file: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a TOML file, and what it says."""
+    """The text of a TOML file, and its tables."""
     with file.open("rb") as opened:
         data = opened.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
-        raise RecipeError(f"{file}: more than {MAX_BYTES} bytes are no recipe; name another file")
+        raise RecipeError(f"{file}: it is larger than {MAX_BYTES} bytes; name another file")
     try:
         text = data.decode()
         return text, tomllib.loads(text)

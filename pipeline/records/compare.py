@@ -1,4 +1,4 @@
-"""How far apart two feature sets of the same clips are, by bin: to judge a change of recipe."""
+"""Differences between two feature sets of the same clips, by bin, to judge a change of recipe."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from basilar.pipeline.errors import IncomparableError
 from basilar.pipeline.progress import Progress
 from basilar.pipeline.training.feature_set import FeatureSet
 
-_ROWS = 8192  # of a clip that are compared at once
+_ROWS = 8192  # of a clip, compared at one time
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Absolute differences of two feature sets, float64 (bins,), over the clips both have.
+    """Absolute differences of two feature sets, float64 (bins,), over the clips in both.
 
-    `span` is the range of the first set's values (of magnitudes, for complex ones); `only` how many
-    contents are in one set alone, `worst` the clip with the largest difference.
+    `span` is the range of the first set's values (of magnitudes if they are complex), `only` the
+    numbers of contents that are in one set alone, `worst` the clip with the largest difference.
     """
 
     clips: int
@@ -33,21 +33,21 @@ class Differences:
 
     @property
     def equal(self) -> bool:
-        """Whether all values are equal, and all clips in both sets."""
+        """Whether all values are equal, and all clips are in both sets."""
         return not self.largest.any() and self.only == (0, 0)
 
 
 def compare(
     a: FeatureSet, b: FeatureSet, progress: Progress = lambda items, total: items
 ) -> Differences:
-    """Compare clip by clip, matched by content, in memory that does not grow with the sets.
+    """Compare two sets clip by clip, matched by content; memory does not grow with the sets.
 
-    Raises IncomparableError for sets of other bins or frames, or without a clip in common.
+    Raises IncomparableError for sets of different bins or frames, or without a clip in common.
     """
     if a.n_bins != b.n_bins:
         raise IncomparableError(
-            f"{a.key[:12]} and {b.key[:12]}: one has {a.n_bins} bins and one {b.n_bins}, and only "
-            "sets of equal bins can be compared; basilar why says how the recipes differ"
+            f"{a.key[:12]} and {b.key[:12]}: they have {a.n_bins} and {b.n_bins} bins, and only "
+            "equal bins can be compared; basilar why says how the recipes differ"
         )
     row_in_a, row_in_b = ({c: i for i, c in enumerate(fs.clips["content"])} for fs in (a, b))
     both = [content for content in row_in_a if content in row_in_b]
@@ -65,7 +65,7 @@ def compare(
         if len(x) != len(y):
             raise IncomparableError(
                 f"{ids[row]}: {len(x)} frames in {a.key[:12]} and {len(y)} in {b.key[:12]}, but "
-                "only sets of equal frames can be compared; basilar why says how recipes differ"
+                "only equal frames can be compared; basilar why says how the recipes differ"
             )
         high = np.zeros(a.n_bins)
         for difference in absolute_differences(x, y):
@@ -80,7 +80,7 @@ def compare(
 
 
 def absolute_differences(x: NDArray[Any], y: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
-    """|x - y| in float64, a block of rows at a time."""
+    """Yield |x - y| in float64, a block of rows at a time."""
     wide = np.complex128 if np.result_type(x, y).kind == "c" else np.float64
     for start in range(0, len(x), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -88,12 +88,12 @@ def absolute_differences(x: NDArray[Any], y: NDArray[Any]) -> Iterator[NDArray[n
 
 
 def span(fs: FeatureSet) -> float:
-    """The range of a feature set's values, of the split that statistics are fitted on."""
+    """The range of a feature set's values, over the split that statistics are fitted on."""
     return float(fs.stats["max"].max() - fs.stats["min"].min())
 
 
 def first_stage(a: dict[str, Any], b: dict[str, Any]) -> str | None:
-    """The first stage whose output differs between two rows of clip tables; None if none does."""
+    """The first stage whose output differs between two rows of tables of clips, or None."""
     for stage, column in (
         ("decode", "decoded_crc32"),
         ("resample", "resampled_crc32"),

@@ -1,11 +1,11 @@
-"""Why two feature sets, recipes or manifests are not the same: every field and clip that differs.
+"""Why two feature sets, recipes or manifests differ: all the fields and clips that do.
 
 recipe        fields of the recipe that enter its hash
-op_versions   versions of what stages compute
-decoders      decoders whose versions enter the key
+op_versions   versions of the stages' operations
+decoders      the decoders whose versions enter the key
 unhashed      name and [store], which no hash depends on
-clips         added, removed, changed (other content), relabelled, in another split or group,
-              renamed (the same content under another id)
+clips         added, removed, changed (another content), relabelled, moved to another split or
+              group, renamed (the same content under another id)
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ from basilar.pipeline.records.record import Record, find_record, recorded_keys
 Pair = tuple[Any, Any]
 
 
-SHOWN = 20  # clips that are named in each group
+SHOWN = 20  # clips of each group that are named
 
 
 _SAID = ("relabelled", "other_split", "other_group")
@@ -34,7 +34,7 @@ _SAID = ("relabelled", "other_split", "other_group")
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared: a feature set has all of it, a recipe or a manifest its part."""
+    """One side of a comparison: a feature set has every field, a recipe or manifest its own."""
 
     name: str
     recipe: Recipe | None = None
@@ -65,7 +65,7 @@ class Side:
 
 
 class ClipChange(NamedTuple):
-    """What became of a clip: `a` and `b` are its label, split, group or id on each side."""
+    """The change of a clip: `a` and `b` are its label, split, group or id on each side."""
 
     id: str
     a: str | None = None
@@ -74,7 +74,7 @@ class ClipChange(NamedTuple):
 
 @dataclass(frozen=True)
 class Why:
-    """Everything that differs between `a` and `b`; clips by what became of them."""
+    """All differences between `a` and `b`; clips are grouped by the kind of change."""
 
     a: str
     b: str
@@ -86,12 +86,12 @@ class Why:
 
     @cached_property
     def count(self) -> int:
-        """How many fields and clips differ."""
+        """The number of fields and clips that differ."""
         fields = (self.recipe, self.op_versions, self.decoders, self.unhashed)
         return sum(map(len, fields)) + sum(map(len, self.clips.values()))
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it for JSON, with some clips of each group and how many there are."""
+        """All differences as JSON; of each group, the number of clips and the first ones."""
         groups = {
             group: {"count": len(found), "clips": [clip._asdict() for clip in found[:SHOWN]]}
             for group, found in self.clips.items()
@@ -100,7 +100,7 @@ class Why:
         return {"equal": not self.count, **{n: getattr(self, n) for n in fields}, "clips": groups}
 
     def lines(self) -> list[str]:
-        """All of it as a tree."""
+        """All differences as the lines of a tree."""
         if not self.count:
             return [f"{self.a} and {self.b} are equal"]
         tree: dict[str, Any] = {}
@@ -118,13 +118,13 @@ class Why:
 
 
 def why(a: Side, b: Side) -> Why:
-    """How `b` differs from `a`, in what both have. Raises IncomparableError if that is nothing."""
+    """How `b` differs from `a` in shared fields. Raises IncomparableError if there are none."""
     both_recipes = a.recipe is not None and b.recipe is not None
     both_manifests = a.manifest is not None and b.manifest is not None
     if not (both_recipes or both_manifests):
         raise IncomparableError(
             f"{a.name} and {b.name}: a recipe and a manifest have nothing in common; compare "
-            "either with one of its kind, or with a feature set"
+            "each with one of its kind, or with a feature set"
         )
     recipe = _fields(a.recipe, b.recipe) if both_recipes else {}
     free = {name for name in recipe if name.partition(".")[0] in ("name", "store")}
@@ -140,28 +140,28 @@ def why(a: Side, b: Side) -> Why:
 
 
 def nearest(root: Path, side: Side, *, but: str = "") -> tuple[Record, Why] | None:
-    """The set ever published under a root that differs in least, and how; None if there is none."""
+    """The record under a root with the fewest differences, and these; None if there is none."""
     found = []
     for key in recorded_keys(root):
         if key != but:
-            with suppress(DamagedArtifactError):  # basilar verify says so
+            with suppress(DamagedArtifactError):  # which basilar verify reports
                 record = find_record(root, key)
                 found.append((record, why(Side.of_record(record), side)))
     return min(found, key=lambda pair: pair[1].count, default=None)
 
 
 def _fields(a: Recipe | None, b: Recipe | None) -> dict[str, Pair]:
-    """Values of two recipes that differ, under dotted names; None for a field that one has not."""
+    """The values that differ between two recipes, by dotted name; None if one lacks the field."""
     assert a is not None
     assert b is not None
-    return _pairs(_flat(a.resolved()), _flat(b.resolved()))
+    return _pairs(_flatten(a.resolved()), _flatten(b.resolved()))
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= _flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
@@ -179,14 +179,14 @@ def _decoders(a: list[str] | None, b: list[str] | None) -> dict[str, Pair]:
 
 
 def _clips(a: Manifest | None, b: Manifest | None) -> dict[str, list[ClipChange]]:
-    """What became of the clips of `a` in `b`; groups without a clip are left out."""
+    """The changes of clips from `a` to `b`, by group; empty groups are left out."""
     assert a is not None
     assert b is not None
     if a.hash == b.hash:
         return {}
     one, two = _by_id(a), _by_id(b)
     groups: dict[str, list[ClipChange]] = defaultdict(list)
-    gone_with: dict[str, list[str]] = defaultdict(list)  # ids that only a has, by content
+    gone_with: dict[str, list[str]] = defaultdict(list)  # ids that are only in a, by content
     for clip_id in one.keys() - two.keys():
         gone_with[one[clip_id][0]].append(clip_id)
     pairs = [(clip_id, clip_id) for clip_id in one if clip_id in two]
@@ -221,7 +221,7 @@ def _by_id(manifest: Manifest) -> dict[str, tuple[Any, ...]]:
 
 
 def described(group: str, clips: list[ClipChange]) -> Iterator[str]:
-    """A line for each of some clips, and one that counts the rest."""
+    """Yield a line for each of the first clips, and one that counts the rest."""
     for clip in clips[:SHOWN]:
         if group == "renamed":
             yield f"{clip.a} → {clip.b}"
@@ -234,7 +234,7 @@ def described(group: str, clips: list[ClipChange]) -> Iterator[str]:
 
 
 def shown(value: Any) -> str:
-    """A value as people read it, `none` for none."""
+    """A value as text; None is `none`."""
     return "none" if value is None else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Where the audio of a recorded manifest lies now."""
+"""Find where the audio of a recorded manifest is now."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -15,7 +15,7 @@ from basilar.pipeline.progress import Progress
 
 
 class MissingAudioError(BasilarError, OSError):
-    """Clips whose audio is not there any more: `missing`, or `changed` at its place."""
+    """Clips whose audio cannot be found: it is `missing`, or its file has `changed`."""
 
     def __init__(self, root: Path, missing: list[str], changed: list[str]) -> None:
         self.missing, self.changed = missing, changed
@@ -38,11 +38,11 @@ def locate(
     needed: Collection[str] | None = None,
     progress: Progress = lambda items, total: items,
 ) -> Manifest:
-    """The manifest with the paths that its files have now, found by content where they moved.
+    """The manifest with the current paths of its files; moved files are found by content.
 
-    Looks below `audio_root`, by default the manifest's own root, and reads each file, whatever is
-    remembered of it. `needed` are the contents that must be there, by default all. Raises
-    MissingAudioError, which names clips.
+    Searches below `audio_root`, by default the manifest's own root, and reads each file, even if it
+    is in the cache. `needed` are the contents that must be found, by default all. Raises
+    MissingAudioError, which names the clips.
     """
     root = storage.place(audio_root or manifest.root).absolute()
     paths, hashes = manifest.column("path"), manifest.column("sha256")

@@ -1,7 +1,7 @@
-"""What a feature set was made of: its record, and its audio wherever it lies now.
+"""Records of feature sets: the provenance of a set, from which it can be built again.
 
-Every published key is recorded three times: in its store, in the root's catalogue, which survives
-the store, and in its MLflow run. A record that does not hash to its own key is not believed.
+Every published key is recorded three times: in its store, in the root's catalogue, which outlives
+the store, and in its MLflow run. A record that does not hash to its own key is rejected.
 """
 
 import json
@@ -25,10 +25,10 @@ from basilar.pipeline.store.attributes import checked_attributes
 
 @dataclass(frozen=True)
 class Record:
-    """What is recorded of a published feature set.
+    """The record of a published feature set.
 
-    `source` says where: store, catalogue or mlflow. `clips_file` is its table of clips, `store`
-    where its values are, if they are at hand.
+    `source` is where it was found: store, catalogue or mlflow. `clips_file` is its table of clips,
+    `store` the folder of its values, if it is available.
     """
 
     source: str
@@ -44,17 +44,17 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """The hash of its values."""
+        """The digest of its values."""
         return str(self.attributes["digest"])
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe it was made by."""
+        """The recipe that it was made with."""
         return Recipe.from_dict(self.attributes["recipe"])
 
     @cached_property
     def clips(self) -> list[dict[str, Any]]:
-        """Its clips in content order, as the store's table has them."""
+        """Its clips in content order, as rows of the store's table."""
         try:
             rows: list[dict[str, Any]] = read_table(self.clips_file).to_pylist()
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -64,13 +64,13 @@ class Record:
         return rows
 
     def plan(self, manifest: Manifest | None = None, shard_seconds: float | None = None) -> Plan:
-        """The plan that made it, over audio that may have moved and shards that may differ."""
+        """The plan that made it; a manifest with new paths, or another shard size, may be given."""
         seconds = shard_seconds or self.attributes["shard_seconds"]
         return Plan(self.recipe, manifest or self.manifest, seconds)
 
 
 def recorded_keys(root: Path) -> list[str]:
-    """Every key that was ever published under a root, sorted."""
+    """All keys that were ever published under a root, sorted."""
     stores = {path.stem for path in storage.children(root / "features", "[!.]*.zarr")}
     catalogue = root / "catalogue" / "features"
     entries = {path.stem for path in storage.children(catalogue, "[!.]*.json")}
@@ -78,9 +78,9 @@ def recorded_keys(root: Path) -> list[str]:
 
 
 def find_record(root: Path, key: str) -> Record:
-    """The record of a key, from its store, or from the root's catalogue without a sound store.
+    """The record of a key from its store or, without a sound store, from the root's catalogue.
 
-    Raises NoRecordError, or DamagedArtifactError if neither is to be believed.
+    Raises NoRecordError if there is none, DamagedArtifactError if neither can be trusted.
     """
     store = root / "features" / f"{key}.zarr"
     catalogue = root / "catalogue" / "features"
@@ -117,7 +117,7 @@ def find_record(root: Path, key: str) -> Record:
 def read_record(folder: Path, source: str) -> Record:
     """The record in `feature_set.json`, `manifest.parquet` and `clips.parquet` of a folder.
 
-    Raises DamagedArtifactError if it is not to be believed.
+    Raises DamagedArtifactError if it cannot be trusted.
     """
     attributes = read_attributes(folder / "feature_set.json")
     manifest = _read_manifest(folder / "manifest.parquet")
@@ -132,7 +132,7 @@ def read_record(folder: Path, source: str) -> Record:
 def read_attributes(file: Path) -> dict[str, Any]:
     """A feature set's attributes from `zarr.json`, the catalogue or MLflow.
 
-    Raises DamagedArtifactError if the file is not what was written.
+    Raises DamagedArtifactError if the file is damaged.
     """
     try:
         found = json.loads(storage.fetch(file).read_text("utf-8"))
@@ -149,7 +149,7 @@ def read_attributes(file: Path) -> dict[str, Any]:
 
 
 def manifest_of(root: Path, attributes: dict[str, Any]) -> Manifest:
-    """The manifest in a root's catalogue that attributes name. Raises DamagedArtifactError."""
+    """The manifest that attributes name, from a root's catalogue. Raises DamagedArtifactError."""
     name = attributes["manifest_hash"]
     file = root / "catalogue" / "manifests" / f"{name}.parquet"
     manifest = _read_manifest(file)
@@ -161,7 +161,7 @@ def manifest_of(root: Path, attributes: dict[str, Any]) -> Manifest:
 
 
 def inconsistencies(record: Record, key: str) -> Iterator[str]:
-    """What of a record does not hash to what it says, or to `key`."""
+    """Yield the parts of a record that do not hash to their recorded value, or to `key`."""
     attributes = record.attributes
     manifest_hash = record.manifest.hash
     try:

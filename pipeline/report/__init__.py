@@ -1,1 +1,1 @@
-"""What a feature set is, or how two differ, as one HTML page."""
+"""Reports: one HTML page about a feature set, or about the differences between two."""

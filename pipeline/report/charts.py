@@ -1,8 +1,8 @@
-"""Charts of a report: SVG to stand in a page, and small pictures of features, without axes.
+"""Charts of a report: inline SVG, and small pictures of features without axes.
 
-Charts are drawn by matplotlib, without pyplot, and take the page's colours: each colour they are
-drawn in stands for a variable of the page's style sheet, so that they follow light and dark. Text
-stays text. Equal data give equal bytes.
+Matplotlib draws the charts, without pyplot, in placeholder colours. Each of these is replaced with
+a variable of the page's style sheet, so that charts follow light and dark mode. Text stays text.
+Equal data give equal bytes.
 """
 
 import re
@@ -21,7 +21,7 @@ from PIL import Image
 
 from basilar.pipeline.report.describe import PERCENTILES, Profile
 
-# What is drawn in these colours, which nothing else has, takes those of the page.
+# Placeholders for the page's colours; nothing else is drawn in them.
 _INK, _FAINT = "#000001", "#000002"
 _SERIES = ("#000003", "#000004")
 _PAGE = {_INK: "--ink", _FAINT: "--line", _SERIES[0]: "--a", _SERIES[1]: "--b"}
@@ -49,14 +49,14 @@ _SETTINGS: dict[str, Any] = {
     "ytick.labelcolor": _INK,
     "ytick.major.size": 0.0,
 }
-_SIZE = (5.2, 3.0)  # inches of 72 pixels: as wide as a phone's page
-_FEW = 12  # bins: fewer are points, not lines
+_SIZE = (5.2, 3.0)  # inches of 72 pixels: the width of a phone's page
+_FEW = 12  # bins: fewer are drawn as points, not lines
 _MOST_PIXELS = (480, 128)  # frames and bins of a picture
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Charts are drawn in this block, whatever a user's own settings of matplotlib are."""
+    """A block in which charts are drawn, independent of the user's own Matplotlib settings."""
     settings: dict[Any, Any] = {**rcParamsDefault, **_SETTINGS}
     del settings["backend"]
     with rc_context(settings):
@@ -65,13 +65,13 @@ def style() -> Iterator[None]:
 
 @contextmanager
 def _axes(x_label: str, y_label: str) -> Iterator[tuple[Axes, StringIO]]:
-    """Axes to draw in, and where the chart is when the block has ended."""
+    """Axes to draw on, and a buffer that holds the chart once the block has ended."""
     out, drawn = StringIO(), StringIO()
     figure = Figure(figsize=_SIZE, facecolor="none")
     ax = figure.add_axes((0.13, 0.16, 0.85, 0.72), facecolor="none")
     ax.set_xlabel(x_label)
     ax.set_ylabel(y_label)
-    # Where everything stands is known: matplotlib need not lay out all texts to find out.
+    # Positions are fixed, so that Matplotlib need not lay out all texts to compute them.
     ax.set_title("", y=1.0)
     ax.xaxis.set_label_coords(0.5, -0.13)
     ax.yaxis.set_label_coords(-0.11, 0.5)
@@ -81,11 +81,11 @@ def _axes(x_label: str, y_label: str) -> Iterator[tuple[Axes, StringIO]]:
 
 
 def _for_the_page(svg: str) -> str:
-    """An SVG file as an element: the page's colours and fonts, short numbers, no names."""
+    """Turn an SVG file into an element with the page's colours and fonts, short numbers, no ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[a-zA-Z]+[\w.]*_\d+"', "", svg)  # of groups: each chart has the same
+    svg = re.sub(r' id="[a-zA-Z]+[\w.]*_\d+"', "", svg)  # of groups: equal in every chart
     svg = re.sub(r"font-(?:size|family): [^;\"]*;? ?", "", svg)
     svg = re.sub(r"\d+\.\d{2,}(?=[ \",)%LMCQZz]|$)", lambda n: f"{float(n[0]):.2f}", svg)
     for colour, name in _PAGE.items():
@@ -106,9 +106,9 @@ def bars(
     *,
     logarithmic: bool = False,
 ) -> str:
-    """Histograms as SVG: of each series a name, edges (cells + 1,) and counts or shares (cells,).
+    """Histograms as SVG. A series is a name, edges (cells + 1,) and counts or shares (cells,).
 
-    `logarithmic` is the horizontal axis.
+    `logarithmic` concerns the horizontal axis.
     """
     with _axes(x_label, y_label) as (ax, out):
         for (name, edges, counts), colour in zip(series, _SERIES, strict=False):
@@ -126,7 +126,7 @@ def bars(
 
 
 def means(series: Sequence[tuple[str, Profile]], *, ranges: bool = True) -> str:
-    """Mean ± standard deviation of each bin as SVG, with its range, of one profile or several."""
+    """Mean ± standard deviation and range of each bin as SVG, for one profile or several."""
     with _axes("bin", series[0][1].unit) as (ax, out):
         for (name, profile), colour in zip(series, _SERIES, strict=False):
             label = name if len(series) > 1 else "mean ± std"
@@ -155,7 +155,7 @@ def percentiles(profile: Profile) -> str:
 
 
 def heat(profile: Profile) -> str:
-    """How often each bin has each value, as SVG: brighter is more often, blank is never."""
+    """The histogram of each bin as SVG: brighter values are more frequent, blank ones absent."""
     n_bins, cells = len(profile.counts), np.flatnonzero(profile.counts.sum(axis=0))
     first, last = (int(cells[0]), int(cells[-1]) + 1) if cells.size else (0, 1)
     shares = profile.counts[:, first:last] / np.maximum(
@@ -183,8 +183,8 @@ def heat(profile: Profile) -> str:
 def spread(profile: Profile, n_cells: int = 80) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The histogram of all bins together: edges (n_cells + 1,) and the % in each cell.
 
-    The values of a cell are taken as evenly spread in it; the outermost cells reach as far as the
-    values do.
+    Values are assumed to spread evenly within a cell; the outermost cells are cut at the lowest and
+    the highest value.
     """
     low, high = float(profile.min.min()), float(profile.max.max())
     if high <= low:
@@ -201,10 +201,10 @@ def spread(profile: Profile, n_cells: int = 80) -> tuple[NDArray[np.float64], ND
 
 
 def picture(values_tf: NDArray[np.floating[Any]], lowest: float, highest: float) -> bytes:
-    """Values (frames, bins) as a PNG file without axes: time to the right, bins upwards.
+    """Values (frames, bins) as a PNG file without axes: time runs right, bins run up.
 
-    Colours go from `lowest` to `highest`. Of more frames or bins than pixels, the maximum of
-    neighbours is drawn.
+    Colours go from `lowest` to `highest`. If there are more frames or bins than pixels, the maximum
+    of neighbours is drawn.
     """
     for axis, most in enumerate(_MOST_PIXELS):
         group = -(-values_tf.shape[axis] // most)

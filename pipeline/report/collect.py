@@ -1,8 +1,8 @@
-"""What there is to say of a published feature set, gathered from its store and its root.
+"""Collect the contents of a report from the store and the root of a published feature set.
 
-`collect` reads tables, statistics and moments, never all features, and listens to the clips
-(`report.listening`); `report.page` makes one HTML file of what it found.
-Whatever is listed is the first or the worst of how many there are, which is said.
+`collect` reads tables, statistics and moments, never all features, and measures the audio of clips
+(`report.listening`); `report.page` turns the result into one HTML file. Long lists are cut to the
+first or the worst entries, and say how many there are.
 """
 
 from collections import Counter
@@ -26,14 +26,14 @@ from basilar.pipeline.report.plots import axes
 from basilar.pipeline.storage import checksums, files
 from basilar.pipeline.training.feature_set import FeatureSet
 
-MOST_BINS = 256  # whose statistics are listed
-SILENT = 1e-3  # of full scale: no sample of a silent clip reaches it
+MOST_BINS = 256  # in the table of statistics
+SILENT = 1e-3  # of full scale: every sample of a silent clip is below it
 CLIPPED = 1e-3  # share of a clipped clip's samples that are at full scale
 FAR_OUT = 3.0  # interquartile ranges above the third quartile: Tukey's far out
 
 
 class Node(NamedTuple):
-    """A hash, what it is of, and the hashes it is made from."""
+    """A hash, what it covers, and the hashes it is made from."""
 
     name: str
     value: str
@@ -43,8 +43,11 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report says. `groups` is how many there are, and how many lie in several splits;
-    `n_heard` how many clips were listened to, and `problems` why others could not be."""
+    """The contents of a report.
+
+    `groups` is the number of groups, and of those that are in several splits; `n_heard` the number
+    of clips whose audio was measured, and `problems` why that of others could not be.
+    """
 
     attributes: dict[str, Any]
     recipe: Recipe
@@ -82,10 +85,10 @@ def collect(
     seconds: float = float("inf"),
     progress: Progress = lambda items, total: items,
 ) -> Report:
-    """Gather what there is to say of a feature set whose clips are those of `manifest`.
+    """Collect the report of a feature set whose clips are those of `manifest`.
 
-    `built` is what the root recorded of its build (`build.registry.recorded`); about `seconds` of
-    audio are listened to. Raises OSError and DamagedArtifactError for a store that cannot be read.
+    `built` is the root's record of its build (`build.registry.recorded`); about `seconds` of audio
+    are measured. Raises OSError or DamagedArtifactError if the store cannot be read.
     """
     recipe = Recipe.from_dict(fs.recipe)
     plan = Plan(recipe, manifest, fs.attributes["shard_seconds"])
@@ -158,7 +161,7 @@ def _per_bin(profile: Profile, recipe: Recipe) -> Table:
 
 
 def _loudness(clips: pa.Table, rows: NDArray[np.int64], heard: Heard, order: str) -> Table:
-    """Clips that are named for how loud they are."""
+    """The table of clips that are listed for their level."""
     named = rows[:MOST_ROWS]
     levels = zip(
         decibels(heard.rms[named]).tolist(),
@@ -172,7 +175,7 @@ def _loudness(clips: pa.Table, rows: NDArray[np.int64], heard: Heard, order: str
 
 
 def _outliers(clips: pa.Table, far: describe.Distances) -> Table:
-    """Clips whose distance from the set is far out, by Tukey's rule."""
+    """The table of clips whose distance from the set is an outlier by Tukey's rule."""
     quartiles = np.percentile(far.score, [25, 75])
     limit = quartiles[1] + FAR_OUT * (quartiles[1] - quartiles[0])
     rows = np.flatnonzero(far.score > limit)
@@ -203,7 +206,7 @@ def _rows(table: pa.Table, names: list[str], most: int | None = MOST_ROWS) -> li
 
 
 def _tree(attributes: dict[str, Any]) -> Node:
-    """The hashes of a feature set, from its key down to what was decoded."""
+    """The hashes of a feature set, from its key down to the decode stage."""
     hashes, versions = attributes.get("hashes", {}), attributes["op_versions"]
     node: tuple[Node, ...] = ()
     for stage, version in versions.items():
@@ -215,7 +218,7 @@ def _tree(attributes: dict[str, Any]) -> Node:
     return Node(
         "key",
         attributes["key"],
-        "what the set is: addresses the store",
+        "identifies the set: the address of its store",
         (
             *node,
             Node(
@@ -229,7 +232,7 @@ def _tree(attributes: dict[str, Any]) -> Node:
 
 
 def _shards(attributes: dict[str, Any], plan: Plan) -> Table:
-    """The shards of the plan, with the keys of what each stage made of them."""
+    """The shards of the plan, with the key of each stage's artifact."""
     files = attributes.get("shards", {})
     by_key = {name.partition(".")[0]: count for name, count in files.items()}
     rows = [

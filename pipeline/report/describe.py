@@ -1,7 +1,7 @@
-"""What a store's tables and statistics come to: counts, histograms, profiles of bins, outliers.
+"""Summaries of a store's tables and statistics: counts, histograms, profiles of bins, outliers.
 
-A million clips are some numbers each: of text columns only the values that differ are kept, and
-moments are read some clips at a time.
+A million clips fit in memory: text columns are dictionary-encoded, and moments are read for some
+clips at a time.
 """
 
 from collections import Counter
@@ -26,12 +26,11 @@ from basilar.pipeline.training.feature_set import FeatureSet
 
 MOST_ROWS = 50  # of a table
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-_FEW = {"label", "split", "group"}  # columns of few values
-_CLIPS = 4096  # whose moments are read at once
+_CLIPS = 4096  # whose moments are read at one time
 
 
 class Table(NamedTuple):
-    """Text and numbers under named columns: the first of `total` rows, in the order it says."""
+    """Text and numbers in named columns: the first of `total` rows, in the stated order."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
@@ -49,10 +48,10 @@ class Cells(NamedTuple):
 
 @dataclass(frozen=True)
 class Profile:
-    """What is known of each bin: float64 (bins,) each, `percentiles` (7, bins) as `PERCENTILES`.
+    """Statistics of each bin: float64 (bins,), `percentiles` (7, bins) in the order `PERCENTILES`.
 
     `counts` are int64 (bins, cells) between `edges`, float64 (cells + 1,), or (bins, cells + 1) if
-    each bin has its own. `logarithmic`: values are better seen on a logarithmic axis.
+    each bin has its own. `logarithmic`: values suit a logarithmic axis.
     """
 
     mean: NDArray[np.float64]
@@ -77,14 +76,14 @@ def unit_of(kind: Representation) -> str:
 
 
 def columns(store: Path, *names: str) -> pa.Table:
-    """Columns of the table of clips; those of few values as codes."""
+    """Columns of the table of clips; label, split and group are dictionary-encoded."""
     few = [name for name in names if name in ("label", "split", "group")]
     with pq.ParquetFile(storage.fetch(store / "clips.parquet"), read_dictionary=few) as file:
         return file.read(columns=list(names), use_threads=False)
 
 
 def coded(column: pa.ChunkedArray) -> tuple[list[str | None], NDArray[np.int64]]:
-    """The values of a column, sorted, with none last, and the index of each row's."""
+    """The sorted values of an encoded column, None last, and the index of each row's value."""
     whole = column.unify_dictionaries().combine_chunks()
     values: list[str | None] = [*whole.dictionary.to_pylist(), None]
     codes = whole.indices.fill_null(len(values) - 1).to_numpy(zero_copy_only=False)
@@ -96,7 +95,7 @@ def coded(column: pa.ChunkedArray) -> tuple[list[str | None], NDArray[np.int64]]
 
 
 def counted(clips: pa.Table, name: str, *, across: str = "") -> Table:
-    """Clips, hours and frames of each value of a column, and clips by the values of another."""
+    """Clips, hours and frames for each value of a column; and clips for each value of `across`."""
     values, codes = coded(clips[name])
     hours, frames = (
         np.bincount(codes, clips[column].to_numpy(), len(values))
@@ -116,11 +115,11 @@ def counted(clips: pa.Table, name: str, *, across: str = "") -> Table:
     shown = {None: "none", "": "(empty)"}
     rows = [(shown.get(value, value), *row) for value, row in zip(values, numbers, strict=True)]
     rows.sort(key=lambda row: (-row[1], row[0]))
-    return Table(tuple(columns), rows[:MOST_ROWS], len(rows), "those of most clips first")
+    return Table(tuple(columns), rows[:MOST_ROWS], len(rows), "those with the most clips first")
 
 
 def groups(clips: pa.Table) -> tuple[int, int] | None:
-    """How many groups there are, and how many of them lie in several splits; None without any."""
+    """The number of groups, and of those that are in several splits; None without groups."""
     names, codes = coded(clips["group"])
     n_groups = sum(name is not None for name in names)
     if not n_groups:
@@ -132,17 +131,17 @@ def groups(clips: pa.Table) -> tuple[int, int] | None:
 
 
 def sources(manifest: Manifest) -> Table:
-    """What files the clips come from: formats, rates and channels."""
+    """The formats, rates and channels of the clips' files."""
     columns = ("format", "codec", "decoder", "sample_rate", "channels")
     found = Counter(zip(*map(manifest.column, columns), strict=True))
     common = sorted(found.items(), key=lambda item: (-item[1], str(item[0])))
     rows = [(*(value or "none" for value in kind), count) for kind, count in common]
     names = ("format", "codec", "decoder", "Hz", "channels", "clips")
-    return Table(names, rows[:MOST_ROWS], len(rows), "those of most clips first")
+    return Table(names, rows[:MOST_ROWS], len(rows), "those with the most clips first")
 
 
 def duration_cells(duration: NDArray[np.float64]) -> Cells:
-    """A histogram of durations in seconds, with cells of equal ratio if a few are far longer."""
+    """A histogram of durations in seconds; its cells are logarithmic if a few are far longer."""
     low, high = float(duration.min()), float(duration.max())
     if low > 0 and high > 30 * float(np.median(duration)):
         edges = np.geomspace(low, high, 41)
@@ -155,7 +154,7 @@ def duration_cells(duration: NDArray[np.float64]) -> Cells:
 
 
 def level_cells(loud: NDArray[np.float64]) -> Cells:
-    """A histogram of levels in dB, in cells of 2 dB; what is below -100 dB counts there."""
+    """A histogram of levels in cells of 2 dB; levels below -100 dB count as -100 dB."""
     clipped = np.clip(loud, -100.0, 5.999)
     low, high = np.floor(clipped.min() / 2) * 2, np.floor(clipped.max() / 2) * 2 + 2
     edges = np.arange(low, high + 1, 2.0)
@@ -163,10 +162,10 @@ def level_cells(loud: NDArray[np.float64]) -> Cells:
 
 
 def profiles(fs: FeatureSet, kind: Representation) -> tuple[Profile, Profile | None]:
-    """The statistics of the fit split, as stored and normalized; None without normalization."""
+    """The statistics of the fit split, as stored and as normalized (None if they are not)."""
     stats = {name: np.asarray(values) for name, values in fs.stats.items()}
     found = [histogram.quantile(stats["histogram"], q / 100, grid=kind.grid) for q in PERCENTILES]
-    # Values below the lowest cell count in it: no percentile lies outside of the range.
+    # Values below the lowest cell count in it, so percentiles are clipped to the range.
     percentiles = np.clip(np.stack(found), stats["min"], stats["max"])
     before = Profile(
         **{name: stats[name] for name in ("mean", "std", "min", "max")},
@@ -192,7 +191,7 @@ def profiles(fs: FeatureSet, kind: Representation) -> tuple[Profile, Profile | N
 
 
 def _of_clips(fs: FeatureSet, kind: Representation) -> Iterator[dict[str, NDArray[np.float64]]]:
-    """Mean, std, min and max of the clips (clips, bins), some clips at a time."""
+    """Yield mean, std, min and max of clips (clips, bins), some clips at a time."""
     storage.fetch(fs.path, only="moments/")
     stored = [open_zarr(fs.path / "moments" / name) for name in MOMENTS]
     for start in range(0, len(fs), _CLIPS):
@@ -202,10 +201,10 @@ def _of_clips(fs: FeatureSet, kind: Representation) -> Iterator[dict[str, NDArra
 
 
 class Distances(NamedTuple):
-    """How far the mean of each clip is from the set's, in the set's standard deviations.
+    """The distance of each clip's mean from the set's, in standard deviations of the set.
 
-    `score` is the root mean square over the bins, `bin` the farthest one, `farthest` how far it is,
-    with its sign; `constant`: no bin of the clip ever changes.
+    `score` is the root mean square over the bins, `bin` the farthest one, `farthest` its signed
+    distance; `constant` is whether no bin of the clip ever changes.
     """
 
     score: NDArray[np.float64]
@@ -215,7 +214,7 @@ class Distances(NamedTuple):
 
 
 def distances(fs: FeatureSet, kind: Representation) -> Distances:
-    """How far each clip is from the set, from moments: no feature is read."""
+    """The distance of each clip from the set, computed from moments: no features are read."""
     mean, std = (np.asarray(fs.stats[name]) for name in ("mean", "std"))
     std = np.where(std > 0, std, np.inf)
     parts = []

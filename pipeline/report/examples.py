@@ -1,4 +1,4 @@
-"""Clips of a feature set to look at and to listen to: which ones, their pictures and sounds."""
+"""Example clips of a feature set: their choice, their pictures and their sounds."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ from basilar.pipeline.training.feature_set import FeatureSet
 
 MOST = 12
 MOST_OF_A_LABEL = 3
-PLAYED = (3000, 384_000)  # Hz: what browsers play
+PLAYED = (3000, 384_000)  # Hz: rates that browsers play
 
 
 class Example(NamedTuple):
-    """A clip to look at and to listen to: features (frames, bins) of its first seconds.
+    """An example clip: features (frames, bins) and audio of its first seconds.
 
-    `audio` are its samples at the recipe's rate; None where they were not at hand.
+    `audio` are its samples at the recipe's rate, or None if they are not available.
     """
 
     id: str
@@ -34,10 +34,10 @@ class Example(NamedTuple):
 
 
 def chosen(clips: pa.Table, most: int = MOST) -> tuple[list[int], int]:
-    """Rows to be examples, label by label, and how many labels there are.
+    """The rows of the examples, label by label, and the number of labels.
 
-    They are the first of each label in content order, which is a random order; of many labels,
-    those of most clips.
+    Examples are the first clips of each label in content order, which is a random order. If there
+    are many labels, those with most clips are chosen.
     """
     names, codes = describe.coded(clips["label"])
     counts = np.bincount(codes, minlength=len(names))
@@ -50,10 +50,10 @@ def chosen(clips: pa.Table, most: int = MOST) -> tuple[list[int], int]:
 
 
 def examples(fs: FeatureSet, clips: pa.Table, shown: list[int], heard: Heard) -> Iterator[Example]:
-    """The clips of some rows: names from the table of clips, features from the store."""
+    """Yield the examples in some rows: names from the table of clips, features from the store."""
     columns = ["id", "label", "split", "duration"]
     named = take_rows(clips, columns, np.array(shown, np.int64)).to_pylist()
-    most = round(EXCERPT_SECONDS * fs.recipe["resample"]["sample_rate"])  # a frame is a sample
+    most = round(EXCERPT_SECONDS * fs.recipe["resample"]["sample_rate"])  # one frame a sample
     for row, clip in zip(shown, named, strict=True):
         times = fs.seconds(np.arange(min(fs.n_frames[row], most)))
         frames = max(1, int(np.searchsorted(times, EXCERPT_SECONDS)))
@@ -61,7 +61,7 @@ def examples(fs: FeatureSet, clips: pa.Table, shown: list[int], heard: Heard) ->
 
 
 def picture(example: Example, recipe: Recipe) -> bytes:
-    """The features of an example as a PNG file without axes: a waveform, or bins upwards."""
+    """The features of an example as a PNG file without axes: a waveform, or bins that run up."""
     kind, features = recipe.representation, example.features
     if kind.kind == "waveform":
         return charts.picture(_envelope(features[:, 0].astype(np.float64)), 0.0, 1.0)
@@ -71,9 +71,9 @@ def picture(example: Example, recipe: Recipe) -> bytes:
 
 
 def sound(example: Example, sample_rate: int) -> tuple[bytes, float] | None:
-    """The audio of an example as a WAV file, and how many seconds; None if there is none to play.
+    """The audio of an example as a WAV file, and its seconds; None if there is none to play.
 
-    It is none if it was not at hand, and at rates that browsers do not play.
+    There is none if the audio is not available, or has a rate that browsers do not play.
     """
     audio = example.audio
     if audio is None or not audio.size or not PLAYED[0] <= sample_rate <= PLAYED[1]:
@@ -82,7 +82,7 @@ def sound(example: Example, sample_rate: int) -> tuple[bytes, float] | None:
 
 
 def _envelope(y: NDArray[np.float64], shape: tuple[int, int] = (480, 128)) -> NDArray[np.float64]:
-    """The range of neighbouring samples (n,), as values 0 and 1 of the places of a picture."""
+    """The envelope of samples (n,) as a picture: the shade of pixels that are inside it, else 0."""
     begins = np.unique(np.linspace(0, y.size, shape[0], endpoint=False, dtype=np.int64))
     low, high = np.minimum.reduceat(y, begins), np.maximum.reduceat(y, begins)
     peak = max(float(np.abs(y).max()), 1e-9)

@@ -1,7 +1,7 @@
-"""How loud the clips of a feature set are, and what some of them sound like.
+"""The levels of a feature set's clips, and excerpts of some of them.
 
 Levels are those of the samples that features are computed from: one channel at the recipe's rate.
-They come from what the stage `resample` keeps, else from the audio itself.
+They come from the kept artifacts of the stage `resample`, or else from the audio itself.
 """
 
 from collections.abc import Collection, Iterator
@@ -22,20 +22,20 @@ from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.plan import Plan, Shard
 from basilar.pipeline.progress import Progress
 
-FULL_SCALE = 0.999  # samples at it, or beyond, may have been clipped
+FULL_SCALE = 0.999  # samples at it or beyond may have been clipped
 EXCERPT_SECONDS = 4.0
 EXCERPT_BYTES = 180_000
-_ROWS = 65536  # of clips.parquet, that are read at once
-_SAMPLES = 1 << 20  # that are measured at once
+_ROWS = 65536  # of clips.parquet, read at one time
+_SAMPLES = 1 << 20  # measured at one time
 
 
 @dataclass
 class Heard:
-    """What was measured of each clip: float64 (clips,), NaN where it was not listened to.
+    """Measurements of each clip: float64 (clips,), NaN for clips that were not measured.
 
-    `rms` and `peak` are of full scale (1.0), `full` is the share of samples at full scale.
-    `excerpts` are the first seconds of some clips by row, `seconds` how much was listened to,
-    `problems` why the audio of some shards was not at hand.
+    `rms` and `peak` are relative to full scale (1.0), `full` is the share of samples at full scale.
+    `excerpts` are the first seconds of some clips by row, `seconds` the length of the audio that
+    was measured, `problems` why the audio of some shards is not available.
     """
 
     rms: NDArray[np.float64]
@@ -55,10 +55,11 @@ def listen(
     excerpts: Collection[int] = (),
     progress: Progress = lambda items, total: items,
 ) -> Heard:
-    """Measure the clips of a published store, shard by shard until `seconds` of audio are heard.
+    """Measure the clips of a published store, shard by shard, up to about `seconds` of audio.
 
-    Content order is a random order, so that the first shards stand for all. `excerpts` are rows
-    whose first seconds are kept. What cannot be read, or has changed, is a problem and no error.
+    Content order is a random order, so the first shards are a sample of all. `excerpts` are rows
+    whose first seconds are kept. Audio that cannot be read or has changed is listed as a problem;
+    it raises no error.
     """
     rms, peak, full = np.full((3, n_clips), np.nan)
     heard = Heard(rms, peak, full)
@@ -74,7 +75,7 @@ def listen(
             continue
         signal_of = dict(zip(waveforms.contents, waveforms.signals, strict=True))
         for row, content in rows:
-            if content in signal_of:  # else it was used when the set was made, and is not now
+            if content in signal_of:  # otherwise it can no longer be used
                 y = signal_of[content]
                 heard.rms[row], heard.peak[row], heard.full[row] = _measured(y)
                 heard.seconds += y.size / rate
@@ -85,9 +86,9 @@ def listen(
 
 
 def encoded(y: NDArray[np.float32], sample_rate: int) -> tuple[bytes, float]:
-    """A signal as a WAV file of 16 bits and at most 180,000 bytes, and the seconds that it holds.
+    """A signal as a 16-bit WAV file of at most 180,000 bytes, and the seconds that it holds.
 
-    WAV, since browsers cannot seek in FLAC files of one block, which short clips are.
+    It is not FLAC, since browsers cannot seek in FLAC files of one block, as short clips have.
 
     >>> data, seconds = encoded(np.zeros(8000, np.float32), 8000)
     >>> len(data), seconds
@@ -99,7 +100,7 @@ def encoded(y: NDArray[np.float32], sample_rate: int) -> tuple[bytes, float]:
 
 
 def _rows_of_shards(store: Path, plan: Plan) -> Iterator[tuple[Shard, list[tuple[int, str]]]]:
-    """The shards of a plan, and row and content of each clip of the store that they hold."""
+    """Yield each shard of a plan, with row and content of the store's clips in it."""
     following = _contents(store)
     row, content = next(following, (0, ""))
     for shard in plan.shards:
@@ -125,7 +126,7 @@ def _artifact(root: Path, shard: Shard) -> Path:
 
 
 def _waveforms(root: Path, plan: Plan, shard: Shard) -> Waveforms:
-    """The resampled clips of a shard: as they were kept, or made from the audio once more."""
+    """The resampled clips of a shard: the kept artifact, or made from the audio again."""
     try:
         return read_waveforms(_artifact(root, shard))
     except (FileNotFoundError, DamagedArtifactError):
@@ -134,7 +135,7 @@ def _waveforms(root: Path, plan: Plan, shard: Shard) -> Waveforms:
 
 
 def _measured(y: NDArray[np.float32]) -> tuple[float, float, float]:
-    """RMS, peak, and the share of samples at full scale, of samples that may be mapped."""
+    """RMS, peak, and share of samples at full scale; the samples may be memory-mapped."""
     squares = peak = 0.0
     full = 0
     for start in range(0, y.size, _SAMPLES):
@@ -146,7 +147,7 @@ def _measured(y: NDArray[np.float32]) -> tuple[float, float, float]:
 
 
 def decibels(level: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Levels of full scale in dB, -inf for silence.
+    """Levels relative to full scale, in dB; -inf for silence.
 
     >>> decibels(np.array([1.0, 0.1])).tolist()
     [0.0, -20.0]

@@ -1,4 +1,4 @@
-"""The page of two feature sets side by side: fields and clips that differ, and what they are."""
+"""The page about two feature sets: the fields and clips that differ, and facts side by side."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +29,7 @@ _SECTIONS = {
 
 
 def render(a: Report, b: Report, why: Why) -> str:
-    """Two reports, and how the recipe and the manifest of the second differ, as an HTML page."""
+    """Render two reports, and the differences of their recipes and manifests, as an HTML page."""
     names = [f"{side.recipe.name or side.recipe.representation.kind}" for side in (a, b)]
     keys = [str(side.attributes["key"]) for side in (a, b)]
     short = [key[:12] for key in keys]
@@ -56,7 +56,7 @@ def render(a: Report, b: Report, why: Why) -> str:
 
 
 def _fields(a: Report, b: Report, why: Why, short: list[str]) -> Table:
-    """Every field that differs, those that no hash depends on last."""
+    """Every field that differs; those that no hash depends on come last."""
     parts = {
         "recipe": why.recipe,
         "op version": why.op_versions,
@@ -78,7 +78,7 @@ def _fields(a: Report, b: Report, why: Why, short: list[str]) -> Table:
 
 
 def _groups(why: Why, short: list[str], changes: int) -> Table:
-    """What became of the clips: some of each group, and how many each has."""
+    """The changes of clips: the first ones of each group, and its number of clips."""
     each = max(1, MOST_ROWS // max(1, len(why.clips)))
     rows = [
         (f"{group.replace('_', ' ')} ({len(clips)})", clip.id, _text(clip.a), _text(clip.b))
@@ -113,7 +113,7 @@ def _values(side: Report) -> Iterator[str]:
 
 
 def _counts(a: Report, b: Report, short: list[str]) -> Table:
-    """Clips of each split and label, of those that either report lists."""
+    """The clips of each split and label that either report lists."""
     rows = []
     for what in ("splits", "labels"):
         one, two = (getattr(side, what) for side in (a, b))
@@ -134,7 +134,7 @@ def _data(a: Report, b: Report, short: list[str]) -> Iterator[Chart]:
 
 
 def _features(a: Report, b: Report, short: list[str]) -> Iterator[Chart]:
-    """The bins of both in one chart where they are alike, else in two."""
+    """Charts of the bins of both sets: one chart if their bins and units are equal, else two."""
     sides = [(short[0], a.before), (short[1], b.before)]
     alike = len(a.before.mean) == len(b.before.mean) and a.before.unit == b.before.unit
     for part in [sides] if alike else [[side] for side in sides]:

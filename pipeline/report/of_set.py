@@ -1,4 +1,4 @@
-"""The page of one feature set: what it is, its data, features, examples, hashes and build."""
+"""The page about one feature set: what it is, its data, features, examples, hashes and build."""
 
 import math
 import time
@@ -46,7 +46,7 @@ _NORMALIZATIONS = {
 
 
 def render(report: Report) -> str:
-    """A report as an HTML page."""
+    """Render a report as an HTML page."""
     with charts.style():
         return _render(report)
 
@@ -64,10 +64,10 @@ def _render(report: Report) -> str:
     )
     unheard = ""
     if report.n_heard < a["clips"]:
-        why = f" Not at hand: {'; '.join(report.problems[:3])}." if report.problems else ""
-        more = "" if report.problems else " basilar report listens to all of them."
+        why = f" Not available: {'; '.join(report.problems[:3])}." if report.problems else ""
+        more = "" if report.problems else " basilar report measures all of them."
         unheard = (
-            f"Levels, and what is clipped, are those of {shown(report.n_heard)} of "
+            f"Levels and clipping were measured for {shown(report.n_heard)} of "
             f"{shown(a['clips'])} clips, the first in content order, which is a random order."
             f"{more}{why}"
         )
@@ -105,16 +105,16 @@ def _render(report: Report) -> str:
         examples=[_example(example, recipe) for example in report.examples],
         examples_are=_examples_are(report),
         stages=_stages(report),
-        stages_are="Seconds of work are summed over shards, each counted when it was computed, by "
+        stages_are="Seconds of work are summed over shards, each timed when it was computed, by "
         "this build or by an earlier one that it shares shards with."
-        + (" What was cached is of the build that logged the set." if report.built else ""),
-        build_lines=_buildblock(report),
+        + (" Cached shards are those of the build that logged the set." if report.built else ""),
+        build_lines=_build_lines(report),
     )
 
 
 def _what(report: Report) -> list[tuple[str, str]]:
     a = report.attributes
-    decoders = ", ".join(a["decoders"]) or "in no hash: every file is lossless"
+    decoders = ", ".join(a["decoders"]) or "none in the key: every file is lossless"
     portable = (
         "the same on every processor" if a["portable"] else "not promised: the FFT is too long"
     )
@@ -131,7 +131,7 @@ def _what(report: Report) -> list[tuple[str, str]]:
 
 
 def _features(report: Report) -> Iterator[Chart]:
-    """The charts of the bins, each before normalization and after it."""
+    """Charts of the bins, each before and after normalization."""
     drawn = [("before normalization", report.before), ("normalized", report.after)]
     profiles = [(name, profile) for name, profile in drawn if profile is not None]
     if len(profiles) == 1:
@@ -156,12 +156,12 @@ def _features(report: Report) -> Iterator[Chart]:
         words = f"All bins together; values between {span(most, profile)} are most common."
         svg = charts.bars([("", edges, share)], profile.unit, "% of values")
         yield chart(f"Histogram, {name}", svg, words)
-    words = "How often each bin has each value: brighter is more often, blank is never."
+    words = "The values of each bin: brighter ones are more frequent, blank ones never occur."
     yield chart(f"Histogram of each bin, {profiles[0][0]}", charts.heat(report.before), words)
 
 
 def _example(example: Example, recipe: Recipe) -> dict[str, Any]:
-    """A clip as the page shows it: title, picture, sound if there is one, and words."""
+    """A clip for the page: title, picture, sound if there is one, and caption."""
     title = example.id if example.label is None else f"{example.label}: {example.id}"
     rate = recipe.resample.sample_rate
     seen = min(example.duration, EXCERPT_SECONDS)
@@ -171,9 +171,9 @@ def _example(example: Example, recipe: Recipe) -> dict[str, Any]:
     found = sound(example, rate)
     if found is None:
         at_hand = example.audio is not None
-        words += f"; browsers do not play {shown(rate)} Hz" if at_hand else "; not listened to"
+        words += f"; browsers do not play {shown(rate)} Hz" if at_hand else "; audio not available"
     elif found[1] < seen - 0.01:
-        words += f", {found[1]:.3g} s of them to hear"
+        words += f", of which {found[1]:.3g} s can be played"
     across = columns(recipe)
     if across.scale is not None:
         words += f"; {across.edges[0]:,.0f} to {across.edges[-1]:,.0f} Hz"
@@ -193,13 +193,13 @@ def _examples_are(report: Report) -> str:
     of = f"of all {labels} labels, " if labels == report.n_labels > 1 else of
     return (
         f"{n} clips {of}the first of each in content order, which is a random order. Pictures "
-        "show what is stored, time to the right and bins upwards; sounds are what it was computed "
-        f"from, one channel at {shown(report.recipe.resample.sample_rate)} Hz."
+        "show the stored features: time runs to the right, bins run up. Sounds are the audio that "
+        f"they were computed from, one channel at {shown(report.recipe.resample.sample_rate)} Hz."
     )
 
 
 def _stages(report: Report) -> Table:
-    """Seconds of work and shards computed or cached, by stage."""
+    """Seconds of work, and shards computed or cached, by stage."""
     built, audio = report.built, report.hours * 3600
     rows: list[tuple[Any, ...]] = []
     for stage, seconds in report.attributes.get("seconds", {}).items():
@@ -213,15 +213,15 @@ def _stages(report: Report) -> Table:
     return Table((*columns, *more), rows, len(rows), "upstream first")
 
 
-def _buildblock(report: Report) -> list[str]:
+def _build_lines(report: Report) -> list[str]:
     lines = []
     if not report.attributes.get("seconds"):
         lines.append("How long each stage took was not recorded for this set.")
     if report.built is None:
-        return [*lines, "What the build found cached, and how long it took, was not recorded."]
+        return [*lines, "It was not recorded what the build found cached, nor how long it took."]
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(report.built["started"]))
     return [
         *lines,
         f"The build that logged the set began on {began} and took {report.built['seconds']:.1f} s "
-        "up to then, with planning, statistics and publishing, which are not timed apart.",
+        "until then, including planning, statistics and publishing, which are not timed apart.",
     ]

@@ -1,8 +1,8 @@
-"""Reports as HTML files that open from the disk, ask nothing of a network and print well.
+"""Reports as HTML files that open from disk, need no network and print well.
 
-What comes from files (ids, labels, messages) is escaped, and what of it is no letter is shown by
-its number; the page's policy lets a browser run its own few lines of script, known by their hash,
-and fetch nothing. Equal reports give equal bytes.
+Text from files (ids, labels, messages) is escaped, and characters that cannot be printed are shown
+as escapes. The page's content security policy lets a browser run the page's own script, identified
+by its hash, and fetch nothing. Equal reports give equal bytes.
 """
 
 import base64
@@ -24,7 +24,7 @@ from basilar.pipeline.text import printable
 
 
 class Chart(NamedTuple):
-    """A chart as the page has it: SVG, and in words what it shows."""
+    """A chart of a page: SVG, and what it shows in words."""
 
     title: str
     svg: Markup
@@ -32,7 +32,7 @@ class Chart(NamedTuple):
 
 
 def shown(value: float, digits: int | None = None) -> str:
-    """A number for people: thousands apart, `digits` after the point, or four that mean something.
+    """A number as text: thousands separated, `digits` after the point or four significant ones.
 
     >>> shown(47314), shown(0.13004), shown(2.0, 2), shown(float("-inf")), shown(float("nan"))
     ('47,314', '0.13', '2.00', '−∞', 'not known')
@@ -51,9 +51,9 @@ def shown(value: float, digits: int | None = None) -> str:
 
 
 def _digits(table: Table) -> list[int | None]:
-    """How many digits after the point each column has, so that its largest number has four.
+    """The digits after the point in each column, so that its largest number has four in all.
 
-    None for columns of no fractions, and for those over which magnitudes differ too much.
+    None for columns without fractions, and for those whose magnitudes differ too much.
     """
     found: list[int | None] = []
     for column in zip(*table.rows, strict=True):
@@ -67,7 +67,7 @@ def _digits(table: Table) -> list[int | None]:
 
 @cache
 def _environment() -> Environment:
-    """Templates that escape: a text that is not known to be HTML cannot become any."""
+    """The environment of templates: it escapes all text that is not marked as HTML."""
     made = Environment(
         loader=PackageLoader("basilar.pipeline.report", "templates"),
         autoescape=True,
@@ -86,7 +86,7 @@ def _environment() -> Environment:
 
 
 def written(template: str, **content: Any) -> str:
-    """A page from a template and what it names."""
+    """Render a page from a template and its content."""
     environment = _environment()
     assert environment.loader is not None
     script, style = (
@@ -103,19 +103,19 @@ def written(template: str, **content: Any) -> str:
 
 
 def _raw(value: float) -> str:
-    """A number as JavaScript reads it."""
+    """A number in JavaScript's notation."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
     return repr(value)
 
 
 def block(lines: list[str]) -> Markup:
-    """Lines that keep their ends, each escaped."""
+    """Lines as preformatted text, each escaped."""
     return Markup("\n").join(map(printable, lines))
 
 
 def length(hours: float) -> str:
-    """How long something is, in hours or minutes.
+    """A length in hours or minutes, as text.
 
     >>> length(2.0), length(0.05)
     ('2 h', '3 min')
@@ -124,7 +124,7 @@ def length(hours: float) -> str:
 
 
 def size(n_bytes: int) -> str:
-    """How large something is.
+    """A number of bytes as text.
 
     >>> size(7_600_000)
     '7.6 MB'
@@ -133,22 +133,22 @@ def size(n_bytes: int) -> str:
 
 
 def chart(title: str, svg: str, words: str) -> Chart:
-    """A chart with its title, and with words for those who do not see it."""
+    """A chart with its title, and a description for those who cannot see it."""
     label = Markup('<svg role="img" aria-label="{}" ').format(printable(f"{title}. {words}"))
     return Chart(title, Markup(svg.replace("<svg ", str(label), 1)), words)
 
 
 def durations(series: list[tuple[str, Cells]]) -> Chart:
-    """How long the clips of one set or of several are."""
+    """A chart of the durations of clips, for one set or several."""
     svg = _histograms(series, "seconds")
     return chart("Duration of clips", svg, _ranges(series, "s"))
 
 
 def levels(series: list[tuple[str, Cells]], recipe: Recipe) -> Chart:
-    """How loud the clips of one set or of several are."""
+    """A chart of the levels of clips, for one set or several."""
     svg = _histograms(series, "RMS, dBFS")
     rate = shown(recipe.resample.sample_rate)
-    words = f"RMS of one channel at {rate} Hz; a sine of full scale has −3 dBFS."
+    words = f"RMS of one channel at {rate} Hz; a full-scale sine has −3 dBFS."
     return chart("Level of clips", svg, f"{_ranges(series, 'dB')} {words}")
 
 
@@ -165,7 +165,7 @@ def _histograms(series: list[tuple[str, Cells]], x_label: str) -> str:
 
 
 def _ranges(series: list[tuple[str, Cells]], unit: str) -> str:
-    """Where the clips of histograms lie, in words."""
+    """The ranges of histograms in words."""
     said = []
     for name, (edges, counts, _) in series:
         upto = np.cumsum(counts)
@@ -176,13 +176,14 @@ def _ranges(series: list[tuple[str, Cells]], unit: str) -> str:
         )
         said.append(
             f"{name + ': from' if name else 'From'} {low} to {high} {unit}; about half of the "
-            f"clips are below {half} {unit}, most lie between {begin} and {end} {unit}."
+            f"clips are below {half} {unit}; the most common values are between {begin} and "
+            f"{end} {unit}."
         )
     return " ".join(said)
 
 
 def span(values: NDArray[np.float64], profile: Profile) -> str:
-    """The lowest and the highest of some values, to three digits of what the profile spans."""
+    """The lowest and the highest of some values, to three digits of the profile's range."""
     widest = float(np.abs([profile.min.min(), profile.max.max()]).max()) or 1.0
     digits = max(0, 2 - math.floor(math.log10(widest))) if widest > 1e-3 else None
     low, high = float(values.min()) + 0.0, float(values.max()) + 0.0
@@ -191,10 +192,10 @@ def span(values: NDArray[np.float64], profile: Profile) -> str:
 
 
 def unit(profile: Profile) -> str:
-    """What follows a number of a profile in a sentence."""
+    """The unit that follows a profile's number in a sentence."""
     return " dB" if profile.unit == "dB" else ""
 
 
 def inline(media_type: str, data: bytes) -> Markup:
-    """Bytes as an address that holds them."""
+    """Bytes as a data URL."""
     return Markup(f"data:{media_type};base64,{base64.b64encode(data).decode()}")

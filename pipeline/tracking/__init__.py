@@ -1,1 +1,1 @@
-"""MLflow runs."""
+"""MLflow runs of feature sets and of trainings."""

@@ -1,4 +1,4 @@
-"""The record of a feature set, from its MLflow run."""
+"""Fetch the record of a feature set from its MLflow run."""
 
 import re
 from dataclasses import replace
@@ -13,9 +13,9 @@ from basilar.pipeline.tracking.runs import EXPERIMENT, tracker_error
 
 
 def fetch_record(uri: str, key: str, folder: Path) -> Record:
-    """The record in the MLflow run of a key, or of its beginning, downloaded into a folder.
+    """Download the record of the set whose key begins with `key` from its MLflow run.
 
-    Raises NoRecordError, TrackerError, or DamagedArtifactError if it is not to be believed.
+    Raises NoRecordError, TrackerError, or DamagedArtifactError if it cannot be trusted.
     """
     store = _download(uri, key, folder)
     record = read_record(folder, "mlflow")
@@ -23,14 +23,14 @@ def fetch_record(uri: str, key: str, folder: Path) -> Record:
 
 
 def _download(uri: str, key: str, folder: Path) -> Path:
-    """Download what `log_run` logged of the set whose key begins with `key` into a folder.
+    """Download the record that `log_run` logged, and return the path of the set's store.
 
-    Returns where its store was. Raises NoRecordError if no set has this key, or several have;
-    TrackerError if the tracker does not answer.
+    Raises NoRecordError unless one set has a key that begins with `key`; TrackerError if the
+    tracker does not answer.
     """
     if not re.fullmatch("[0-9a-f]+", key):
         raise NoRecordError(
-            f"{key}: it is no key, nor the beginning of one; name digits and a to f"
+            f"{key}: it is not a key, nor the beginning of one; use digits and the letters a to f"
         )
     try:
         client = MlflowClient(tracking_uri=uri)
@@ -45,7 +45,7 @@ def _download(uri: str, key: str, folder: Path) -> Path:
                 f"there is: {', '.join(found[:12] for found in keys)}" if keys else "there is none"
             )
             where = storage.shown(uri)
-            raise NoRecordError(f"{where}: not one key of its runs begins with {key!r}; {known}")
+            raise NoRecordError(f"{where}: no single key of its runs begins with {key!r}; {known}")
         for name in ("feature_set.json", "manifest.parquet", "clips.parquet"):
             client.download_artifacts(runs[0].info.run_id, name, str(folder))
         return storage.place(runs[0].data.tags["basilar.path"])

@@ -1,4 +1,4 @@
-"""Where the MLflow store of a root lies."""
+"""The location of a root's own MLflow tracker."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from basilar.pipeline import storage
 
 
 def embedded_tracking_uri(root: Path) -> str:
-    """The MLflow store under a root: what is used where no other is named.
+    """The URI of the tracker under a root, which is used unless another is named.
 
-    Raises ValueError for a root whose name a database URI cannot hold, and for an object store.
+    Raises ValueError for a root whose name a database URI cannot contain, and for an object store.
     """
     if storage.is_remote(root):
         raise ValueError(
@@ -18,15 +18,15 @@ def embedded_tracking_uri(root: Path) -> str:
     database = str(root.absolute() / "mlflow" / "mlflow.db")
     if set(database) & set("?%"):
         raise ValueError(
-            f"{root}: MLflow cannot keep its database in a folder with ? or % in its name; take "
+            f"{root}: MLflow cannot keep its database in a folder with ? or % in its name; use "
             "another root, or name a tracker (--tracking-uri)"
         )
     return f"sqlite:///{database}"
 
 
 def is_embedded(uri: str, root: Path) -> bool:
-    """Whether a tracker is the one under a root."""
+    """Whether a URI is that of the tracker under a root."""
     try:
         return uri == embedded_tracking_uri(root)
-    except ValueError:  # there is none
+    except ValueError:  # this root has none
         return False

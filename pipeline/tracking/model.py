@@ -31,7 +31,7 @@ _NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pyd
 
 
 def log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Manifest) -> None:
-    """Log the bundle of a feature set as a pyfunc model from code: no pickle."""
+    """Log the bundle of a feature set as a pyfunc model from code, without pickle."""
     logged = client.create_logged_model(
         client.get_run(run_id).info.experiment_id,
         name="bundle",
@@ -53,12 +53,12 @@ def log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Manif
 
 
 def quieten() -> None:
-    """Not a word about tables that MLflow creates, or examples that it tries."""
+    """Silence MLflow's messages about tables that it creates and examples that it tries."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 
 def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None = None) -> None:
-    """Write a bundle as an MLflow model: code (`deployment.mlflow_model`), inputs, requirements."""
+    """Save a bundle as an MLflow model: code (`deployment.mlflow_model`), inputs, requirements."""
     types: dict[str, Any] = {
         "audio": DataType.string,
         "samples": AnyType(),
@@ -70,7 +70,7 @@ def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None =
     example = base64.b64encode((bundle / "golden" / "canary.flac").read_bytes()).decode()
     quieten()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's own, about its types and pandas
+        warnings.simplefilter("ignore")  # MLflow's, about its types and pandas
         pyfunc.save_model(
             folder,
             mlflow_model=model or Model(),
@@ -84,7 +84,7 @@ def save_model(folder: Path, bundle: Path, fs: FeatureSet, model: Model | None =
 
 
 def predict(model: Path, rows: list[dict[str, Any]]) -> list[np.ndarray[Any, Any]]:
-    """What a saved model answers to rows, in this process."""
+    """The predictions of a saved model for rows, in this process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found: list[np.ndarray[Any, Any]] = pyfunc.load_model(str(model)).predict(
@@ -94,7 +94,7 @@ def predict(model: Path, rows: list[dict[str, Any]]) -> list[np.ndarray[Any, Any
 
 
 def register(client: MlflowClient, run_id: str, *, register_as: str) -> None:
-    """Register the model of a run under a name, once, and let the alias point to it."""
+    """Register the model of a run under NAME, unless it is, and point the ALIAS to it."""
     name, _, alias = register_as.partition("@")
     outputs = client.get_run(run_id).outputs
     if outputs is None or not outputs.model_outputs:

@@ -1,8 +1,9 @@
-"""MLflow: one run a feature set, with recipe, data set, statistics and bundle; one a training.
+"""Log feature sets and trainings to MLflow, each as one run.
 
-Only this room, and `deployment.mlflow_model`, which MLflow runs, import mlflow. A run is looked
-for by its tag before it is made, so that nothing has two. A tracker that does not answer costs
-seconds: retries are bounded, and TrackerError is raised.
+The run of a feature set holds its recipe, data set, statistics and bundle. Only this room, and
+`deployment.mlflow_model`, which MLflow executes, import mlflow. Before a run is made, its tag is
+searched for, so that nothing is logged twice. A tracker that does not answer costs seconds: retries
+are bounded, and TrackerError is raised.
 """
 
 import contextlib
@@ -44,7 +45,7 @@ from basilar.pipeline.tracking.summary import (
 )
 from basilar.pipeline.training.feature_set import FeatureSet
 
-# Before mlflow is imported: no telemetry, whole values, no minutes of retries, and no chatter.
+# Set before mlflow is imported: no telemetry, no truncated values, few retries, no messages.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -58,10 +59,10 @@ for _name, _value in {
 
 
 EXPERIMENT = "basilar"
-Step = Callable[[MlflowClient, str], None]  # something done with a run, by its id
+Step = Callable[[MlflowClient, str], None]  # an action on a run, given by its id
 _AT_ONCE = 1000  # metrics that MLflow takes in one request
-_HEARD_SECONDS = 3600.0  # of audio that the report of a run listens to
-_UNFINISHED_SECONDS = 600  # after which a run that is not finished never will be
+_HEARD_SECONDS = 3600.0  # of audio that is measured for the report of a run
+_UNFINISHED_SECONDS = 600  # an unfinished run that is older was cut off
 
 
 def log_run(
@@ -75,11 +76,12 @@ def log_run(
 ) -> str:
     """Log a published feature set to the tracker at `uri` and return its run id.
 
-    Recipe and manifest are logged whole: the set can be rebuilt from its run alone. Its bundle is
-    logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS. `folder`
-    is ROOT/mlflow: it holds the lock, and the artifacts of the root's own tracker, which is
-    `tracking.location.embedded_tracking_uri(ROOT)`. `built` is what the report says of the build
-    (`build.registry.recorded`). Raises TrackerError if the tracker does not answer or refuses.
+    The complete recipe and manifest are logged: the set can be rebuilt from its run alone. Its
+    bundle is logged as a model, which is also registered if `register_as` is NAME or NAME@ALIAS.
+    `folder` is ROOT/mlflow: it holds the lock, and the artifacts of the root's own tracker
+    (`tracking.location.embedded_tracking_uri(ROOT)`). `built` is the record of the build for the
+    report (`build.registry.recorded`). Raises TrackerError if the tracker does not answer or
+    refuses.
     """
     fs = FeatureSet.open(store)
     recipe = Recipe.from_dict(fs.recipe)
@@ -99,11 +101,11 @@ def log_training(
     parameters: Mapping[str, object],
     metrics: Mapping[str, float],
 ) -> str:
-    """Log what training on a feature set came to, as a run of its own, and return its id.
+    """Log the results of training on a feature set as a separate run, and return its id.
 
-    The run's tag `basilar.feature_set` is the key that the feature set's own run has as its tag
-    `basilar.key`; the feature set is its input, too. `name` is the run's, and tells trainings
-    apart: what is logged under a name is not logged again. For the rest see `log_run`.
+    The run's tag `basilar.feature_set` is the key, which is the tag `basilar.key` of the feature
+    set's own run; the feature set is also the run's input. `name` identifies the training: a name
+    is logged only once. For the other parameters see `log_run`.
     """
     fs = FeatureSet.open(store)
     tag = RunTag("basilar.training", name)
@@ -130,17 +132,17 @@ def _log_once(
 ) -> str:
     """The id of the finished run that has `tag`, or of a new one, which `fill` fills and tags.
 
-    `then` is done in either case. Raises TrackerError.
+    `then` is called in either case. Raises TrackerError.
     """
     quieten()
     embedded = is_embedded(uri, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        # Two first users of one SQLite database corrupt it, and two loggers would log twice.
+        # Two processes that create one SQLite database corrupt it; two loggers would log twice.
         with FileLock(folder / ".lock"):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment = _experiment(client, (folder / "artifacts") if embedded else None)
-            # Who logs to the embedded tracker has this lock: what is not finished never will be.
+            # All who log to the embedded tracker hold this lock, so an unfinished run was cut off.
             patience = 0 if embedded else _UNFINISHED_SECONDS
             run_id = _finished(client, experiment, tag, patience) or _log(
                 client, experiment, name, fill
@@ -151,13 +153,13 @@ def _log_once(
     except TrackerError:
         raise
     except Exception as error:
-        # MLflow, its database and its transports raise what they like: whatever it is, what is to
-        # be logged is on the disk, and nothing must fail for it.
+        # MLflow, its database and its transports raise errors of many types. The feature set is on
+        # disk in any case, so none of them may fail a build.
         raise tracker_error(uri, error) from error
 
 
 def tracker_error(uri: str, error: Exception) -> TrackerError:
-    """The first line of an error: a database's goes on with all of its statement."""
+    """A TrackerError with the first line of an error: a database adds its whole statement."""
     where, said = storage.shown(uri), storage.shown(str(error).split("\n")[0])
     return TrackerError(
         f"{where}: {type(error).__name__}: {said}; start it, or name another tracker"
@@ -165,9 +167,9 @@ def tracker_error(uri: str, error: Exception) -> TrackerError:
 
 
 def _finished(client: MlflowClient, experiment: str, tag: RunTag, patience: float) -> str | None:
-    """The id of the run that has `tag`, if it is there.
+    """The id of the finished run that has `tag`, or None.
 
-    One that was not finished within `patience` seconds was cut off, and is deleted.
+    A run that was not finished within `patience` seconds was cut off, and is deleted.
     """
     for run in client.search_runs([experiment], f"tags.`{tag.key}` = '{tag.value}'"):
         if run.info.status == "FINISHED":
@@ -181,19 +183,19 @@ def _finished(client: MlflowClient, experiment: str, tag: RunTag, patience: floa
 
 
 def _experiment(client: MlflowClient, location: Path | None) -> str:
-    """The experiment's id; `location` is where the root's own tracker keeps its artifacts."""
+    """The experiment's id; `location` is the folder of artifacts of the root's own tracker."""
     where = None if location is None else location.absolute().as_uri()
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None and where in (None, found.artifact_location):
         return str(found.experiment_id)
-    if found is not None:  # the root was moved, and this experiment writes to where it was
+    if found is not None:  # the root was moved; this experiment still writes to its old place
         name = f"{EXPERIMENT} until {time.strftime('%Y-%m-%d %H:%M:%S')}"
         client.rename_experiment(found.experiment_id, name)
     return str(client.create_experiment(EXPERIMENT, artifact_location=where))
 
 
 def _log(client: MlflowClient, experiment: str, name: str, fill: Step) -> str:
-    """Fill a new run; if that fails half-way, the run is deleted."""
+    """Make and fill a new run; if that fails, delete it."""
     run_id = str(client.create_run(experiment, run_name=name).info.run_id)
     try:
         fill(client, run_id)
@@ -245,14 +247,14 @@ def _fill(
 def _write_report(
     file: Path, fs: FeatureSet, manifest: Manifest, built: dict[str, Any] | None
 ) -> None:
-    """Draw the report of a feature set; one that cannot be drawn is a warning."""
+    """Write the report of a feature set; if this fails, warn."""
     try:
         from basilar.pipeline.report import of_set
         from basilar.pipeline.report.collect import collect
 
         found = collect(fs, manifest, built=built, seconds=_HEARD_SECONDS)
         file.write_text(of_set.render(found), "utf-8")
-    except Exception as error:  # whatever it is: a picture is no reason to lose what is logged
+    except Exception as error:  # of any type: a report must not cost the run
         logging.getLogger("basilar").warning(
             "no report of %s in its MLflow run (%s: %s); to draw it: basilar report %s --root ROOT "
             "-o report.html",
@@ -264,7 +266,7 @@ def _write_report(
 
 
 def _log_input(client: MlflowClient, run_id: str, fs: FeatureSet, *, context: str) -> None:
-    """Name a feature set as the data set of a run."""
+    """Log a feature set as the data set of a run."""
     dataset = Dataset(
         name=fs.recipe.get("name") or "feature set",
         digest=fs.digest,

@@ -1,4 +1,4 @@
-"""What a run says of a feature set: parameters, metrics, a description."""
+"""The summary of a feature set in its run: parameters, metrics, a description."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ from basilar.pipeline.training.feature_set import FeatureSet
 
 
 def metric_name(name: str) -> str:
-    """A name as MLflow takes it for a metric: other signs become `_`."""
+    """A metric's name as MLflow allows it: other characters become `_`."""
     return re.sub("[^A-Za-z0-9_.-]", "_", name)
 
 
@@ -52,25 +52,25 @@ def metrics(fs: FeatureSet) -> dict[str, float]:
 
 
 def description(fs: FeatureSet) -> str:
-    """What a run's page says of a feature set, in Markdown."""
+    """The description of a feature set for its run's page, in Markdown."""
     kind, rate = fs.recipe["representation"]["kind"], fs.recipe["resample"]["sample_rate"]
     hours, lost = fs.clips["duration"].sum() / 3600, fs.attributes["quarantined"]
     return (
         f"{len(fs)} clips, {hours:.2f} h, as {fs.attributes['frames']} frames of {fs.n_bins} bins "
         f"of `{kind}` at {rate} Hz; {lost} quarantined.\n\n"
         "* Charts over bins: *Model metrics*, `per_bin`; the step is the bin.\n"
-        "* The report, to look at and listen to: *Artifacts*, `report.html`."
+        "* The report, with pictures and audio: *Artifacts*, `report.html`."
     )
 
 
 def per_bin_table(fs: FeatureSet) -> pd.DataFrame:
-    """Mean, standard deviation, minimum and maximum of each bin of the fit split."""
+    """Mean, standard deviation, minimum and maximum of each bin over the fit split."""
     columns = {name: fs.stats[name] for name in ("mean", "std", "min", "max")}
     return pd.DataFrame({"bin": range(len(columns["mean"])), **columns})
 
 
 def per_bin_metrics(fs: FeatureSet) -> list[Metric]:
-    """The same as metrics whose step is the bin, which MLflow draws as lines over the bins."""
+    """The table as metrics whose step is the bin, so that MLflow draws lines over the bins."""
     return [
         Metric(f"per_bin/{name}", float(value), 0, step)
         for name, column in per_bin_table(fs).drop(columns="bin").items()

@@ -1,7 +1,7 @@
-"""What every representation has, and the types of its fields.
+"""The base of all representations, and the types of their fields.
 
-Lengths are in samples, frequencies in Hz. A default of a recipe is in the class of its section and
-nowhere else.
+Lengths are in samples, frequencies in Hz. Defaults of recipes are in the classes of their sections
+and nowhere else.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -15,8 +15,8 @@ from basilar.dsp.histogram import Grid
 from basilar.dsp.representations import Features, Signals
 
 StoredFloat = Annotated[Literal["float32", "float16"], Field(description="Of stored values.")]
-MOST_VALUES = 2**26  # a second of audio, in frames or in what comes of them
-MOST_WEIGHTS = 2**24  # of a bank of filters
+MOST_VALUES = 2**26  # per second of audio, in frames or in results
+MOST_WEIGHTS = 2**24  # of a filter bank
 MOST_BYTES = 2**30  # of the tables of a constant-Q transform
 
 
@@ -47,21 +47,21 @@ class Section(BaseModel):
 
 
 class Representation(Section):
-    """What every representation has: what its numbers mean and how they are stored."""
+    """The base of representations: what their numbers mean, and how they are stored."""
 
     kind: str
 
     def columns(self) -> int:
-        """Columns of the result."""
+        """The number of columns of the result."""
         raise NotImplementedError
 
     def n_frames(self, n_samples: int) -> int:
-        """Rows of the result for a clip of `n_samples` samples."""
+        """The number of rows of the result for a clip of `n_samples` samples."""
         raise NotImplementedError
 
     @property
-    def too_short(self) -> str:
-        """What is said of a clip that has no row."""
+    def too_short_message(self) -> str:
+        """How the message about a clip too short for a row describes its length."""
         return "less than one frame"
 
     def compute(
@@ -69,18 +69,18 @@ class Representation(Section):
     ) -> Features:
         """The representation of each signal, before it is cast to the stored dtype.
 
-        `empty` makes the arrays of the results (`dsp.buffers`).
+        `empty` allocates the arrays of the results (`dsp.buffers`).
         """
         raise NotImplementedError
 
     def centres(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sample, from the start of the clip, that each of these frames is centred on."""
+        """The sample, counted from the start of the clip, that each frame is centred on."""
         return frames * getattr(self, "hop_length", 1)
 
     def resolved(self, *, sample_rate: int) -> Self:
-        """The same with everything filled in that depends on the sample rate.
+        """The section with every value filled in that depends on the sample rate.
 
-        Raises ValueError for what cannot be, or needs too much memory.
+        Raises ValueError for values that are impossible or need too much memory.
         """
         hop_length: int = getattr(self, "hop_length", 1)
         values = max(self.columns(), self.width()) * sample_rate / hop_length
@@ -93,7 +93,7 @@ class Representation(Section):
         return self
 
     def width(self) -> int:
-        """The most values that a row is computed from."""
+        """The largest number of values that a row is computed from."""
         return 0
 
     def stored_dtype(self) -> np.dtype[Any]:
@@ -102,20 +102,20 @@ class Representation(Section):
 
     @property
     def pivot(self) -> float:
-        """The value of digital silence, about which squares are summed."""
+        """The value of digital silence; sums of squares are taken about it."""
         return 0.0
 
     @property
     def grid(self) -> Grid:
-        """Where histograms count."""
+        """The cells of histograms."""
         return Grid("octave")
 
     @property
-    def portable(self) -> bool:
-        """Whether its bits are promised to be the same on every processor."""
+    def has_portable_bits(self) -> bool:
+        """Whether the bits of its values are promised to be equal on every processor."""
         return True
 
     @property
-    def by_frame(self) -> bool:
-        """Whether a row depends on its own samples alone, so that it can be streamed."""
+    def is_framewise(self) -> bool:
+        """Whether a row depends only on its own samples, so that features can be streamed."""
         return True

@@ -20,17 +20,17 @@ class Chroma(Framed):
     power: Power = 2
     """Filters are applied to |X| (1) or |X|² (2)."""
     n_chroma: Annotated[int, Field(ge=1, le=1024)] = 12
-    """Pitch classes."""
+    """The number of pitch classes."""
     tuning: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] = 0.0
     """Deviation from A4 = 440 Hz, in chroma bins."""
     ctroct: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 5.0
-    """The octave in the middle of the filters' weight."""
+    """The octave that weighs most in the filters."""
     octwidth: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | Literal["none"] = 2.0
-    """Octaves of that weight's width; `none`: all octaves weigh the same."""
+    """Width of that weighting in octaves; `none`: all octaves weigh the same."""
     base_c: bool = True
-    """Bin 0 is C, or A."""
+    """Bin 0 is C, otherwise A."""
     norm: ChromaNorm = "max"
-    """A frame is divided by its maximum, its length (`l2`), or not at all."""
+    """A frame is divided by its maximum, by its Euclidean norm (`l2`), or not at all."""
     dtype: StoredFloat = "float32"
 
     @property

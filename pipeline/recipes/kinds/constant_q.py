@@ -1,4 +1,4 @@
-"""Constant-Q and variable-Q transforms, and what is made of them."""
+"""Constant-Q and variable-Q transforms, and representations computed from them."""
 
 from typing import Annotated, Literal, Self
 
@@ -17,24 +17,24 @@ from basilar.pipeline.recipes.kinds.framed import Logarithmic
 
 
 class ConstantQ(Representation):
-    """Representations from the constant-Q or variable-Q transform; frames are centred."""
+    """Fields of all constant-Q and variable-Q kinds; their frames are centred."""
 
     hop_length: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Samples from one frame to the next."""
     fmin: Annotated[float, Field(ge=0.001, le=384_000, allow_inf_nan=False)] = 32.70319566257483
-    """Hz of the lowest bin; C1 unless said otherwise."""
+    """Frequency of the lowest bin, Hz; the default is C1."""
     n_bins: Annotated[int, Field(ge=1, le=4096)] = 84
-    """Bands."""
+    """The number of bands."""
     bins_per_octave: Annotated[int, Field(ge=1, le=1200)] = 12
-    """Bands an octave."""
+    """Bands per octave."""
     gamma: (
         Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NotTiny] | Literal["erb"]
     ) = 0.0
-    """Hz by which every band is wider (VQT); 0: CQT; `erb`: as the ear's bands."""
+    """Hz added to the bandwidth (VQT); 0: CQT; `erb`: bandwidths that follow the ear's (ERB)."""
     filter_scale: Annotated[float, Field(ge=0.001, le=100, allow_inf_nan=False)] = 1.0
-    """Below 1: shorter filters."""
+    """Scales the length of filters: below 1, they are shorter."""
     scale: bool = True
-    """Coefficients are divided by the root of the filter's length, as in librosa."""
+    """Divide coefficients by the square root of the filter's length, as in librosa."""
     pad_mode: PadMode = "constant"
     """How the signal is extended at both ends."""
 
@@ -58,7 +58,7 @@ class ConstantQ(Representation):
             raise ValueError(
                 f"representation: its tables need {needed / 1e9:.1f} GB, more than "
                 f"{MOST_BYTES / 1e9:.1f}; lower n_bins, raise filter_scale, or take a hop_length "
-                "that is divisible by powers of 2"
+                "that powers of 2 divide"
             )
         return super().resolved(sample_rate=sample_rate)
 
@@ -72,7 +72,7 @@ class ConstantQ(Representation):
         return 1 + n_samples // self.hop_length if n_samples else 0
 
     @property
-    def by_frame(self) -> bool:
+    def is_framewise(self) -> bool:
         return False
 
 
@@ -101,7 +101,7 @@ class CqtMagnitude(ConstantQ):
 
 
 class LogCqt(ConstantQ, Logarithmic):
-    """Logarithm of the power of the constant-Q transform, in decibels unless said otherwise."""
+    """Logarithm of the power of the constant-Q transform, in decibels by default."""
 
     kind: Literal["log_cqt"]
     dtype: StoredFloat = "float32"
@@ -123,18 +123,18 @@ class ChromaCqt(ConstantQ):
 
     kind: Literal["chroma_cqt"]
     n_chroma: Annotated[int, Field(ge=1, le=1024)] = 12
-    """Pitch classes."""
+    """The number of pitch classes."""
     base_c: bool = True
-    """Bin 0 is C, or A."""
+    """Bin 0 is C, otherwise A."""
     norm: ChromaNorm = "max"
-    """A frame is divided by its maximum, its length (`l2`), or not at all."""
+    """A frame is divided by its maximum, by its Euclidean norm (`l2`), or not at all."""
     dtype: StoredFloat = "float32"
 
     @model_validator(mode="after")
     def _merge(self) -> Self:
         if self.bins_per_octave % self.n_chroma:
             raise ValueError(
-                f"bins_per_octave = {self.bins_per_octave} is no multiple of n_chroma = "
+                f"bins_per_octave = {self.bins_per_octave} is not a multiple of n_chroma = "
                 f"{self.n_chroma}; it must be one"
             )
         return self

@@ -1,4 +1,4 @@
-"""What representations from windowed frames share, and those that end in a logarithm."""
+"""Fields shared by kinds that use windowed frames, and by kinds that end in a logarithm."""
 
 from typing import Annotated, Literal, Self
 
@@ -20,7 +20,7 @@ from basilar.pipeline.recipes.kinds.base import (
 
 
 class Framed(Representation):
-    """Representations that start from windowed frames."""
+    """Fields of all kinds that start from windowed frames."""
 
     n_fft: Annotated[int, Field(ge=16, le=131_072)] = 2048
     """Samples of a frame's FFT."""
@@ -31,19 +31,19 @@ class Framed(Representation):
     window: WindowKind = "hann"
     """`povey` is Kaldi's: a Hann window to the power of 0.85."""
     periodic: bool = True
-    """A periodic window (for spectra) or a symmetric one."""
+    """A periodic window (for spectra), otherwise a symmetric one."""
     align: Align = "center"
-    """The window lies in the middle of the FFT's frame, or at its left with zeros after it."""
+    """The window is in the middle of the FFT's frame, or at its left with zeros after it."""
     center: bool = True
-    """Frame t is centred on sample t * hop_length, or starts there (Kaldi's snip-edges)."""
+    """Frame t is centred on sample t * hop_length, otherwise starts there (Kaldi's snip-edges)."""
     pad_mode: PadMode = "constant"
-    """How a centred signal is extended by half a frame."""
+    """How the ends of the signal are extended by half a frame, with `center`."""
     drop_last: bool = False
     """Leave out the last frame."""
     scale: Positive = 1.0
-    """Samples are multiplied by it; 32768 for the conventions of 16-bit integers."""
+    """Factor of the samples; 32768 for the conventions of 16-bit integers."""
     dither: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NotTiny] = 0.0
-    """Standard deviation of the noise added to the scaled samples; 1 for Kaldi's default."""
+    """Standard deviation of noise added to the scaled samples; Kaldi's default is 1."""
     remove_dc: bool = False
     """Subtract each frame's mean."""
     preemphasis: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), NotTiny] = 0.0
@@ -71,7 +71,7 @@ class Framed(Representation):
         return self.n_fft
 
     def refuse_bank(self, name: str, filters: int) -> None:
-        """Raise ValueError if a bank of so many filters is too large."""
+        """Raise ValueError if a bank of this many filters is too large."""
         if filters * self.framing.n_bins > MOST_WEIGHTS:
             raise ValueError(
                 f"representation: {name} = {filters} and n_fft = {self.n_fft} need a bank of "
@@ -85,33 +85,33 @@ class Framed(Representation):
         return frames * self.hop_length + (0.0 if self.center else self.framing.length / 2)
 
     @property
-    def portable(self) -> bool:
+    def has_portable_bits(self) -> bool:
         return is_portable(self.n_fft)
 
     @property
-    def by_frame(self) -> bool:
-        return not self.dither and super().by_frame  # its noise is a function of the whole clip
+    def is_framewise(self) -> bool:
+        return not self.dither and super().is_framewise  # the noise depends on the whole clip
 
 
 class Logarithmic(Representation):
-    """Representations that end in a logarithm, by the conventions of `dsp.compress.Log`."""
+    """Fields of all kinds that end in a logarithm, by the conventions of `dsp.compress.Log`."""
 
     log: LogUnit = "db"
-    """Natural logarithm, log10, or db = 10 log10: of magnitudes, half of what decibels are."""
+    """Natural logarithm, log10, or db = 10 log10, which for magnitudes is half the decibels."""
     gain: Positive = 1.0
-    """What the logarithm is taken of is multiplied by it: log(gain * x)."""
+    """Factor inside the logarithm: log(gain * x)."""
     floor: Floor = 1e-10
-    """The lowest value, or what is added, as `floor_mode` says."""
+    """The lowest value inside the logarithm, or the value added there (see `floor_mode`)."""
     floor_mode: FloorMode = "clip"
-    """log(max(x, floor)), or log(x + floor)."""
+    """`clip`: log(max(x, floor)); `add`: log(x + floor)."""
     reference: Positive | Literal["max"] = 1.0
-    """The value that becomes 0, or `max` for the maximum of the clip."""
+    """The value that becomes 0; `max`: the maximum of the clip."""
     top_db: Annotated[float, Field(ge=0.001, le=1000, allow_inf_nan=False)] | None = None
-    """dB below a clip's maximum that values are raised to; left out: no limit."""
+    """Values lower than this many dB below the clip's maximum are raised; left out: no limit."""
     shift: Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)] = 0.0
     """Added to the logarithm."""
     factor: Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)] = 1.0
-    """Multiplies what results."""
+    """Multiplies the logarithm after `shift`."""
     subtract_mean: bool = False
     """Subtract each bin's mean over the clip."""
 
@@ -122,8 +122,8 @@ class Logarithmic(Representation):
         return Log(unit=self.log, **{name: getattr(self, name) for name in names})
 
     @property
-    def by_frame(self) -> bool:
-        return self.logarithm.by_frame and super().by_frame
+    def is_framewise(self) -> bool:
+        return self.logarithm.by_frame and super().is_framewise
 
     @property
     def pivot(self) -> float:
@@ -131,6 +131,6 @@ class Logarithmic(Representation):
 
     @property
     def grid(self) -> Grid:
-        """From silence to 80 dB above 1 (times the scale), which no spectrum of audio reaches."""
+        """Cells from silence to 80 dB above 1 (times the scale), beyond any spectrum of audio."""
         highest = self.logarithm.of_value(1e8 * getattr(self, "scale", 1.0) ** 2)
         return Grid("linear", self.pivot, max(highest, self.pivot + 1.0))

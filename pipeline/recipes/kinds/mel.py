@@ -27,16 +27,16 @@ from basilar.pipeline.recipes.kinds.framed import Framed, Logarithmic
 
 
 class MelBands(Framed):
-    """Representations that apply mel filters to the spectrum."""
+    """Fields of all kinds that apply mel filters to the spectrum."""
 
     n_mels: Annotated[int, Field(ge=1, le=4096)] = 128
-    """Bands."""
+    """The number of mel bands."""
     fmin: Hertz = 0.0
-    """Hz."""
+    """Lower edge of the lowest band, Hz."""
     fmax: Annotated[float, Field(gt=0, le=384_000, allow_inf_nan=False)] | None = None
-    """Hz; left out: half the sample rate."""
+    """Upper edge of the highest band, Hz; left out: half the sample rate."""
     mel_scale: MelScale = "slaney"
-    """`kaldi` is the `htk` scale with triangles that are straight over mel, not over Hz."""
+    """`kaldi` is the `htk` scale with triangles that are linear in mel, not in Hz."""
     filter_norm: FilterNorm = "slaney"
     """`slaney`: filters of unit area; `none`: of unit height."""
     power: Power = 2
@@ -52,8 +52,8 @@ class MelBands(Framed):
         fmax = nyquist if self.fmax is None else self.fmax
         if not self.fmin + 1 <= fmax <= nyquist:
             raise ValueError(
-                f"representation: fmin = {self.fmin} and fmax = {fmax} Hz are no range of bands; "
-                f"they must lie, in this order and 1 Hz apart, within 0 to {nyquist} Hz, half of "
+                f"representation: fmin = {self.fmin} and fmax = {fmax} Hz do not span any bands; "
+                f"they must be, in this order and 1 Hz apart, within 0 to {nyquist} Hz, half of "
                 "resample.sample_rate"
             )
         self.refuse_bank("n_mels", self.n_mels)
@@ -66,7 +66,7 @@ class MelBands(Framed):
         return max(self.n_fft, self.n_mels)
 
     def empty_bands(self, *, sample_rate: int) -> list[int]:
-        """The bands that no frequency of the FFT falls into, which are always zero."""
+        """The bands that no FFT bin falls into: they are always zero."""
         filters = self.bank.filters(sample_rate=sample_rate, n_fft=self.n_fft)
         return [int(band) for band in np.flatnonzero(filters.sum(axis=1) == 0)]
 
@@ -111,25 +111,25 @@ class LogMel(MelBands, Logarithmic):
 
 
 class Mfcc(MelBands, Logarithmic):
-    """Mel-frequency cepstral coefficients, and their derivatives in time."""
+    """Mel-frequency cepstral coefficients (MFCC), and their derivatives in time."""
 
     kind: Literal["mfcc"]
     n_mfcc: Annotated[int, Field(ge=1, le=4096)] = 20
-    """Coefficients that are kept, the first included."""
+    """The number of coefficients, including coefficient 0."""
     dct_norm: DctNorm = "ortho"
-    """Orthonormal DCT-II, `none` (a factor of 2), or `htk` (the same factor in every row)."""
+    """DCT-II: orthonormal, `none` (a factor of 2), or `htk` (the same factor in every row)."""
     lifter: Annotated[float, Field(ge=0, le=10_000, allow_inf_nan=False), NotTiny] = 0.0
-    """Coefficients are weighted by 1 + lifter / 2 * sin(…); 0: they are not."""
+    """Coefficients are weighted by 1 + lifter / 2 * sin(…); 0: not weighted."""
     lifter_convention: LifterConvention = "htk"
-    """sin(pi n / lifter) from n = 0 (HTK, Kaldi), or from n = 1 (librosa)."""
+    """sin(pi n / lifter) from n = 0 (`htk`, also Kaldi), or from n = 1 (`librosa`)."""
     energy: bool = False
-    """Coefficient 0 is the logarithm of the frame's energy, as Kaldi has it."""
+    """Replace coefficient 0 with the logarithm of the frame's energy, as in Kaldi."""
     energy_floor: Floor = 1.1920928955078125e-07
-    """The lowest energy, with `energy`."""
+    """The lowest energy inside that logarithm."""
     n_deltas: Literal[0, 1, 2] = 0
-    """Derivatives that follow the coefficients: none, first, first and second."""
+    """Derivatives appended to the coefficients: none, first, or first and second."""
     delta_width: Annotated[int, Field(ge=3, le=99)] = 9
-    """Frames that a derivative looks at, odd."""
+    """Frames that a derivative is fitted to; an odd number."""
     delta_mode: DeltaMode = "interp"
     """At the ends: a fit to the outermost frames, or the outermost frame repeated (`nearest`)."""
     dtype: StoredFloat = "float32"
@@ -153,10 +153,10 @@ class Mfcc(MelBands, Logarithmic):
         return 0 if too_few else frames
 
     @property
-    def too_short(self) -> str:
+    def too_short_message(self) -> str:
         if self.n_deltas and self.delta_mode == "interp":
             return f"fewer than delta_width = {self.delta_width} frames (delta_mode is interp)"
-        return super().too_short
+        return super().too_short_message
 
     def compute(
         self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
@@ -191,8 +191,8 @@ class Mfcc(MelBands, Logarithmic):
         )
 
     @property
-    def by_frame(self) -> bool:
-        return super().by_frame and not self.n_deltas
+    def is_framewise(self) -> bool:
+        return super().is_framewise and not self.n_deltas
 
     @property
     def pivot(self) -> float:
@@ -208,16 +208,16 @@ class Pcen(MelBands):
 
     kind: Literal["pcen"]
     scale: Positive = 2147483648.0
-    """Samples are multiplied by it: the smoother starts at 1, which must be quiet."""
+    """Factor of the samples: large, since the smoother starts at 1, which must be quiet."""
     power: Power = 1
     gain: Share = 0.98
-    """The power of the smoothed energy that a band is divided by; 0: it is not."""
+    """Bands are divided by the smoothed energy to this power; 0: not divided."""
     bias: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NotTiny] = 2.0
-    """Added before the root, whose value at 0 is subtracted again."""
+    """Added before the root; its own root is subtracted afterwards."""
     exponent: Share = 0.5
-    """The root at the end; 0 for its limit, a logarithm."""
+    """The exponent of the root; 0: the limit, a logarithm."""
     time_constant: Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)] = 0.4
-    """Of the smoother, s."""
+    """Time constant of the smoother, s."""
     eps: Floor = 1e-6
     """Added to the smoothed energy."""
     dtype: StoredFloat = "float32"
@@ -250,5 +250,5 @@ class Pcen(MelBands):
         return mels
 
     @property
-    def by_frame(self) -> bool:
+    def is_framewise(self) -> bool:
         return False

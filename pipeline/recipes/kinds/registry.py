@@ -1,4 +1,4 @@
-"""All kinds: a union tagged by `kind`."""
+"""All kinds of representations: a union with the tag `kind`."""
 
 from typing import Annotated, get_args
 

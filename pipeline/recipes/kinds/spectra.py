@@ -1,4 +1,4 @@
-"""Waveform, STFT, magnitude, power, their logarithms, and statistics of spectra."""
+"""Waveform, STFT, magnitude, power, their logarithms, and statistics of each frame."""
 
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ from basilar.pipeline.recipes.kinds.framed import Framed, Logarithmic
 
 
 class Waveform(Representation):
-    """The samples themselves: one bin, one row a sample."""
+    """The samples themselves: one bin, and one row for each sample."""
 
     kind: Literal["waveform"]
     dtype: StoredFloat = "float32"
@@ -90,7 +90,7 @@ class LogMagnitude(Framed, Logarithmic):
 
 
 class Decibel(Framed, Logarithmic):
-    """Logarithm of |X|², in decibels unless said otherwise."""
+    """Logarithm of |X|², in decibels by default."""
 
     kind: Literal["decibel"]
     dtype: StoredFloat = "float32"
@@ -106,8 +106,8 @@ class Decibel(Framed, Logarithmic):
 class Spectral(Framed):
     """Statistics of each frame: RMS, zero-crossing rate, centroid in Hz, roll-off in Hz.
 
-    The first two are of the frame's samples as they are, without scale, DC removal, pre-emphasis
-    and window.
+    The first two are computed from the frame's unprocessed samples, without `scale`, DC removal,
+    pre-emphasis and window.
     """
 
     kind: Literal["spectral"]

@@ -1,13 +1,13 @@
-"""What the rows and columns of features stand for: seconds, Hz, notes, coefficients.
+"""The meaning of the rows and columns of features: seconds, Hz, notes, coefficients.
 
 Conventions
 -----------
-* Every bin has a centre and reaches from one edge to the next. A row reaches half a hop to both
-  sides of the sample that its frame is centred on; a column half way to its neighbours', on the
-  scale that columns are evenly spaced on: Hz (STFT), mel or octaves (CQT).
-* Scales turn Hz into places on an axis: `linear`, `log`, `mel` (the recipe's own mel scale, or
+* Every bin has a centre, and reaches from one edge to the next. The edges of a row are half a hop
+  from the sample that its frame is centred on. The edges of a column are half-way to the centres of
+  its neighbours, on the scale that columns are evenly spaced on: Hz (STFT), mel, or octaves (CQT).
+* Scales map Hz to positions on an axis: `linear`, `log`, `mel` (the recipe's own mel scale, or
   `slaney`), and `note`, which is `log` with the names of notes, A4 = 440 Hz.
-* Columns that are no frequencies (pitch classes, cepstral coefficients) are counted from 0.
+* Columns that are not frequencies (pitch classes, cepstral coefficients) are counted from 0.
 """
 
 from dataclasses import dataclass
@@ -34,10 +34,11 @@ NOTES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the columns of features lie, lowest first.
+    """The positions of the columns of features, lowest first.
 
-    `centres` float64 (bins,) and `edges` (bins + 1,) are in Hz if `scale`, the one that suits them,
-    is not None; else they count columns, and `names` names some of them.
+    If columns are frequencies, `centres` float64 (bins,) and `edges` (bins + 1,) are in Hz, and
+    `scale` is the one that suits them. Else `scale` is None, columns are counted, and `names` names
+    some of them.
     """
 
     centres: NDArray[np.float64]
@@ -61,7 +62,7 @@ def seconds(recipe: Recipe, n_frames: int, *, start: float = 0.0) -> NDArray[np.
 
 
 def columns(recipe: Recipe) -> Columns:
-    """Where the columns of a recipe's features lie.
+    """The positions of the columns of a recipe's features.
 
     >>> cqt = Recipe.from_dict({"representation": {"kind": "cqt"}})
     >>> columns(cqt).centres[[9, 21]].round(6).tolist()
@@ -94,16 +95,16 @@ def columns(recipe: Recipe) -> Columns:
 
 
 def of_stft(n_fft: int, sample_rate: int) -> Columns:
-    """Where the bins of an STFT lie."""
+    """The positions of the bins of an STFT."""
     bins = np.arange(n_fft // 2 + 1, dtype=np.float64)
-    # Nothing lies below 0 Hz, nor above half the sample rate.
+    # No bin reaches below 0 Hz or above half the sample rate.
     edges = np.clip(np.append(bins, bins.size) - 0.5, 0.0, n_fft / 2)
     hz = sample_rate / n_fft
     return Columns(bins * hz, edges * hz, "linear", "frequency (Hz)", {})
 
 
 def of_cqt(parameters: Cqt) -> Columns:
-    """Where the bins of a constant-Q transform lie."""
+    """The positions of the bins of a constant-Q transform."""
     centres, half = parameters.frequencies(), 2 ** (0.5 / parameters.bins_per_octave)
     return Columns(centres, np.append(centres / half, centres[-1] * half), "note", "note", {})
 
@@ -125,7 +126,7 @@ def ticks(
     scale: Literal["log", "mel", "note"],
     mel_scale: MelScale = "slaney",
 ) -> tuple[list[float], list[str]]:
-    """Where an axis from `lowest` to `highest` Hz is labelled, and how: with round Hz, or notes.
+    """The positions in Hz and the labels of an axis from `lowest` to `highest`: round Hz, or notes.
 
     >>> ticks(100, 1000, scale="note")[1]
     ['C3', 'F♯3', 'C4', 'F♯4', 'C5', 'F♯5']
@@ -144,7 +145,7 @@ def ticks(
     low, high = to_axis(lowest), to_axis(highest)
     kept: list[float] = []
     place: Any = np.inf
-    # From the top down: it is the low frequencies that lie too close on a mel axis.
+    # From the top down, since low frequencies are too close together on a mel axis.
     for f in reversed([f for f in ROUND_HZ if lowest <= f <= highest]):
         if place - (to_axis(f) - low) / (high - low) > 0.09:
             place = (to_axis(f) - low) / (high - low)

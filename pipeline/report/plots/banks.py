@@ -1,7 +1,7 @@
-"""Pictures of what a recipe does, without a clip: the mel scale and filter banks.
+"""Pictures of a recipe without a clip: the mel scale and filter banks.
 
-Drawn on Matplotlib's axes, like those of `report.plots.drawing`, and from the tables that
-features are computed with.
+They are drawn on Matplotlib's axes, as those of `report.plots.drawing` are, from the same tables
+that features are computed with.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ from basilar.pipeline.report.plots.drawing import BRIGHT, DARK, PALE, colour_bar
 
 
 def mel_scale(ax: Axes, recipe: Recipe) -> None:
-    """Draw the centres of a recipe's mel bands in Hz, linear and logarithmic part told apart."""
+    """Draw the centres of a recipe's mel bands in Hz, with linear and logarithmic part marked."""
     across = columns(recipe)
     hz, number = across.centres, np.arange(1, across.centres.size + 1)
     # The htk scale bends slowly: at 700 Hz its slope has fallen to a half.

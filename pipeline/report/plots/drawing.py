@@ -1,8 +1,8 @@
 """Pictures of audio and its representations, drawn on Matplotlib's axes.
 
 Nothing here opens a window, reads a file or uses pyplot; `render` returns the bytes of a picture,
-equal for equal input. Draw and render inside `style`, whatever a user's own settings are. Axes are
-true: seconds from the start of the clip, Hz or notes, values in the unit of the colour bar.
+equal for equal input. Draw and render inside `style`, which overrides a user's own settings. Axes
+are true: seconds from the start of the clip, Hz or notes, values in the unit of the colour bar.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ Format = Literal["png", "svg"]
 Bar = Literal["right", "bottom"]
 Extend = Literal["neither", "both", "min", "max"]
 WIDTH = 6.4  # inches, 640 pixels
-MOST_COLUMNS = 1280  # rows of features, or of samples, that are drawn beside one another
-RANGE_DB = 80.0  # below the maximum, what a decibel scale shows
+MOST_COLUMNS = 1280  # rows of features, or groups of samples, drawn side by side
+RANGE_DB = 80.0  # the range of a decibel scale, from the maximum down
 ZOOMS = (800, 400, 200, 100)  # samples
 DARK, BRIGHT, PALE = "#31688e", "#c43c75", "#b8c4cc"
 _SETTINGS: dict[str, Any] = {
@@ -51,7 +51,7 @@ _POWERS = {"magnitude": 1, "stft": 1, "cqt": 1, "cqt_magnitude": 1, "power": 2}
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Inside, Matplotlib's settings are ours and no others."""
+    """A block with our Matplotlib settings, independent of the user's own."""
     settings: Any = dict(matplotlib.rcParamsDefault.items()) | _SETTINGS
     del settings["backend"]
     with matplotlib.rc_context(settings):
@@ -66,14 +66,14 @@ def figure(height: float = 3.2) -> Figure:
 def render(drawn: Figure, file_format: Format) -> bytes:
     """A figure as the bytes of a PNG or SVG file, without a date.
 
-    A PNG has a palette of 256 colours, as many as a colour map: a third of the bytes.
+    A PNG gets a palette of 256 colours, as many as a colour map has: a third of the bytes.
     """
     full, few = BytesIO(), BytesIO()
     if file_format == "svg":
         drawn.savefig(full, format="svg", metadata={"Date": None, "Creator": None})
         return full.getvalue()
     drawn.savefig(full, format="png")
-    # Of Pillow's ways, the one that moves colours least: those of maps by 4 of 255.
+    # The method of Pillow that changes colours least: those of colour maps by 4 of 255.
     image = Image.open(full).convert("RGB")
     image = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     image.save(few, "png", optimize=True)
@@ -83,7 +83,7 @@ def render(drawn: Figure, file_format: Format) -> bytes:
 def waveform(
     ax: Axes, y: NDArray[np.floating[Any]], sample_rate: float, *, start: float = 0.0
 ) -> None:
-    """Draw samples (n,) over seconds; of many, the range of each group of neighbours.
+    """Draw samples (n,) over seconds; if there are many, the range of each group of neighbours.
 
     `start` is the time of the first sample.
     """
@@ -117,8 +117,8 @@ def spectrogram(
 
     Magnitudes and powers are drawn in dB, or as they are without `decibels`; complex values by
     their magnitude. `scale` is that of the frequencies, by default the one that suits the recipe.
-    `start` is the time of the first sample they come from. Of more rows than pixels, the maximum of
-    neighbours is drawn. Raises ValueError for a scale of columns that are no frequencies.
+    `start` is the time of the first sample they come from. If there are more rows than pixels, the
+    maximum of neighbours is drawn. Raises ValueError for a scale if columns are not frequencies.
     """
     across = columns(recipe)
     values, unit = seen(features_tf, recipe.representation, decibels)
@@ -135,14 +135,14 @@ def spectrogram(
 def colour_bar(
     ax: Axes, mesh: QuadMesh, unit: str, *, location: Bar = "right", extend: Extend = "neither"
 ) -> None:
-    """What the colours of an image stand for; `extend` says where it goes beyond them."""
+    """Draw the colour bar of an image; `extend` says at which ends values go beyond it."""
     drawn = ax.get_figure()
     assert drawn is not None
     drawn.colorbar(mesh, ax=ax, label=unit, location=location, extend=extend)
 
 
 def zoom(figure: Figure, y: NDArray[np.floating[Any]], sample_rate: float, *, start: float) -> None:
-    """Draw 800, 400, 200 and 100 samples from the loudest place on; the 100 are marked in each."""
+    """Draw 800, 400, 200 and 100 samples from just before the peak; each marks the 100."""
     first = int(np.clip(np.abs(y).argmax() - 50, 0, max(y.size - ZOOMS[0], 0)))
     peak = float(np.abs(y[first : first + ZOOMS[0]]).max()) or 1.0
     for ax, count in zip(figure.subplots(len(ZOOMS)), ZOOMS, strict=True):
@@ -159,9 +159,9 @@ def zoom(figure: Figure, y: NDArray[np.floating[Any]], sample_rate: float, *, st
 
 
 def curves(figure: Figure, features_tf: NDArray[Any], recipe: Recipe, *, start: float) -> None:
-    """Draw each column of features (frames, bins), which have units of their own, over seconds.
+    """Draw each column of features (frames, bins), which has a unit of its own, over seconds.
 
-    Of more rows than pixels, the maximum of neighbours is drawn.
+    If there are more rows than pixels, the maximum of neighbours is drawn.
     """
     edges, names = seconds(recipe, len(features_tf), start=start), columns(recipe).names
     values, edges = _thinned(features_tf, edges)
@@ -178,9 +178,9 @@ def curves(figure: Figure, features_tf: NDArray[Any], recipe: Recipe, *, start: 
 def mean_spectrum(
     figure: Figure, magnitude_tf: NDArray[Any], recipe: Recipe, *, scale: Scale | None = None
 ) -> None:
-    """Draw the mean over time of magnitudes (frames, bins), as it is and in dB.
+    """Draw the mean over time of magnitudes (frames, bins), linear and in dB.
 
-    `recipe` is the one of the magnitudes, an STFT or a CQT.
+    `recipe` is that of the magnitudes, an STFT or a CQT.
     """
     across = columns(recipe)
     mean = magnitude_tf.mean(axis=0, dtype=np.float64)
@@ -199,7 +199,7 @@ def mean_spectrum(
 def frequency_axis(
     ax: Axes, across: Columns, scale: Scale | None = None, which: Literal["x", "y"] = "y"
 ) -> None:
-    """Make one axis that of columns. Raises ValueError for a scale they cannot have."""
+    """Set up an axis for columns. Raises ValueError for a scale they cannot have."""
 
     def set_axis(name: str, *arguments: Any, **options: Any) -> None:
         getattr(ax, f"set_{which}{name}")(*arguments, **options)
@@ -207,7 +207,7 @@ def frequency_axis(
     lowest, highest = float(across.edges[0]), float(across.edges[-1])
     if across.scale is None:
         if scale is not None:
-            raise ValueError(f"--scale {scale}: a {across.label} is no frequency; leave it out")
+            raise ValueError(f"--scale {scale}: a {across.label} is not a frequency; leave it out")
         set_axis("lim", lowest, highest)
         set_axis("label", across.label)
         if across.names:
@@ -215,7 +215,7 @@ def frequency_axis(
         return
     scale = scale or across.scale
     if scale in ("log", "note"):
-        lowest = lowest or float(across.edges[1])  # 0 Hz is nowhere on it
+        lowest = lowest or float(across.edges[1])  # it has no place for 0 Hz
         set_axis("scale", "log", base=2)
     elif scale == "mel":
         both = (partial(turn, mel_scale=across.mel_scale) for turn in (hz_to_mel, mel_to_hz))
@@ -231,13 +231,13 @@ def frequency_axis(
 def _thinned(
     x_tf: NDArray[Any], edges: NDArray[np.float64]
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The maximum of groups of rows, no more groups than can be seen, and the groups' edges."""
+    """The maximum of groups of rows, at most as many as can be seen, and the groups' edges."""
     begins = np.arange(0, len(x_tf), -(-len(x_tf) // MOST_COLUMNS))
     return np.maximum.reduceat(x_tf, begins, axis=0), np.append(edges[begins], edges[-1])
 
 
 def seen(features: NDArray[Any], kind: Representation, decibels: bool) -> tuple[NDArray[Any], str]:
-    """What is drawn of features (frames, bins), and its unit: magnitudes in dB, or as they are."""
+    """The values to draw of features (frames, bins), and their unit; magnitudes may be in dB."""
     values = np.abs(features) if np.iscomplexobj(features) else features.astype(np.float32)
     if isinstance(kind, Logarithmic):
         return values, _unit(kind)
@@ -251,13 +251,13 @@ def seen(features: NDArray[Any], kind: Representation, decibels: bool) -> tuple[
 
 
 def limits(values: NDArray[Any], kind: Representation, unit: str) -> tuple[float, float, Extend]:
-    """The values of the lowest and the highest colour, and beyond which there are more."""
+    """The values of the lowest and the highest colour, and the ends that values go beyond."""
     shown = values[:, 1 : kind.n_mfcc] if isinstance(kind, Mfcc) else values
     finite = shown[np.isfinite(shown)]
     if finite.size == 0:
         return 0.0, 1.0, "neither"
     lowest, highest = float(finite.min()), float(finite.max())
-    if shown.size < values.size:  # coefficient 0, the level, would leave one colour to the others
+    if shown.size < values.size:  # coefficient 0, the level, would take up the range of colours
         return lowest, highest, "both"
     if unit.startswith("dB") and highest - lowest > RANGE_DB:
         return highest - RANGE_DB, highest, "min"

@@ -1,7 +1,7 @@
-"""Which pictures there are: what each is drawn from, and which recipes it fits.
+"""The pictures by name: what each is drawn from, and the recipes that it fits.
 
-A picture is of a subject, a recipe and a clip, of which only what the picture needs is read: the
-features, stored or computed, the audio, or neither.
+A picture has a subject, a recipe and a clip, and reads only what it needs of them: the features,
+stored or computed, the audio, or neither.
 """
 
 import difflib
@@ -35,21 +35,21 @@ Signal = NDArray[np.float32]
 
 
 class PictureError(BasilarError, ValueError):
-    """A picture that cannot be drawn as it was asked for; the message says what can."""
+    """A picture that cannot be drawn as requested; the message says which can."""
 
 
 def _no_clip() -> NoReturn:
     raise PictureError(
-        "basilar plot: this picture is of a clip; name a file, or a key and the id of a clip"
+        "basilar plot: this picture needs a clip; name a file, or a key and the id of a clip"
     )
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a picture is of: a recipe and, unless the recipe is enough, a clip.
+    """The subject of a picture: a recipe and, unless the recipe is enough, a clip.
 
-    `signal` gives its samples at the recipe's rate, float32 (samples,), `features` what the recipe
-    makes of them, (frames, bins), as stored; both begin `start` seconds after the clip does.
+    `signal` returns the clip's samples at the recipe's rate, float32 (samples,), and `features` its
+    features (frames, bins), as stored; both begin `start` seconds after the clip does.
     """
 
     recipe: Recipe
@@ -59,7 +59,7 @@ class Subject:
 
 
 def of_file(recipe: Recipe, file: Path, offset: float, duration: float | None) -> Subject:
-    """An audio file, or an excerpt of it in seconds."""
+    """The subject of an audio file, or of an excerpt of it, in seconds."""
     transform = Transform(recipe)
 
     @cache
@@ -79,10 +79,10 @@ def of_clip(
     offset: float,
     duration: float | None,
 ) -> Subject:
-    """A clip of a feature set published under `root`, or the frames of it centred in an excerpt.
+    """The subject of a clip of a feature set under `root`, or of its frames in an excerpt.
 
-    Its audio is looked for where the manifest says, or below `audio_root`, by its content.
-    Raises PictureError if the set has no such clip, or none of its frames lies in the excerpt.
+    Its audio is searched for where the manifest says, or below `audio_root`, by its content. Raises
+    PictureError if the set has no such clip, or no frame is centred in the excerpt.
     """
     row = _row_of(fs, clip)
     recipe = Recipe.from_dict(fs.recipe)
@@ -92,7 +92,7 @@ def of_clip(
     first, stop = np.searchsorted(centres, [offset, end]).tolist()
     if first >= stop:
         raise PictureError(
-            f"{clip}: no frame lies between {offset:g} and {end:g} s; its frames are centred on "
+            f"{clip}: no frame is between {offset:g} and {end:g} s; its frames are centred on "
             f"{centres[0]:.3f} to {centres[-1]:.3f} s"
         )
     hop = int(kind.centres(np.ones(1))[0] - kind.centres(np.zeros(1))[0])
@@ -128,10 +128,10 @@ def _row_of(fs: FeatureSet, clip: str) -> int:
 
 
 def draw(name: str, subject: Subject, scale: Scale | None = None) -> Figure:
-    """A picture of a subject, to be drawn and rendered inside `drawing.style`.
+    """Draw a picture of a subject; draw and render it inside `drawing.style`.
 
-    `scale` is that of frequencies, by default the one that suits the recipe. Raises PictureError
-    for a picture or a scale that does not fit the recipe, or that needs a clip and there is none.
+    `scale` is that of frequencies, by default the one that suits the recipe. Raises PictureError if
+    the picture or the scale does not fit the recipe, or if the picture needs a clip.
     """
     picture, kind = PICTURES[name], subject.recipe.representation.kind
     if kind not in picture.kinds:
@@ -221,7 +221,7 @@ def _panel(
 
 
 def _of_kind(subject: Subject, kind: str) -> tuple[Recipe, NDArray[Any]]:
-    """A recipe of that kind, as near as can be to the subject's own, and its features."""
+    """A recipe of that kind, as close to the subject's own as possible, and its features."""
     recipe, own = subject.recipe, subject.recipe.representation
     if own.kind == kind:
         return recipe, subject.features()
@@ -240,7 +240,7 @@ def _of_kind(subject: Subject, kind: str) -> tuple[Recipe, NDArray[Any]]:
 
 
 def _quarter_tones(sample_rate: int) -> dict[str, int]:
-    """As many octaves of a CQT from C1 on as end below half the sample rate, at most seven."""
+    """The octaves of a CQT from C1 up that fit below half the sample rate, at most seven."""
     octaves = int(np.log2(0.95 * sample_rate / 2 / 32.7))
     return {"bins_per_octave": 24, "n_bins": 24 * min(max(octaves, 1), 7)}
 
@@ -249,7 +249,7 @@ def _represent(recipe: Recipe, y: Signal) -> NDArray[Any]:
     if not recipe.representation.n_frames(y.size):
         raise PictureError(
             f"{recipe.representation.kind}: {y.size} samples at {recipe.resample.sample_rate} Hz "
-            "are less than one frame; take a longer clip"
+            "are less than one frame; name a longer clip"
         )
     return Transform(recipe).represent([y])[0]
 
@@ -257,7 +257,7 @@ def _represent(recipe: Recipe, y: Signal) -> NDArray[Any]:
 class _Picture(NamedTuple):
     draw: Callable[[Figure, Subject, Scale | None], None]
     kinds: tuple[str, ...]
-    scales: bool = False  # whether frequencies may be on one scale or another
+    scales: bool = False  # whether --scale may choose the scale of frequencies
     height: float = 3.2  # inches
 
 

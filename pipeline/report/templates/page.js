@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: it only sorts and filters what is there.
+// The page is complete without this script, which only sorts and filters tables.
 for (const table of document.querySelectorAll("table")) {
   const body = table.tBodies[0];
   const rows = [...body.rows];
@@ -23,7 +23,7 @@ for (const table of document.querySelectorAll("table")) {
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       const known = rows.map((row) => [value(row, column), row]);
-      // What is not known comes last, whichever way.
+      // Unknown values come last in either direction.
       known.sort(([x], [y]) => Number.isNaN(x) - Number.isNaN(y) || sign * compare(x, y));
       body.append(...known.map(([, row]) => row));
     });

@@ -77,13 +77,13 @@ def test_moments_that_are_not_of_the_values_are_found(root, name):
     array[2, 0] += 1e-9 + abs(array[2, 0])
     said = problems(root)
     clip = FeatureSet.open(store_of(root)).clips["id"][2]
-    assert said[0] == (str(store_of(root) / "moments"), f"those of {clip} are not of its values")
+    assert said[0] == (str(store_of(root) / "moments"), f"those of {clip} do not match its values")
 
 
 def test_quarantine_of_what_is_no_clip_is_found(root):
     file = store_of(root) / "quarantine.parquet"
     edit_table(file, "id", 0, "nothing")
-    assert (str(file), "nothing is no clip of the manifest") in problems(root)
+    assert (str(file), "nothing is not a clip of the manifest") in problems(root)
 
 
 @pytest.mark.parametrize("name", ["features/*.json", "features/*.parquet", "recipes/*.json"])

@@ -45,7 +45,7 @@ def test_a_library_or_codec_that_is_not_there_is_named(found, monkeypatch):
     assert said["libraries"].state == "failed"
     assert "no-such-library missing" in said["libraries"].message
     assert said["ffmpeg"].state == "warning"
-    assert "reads no no-such-codec" in said["ffmpeg"].message
+    assert "cannot read no-such-codec" in said["ffmpeg"].message
 
 
 def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
@@ -57,7 +57,7 @@ def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
 
     monkeypatch.setattr(transform.Transform, "decode", late)
     said = found()
-    assert "7715 samples at 22050 Hz came back of 8820" in said["decode mp3"].message
+    assert "7715 samples at 22050 Hz were decoded, not 8820" in said["decode mp3"].message
     assert {said[f"decode {name}"].state for name in ("mp3", "wav", "flac", "ogg")} == {"failed"}
 
 
@@ -90,7 +90,7 @@ def test_what_a_file_system_cannot_do_is_said(found, monkeypatch, name, broken, 
     check = found()[name]
     assert check.state == state
     assert "Operation not supported; " in check.message
-    assert "take a root on another file system" in check.message
+    assert "use a root on another file system" in check.message
 
 
 def test_a_file_system_without_locks_is_a_warning(found, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_file_system_without_locks_is_a_warning(found, monkeypatch):
 
 def test_builds_at_work_and_what_killed_ones_left_are_said(found, tmp_path, monkeypatch):
     (tmp_path / "features" / f".{'0' * 32}.tmp.zarr").mkdir(parents=True)
-    assert "1 are left by killed processes" in found()["temporaries"].message
+    assert "1 were left by killed processes" in found()["temporaries"].message
     assert list(atomic.leftovers(tmp_path))  # to look changes nothing
 
     def busy(*_):

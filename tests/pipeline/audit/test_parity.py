@@ -57,7 +57,7 @@ def test_a_set_without_its_store_is_refused(root, built, basilar):
     store.rename(root / "gone")
     code, _, error = basilar("parity", built.plan.key, "--root", root)
     assert code == 2
-    assert "to do: basilar reproduce makes it anew\n" in error
+    assert "to do: basilar reproduce makes it again\n" in error
 
 
 def test_the_bare_process_cannot_import_what_a_bundle_does_without(tmp_path):

@@ -153,7 +153,7 @@ def test_an_installation_that_computes_something_else_touches_nothing(root, monk
         patched.setattr(
             Transform, "represent", lambda *a, **o: [x + np.float32(1) for x in original(*a, **o)]
         )
-        with pytest.raises(RepairError, match="built anew, its digest is"):
+        with pytest.raises(RepairError, match="built again, its digest is"):
             repair(root, check(root))
         patched.setattr(Transform, "represent", lambda *_, **__: 1 / 0)
         with pytest.raises(RepairError, match=r"shards could not be built.*\n  .*ZeroDivision"):

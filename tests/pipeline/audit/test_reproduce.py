@@ -118,7 +118,7 @@ def test_without_the_old_values_a_difference_cannot_be_tolerated(root, built, mo
     shutil.rmtree(root / "features")
     found = reproduce(find_record(root, built.plan.key))
     assert (found.verdict, found.largest) == ("different", None)
-    assert {clip.reason for clip in found.differing} == {"the values it had are not at hand"}
+    assert {clip.reason for clip in found.differing} == {"its old values are not available"}
 
 
 def test_a_damaged_store_is_reproduced_by_what_is_recorded_and_not_compared_with(
@@ -200,7 +200,7 @@ def test_an_mlflow_run_alone_is_enough(root, built, tmp_path, tracker):
     assert reproduce(record).verdict == "identical"
     with pytest.raises(NoRecordError, match="of its runs begins with 'ffff'; there is none"):
         fetch_record(tracker, "ffff", tmp_path / "none")
-    with pytest.raises(NoRecordError, match="x%: it is no key"):
+    with pytest.raises(NoRecordError, match="x%: it is not a key"):
         fetch_record(tracker, "x%", tmp_path / "none")
     with pytest.raises(errors.TrackerError, match="nonsense://x"):
         fetch_record("nonsense://x", key, tmp_path / "none")

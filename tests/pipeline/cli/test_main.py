@@ -74,7 +74,7 @@ def test_a_root_that_is_a_file_is_named(basilar, audio_folder, tmp_path):
     code, _, err = basilar("build", LOG_MEL, audio_folder, "--root", "file")
     assert code == 1
     assert err.splitlines()[-3:] == [
-        "error: there is something else of that name",
+        "error: something else has this name",
         f"where: {tmp_path / 'file'}",
         "to do: name another path",
     ]

@@ -33,7 +33,7 @@ def test_a_key_is_found_in_features_and_in_the_catalogue(root):
         find_store(root, "5a")
     with pytest.raises(UsageError, match="several feature sets"):
         find_key(root, "")
-    with pytest.raises(UsageError, match="log_mel: it is a recipe, and the key of a feature set"):
+    with pytest.raises(UsageError, match="log_mel: it is a recipe, but the key of a feature set"):
         find_key(root, "log_mel")
 
 

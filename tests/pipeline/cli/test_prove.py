@@ -79,7 +79,7 @@ def test_reproduce(basilar, as_json, root, built, tmp_path, monkeypatch):
     assert code == 1
     assert "different: " in out
     assert "op resample: 1 then, 99 now" in out
-    assert "versions in it differ; the digest decides" in out
+    assert "since versions differ; the digest decides" in out
     assert "b/04.wav: from representation on: by 7.6" in out
 
 

@@ -17,7 +17,7 @@ def recipe(tmp_path):
 
 def test_status_shows_what_runs(built, basilar, as_json):
     code, out, _ = basilar("status", "--root", built.root)
-    assert (code, out) == (0, "no build runs\n")
+    assert (code, out) == (0, "no build is running\n")
     with locks.session(built.root):
         built.register()
         code, result = as_json("status", "--root", built.root)

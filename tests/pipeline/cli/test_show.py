@@ -57,7 +57,7 @@ def test_what_cannot_be_drawn_is_said(basilar, built, tmp_path):
         ((file, "-o", output), "to do: name --recipe for a file, --root for a stored clip"),
         (
             (file, *recipe, "--root", built.root, "-o", output),
-            "it takes one of --recipe and --root",
+            "it takes either --recipe or --root",
         ),
         (
             (key, "a/00.wav", *recipe, "-o", output),
@@ -65,7 +65,7 @@ def test_what_cannot_be_drawn_is_said(basilar, built, tmp_path):
         ),
         (("zz", "a/00.wav", "--root", built.root, "-o", output), "no feature set with a key"),
         ((key, "a/06.wv", "--root", built.root, "-o", output), "did you mean a/06.wav?"),
-        ((*recipe, "-o", output), "this picture is of a clip"),
+        ((*recipe, "-o", output), "this picture needs a clip"),
     ):
         code, _, err = basilar("plot", *arguments)
         assert code == 2, arguments

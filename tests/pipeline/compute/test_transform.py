@@ -13,7 +13,7 @@ from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
 PARAMS = sorted((REPOSITORY / "params").glob("*.toml"))
-STREAMED = [file for file in PARAMS if Recipe.load(file).representation.by_frame]
+STREAMED = [file for file in PARAMS if Recipe.load(file).representation.is_framewise]
 
 
 def noise(n_samples, seed=0):
@@ -143,7 +143,7 @@ def test_dither_is_the_same_noise_every_time():
     assert dithered.tobytes() == noisy.apply(silence, sample_rate=22050).tobytes()
     together = noisy.represent([noise(500), silence])
     assert together[1].tobytes() == dithered.tobytes()
-    assert plain.recipe.representation.by_frame
+    assert plain.recipe.representation.is_framewise
     with pytest.raises(ValueError, match="cannot be streamed"):
         noisy.stream(22050)
 

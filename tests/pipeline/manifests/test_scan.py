@@ -136,7 +136,7 @@ def test_nothing_to_scan(tmp_path):
     with pytest.raises(ManifestError, match="not JSON Lines in UTF-8"):
         scan(tmp_path / "bad.jsonl")
     (tmp_path / "list.jsonl").write_text("[1]\n")
-    with pytest.raises(ManifestError, match="a line is no JSON object; every line must"):
+    with pytest.raises(ManifestError, match="a line is not a JSON object; every line must"):
         scan(tmp_path / "list.jsonl")
     (tmp_path / "latin.csv").write_bytes("path\n\u00e9.wav\n".encode("latin-1"))
     with pytest.raises(ManifestError, match="not CSV in UTF-8"):
@@ -164,5 +164,5 @@ def test_contents_of_some_files_or_of_all(audio_folder):
 
 
 def test_no_row_is_lost_if_they_end_too_early(audio_folder):
-    with pytest.raises(ManifestError, match="has changed while it was scanned"):
+    with pytest.raises(ManifestError, match="it changed during the scan"):
         scan(audio_folder, progress=lambda rows, total: itertools.islice(rows, total - 1))

@@ -45,7 +45,7 @@ REFUSED = [
     ({"representation": {**MEL, "n_mels": 10**6}}, "n_mels = 1000000 is refused; it must be less"),
     ({"representation": {**MEL, "fmin": float("nan")}}, "fmin = nan is refused"),
     ({"representation": {**MEL, "window": "han"}}, "window = 'han' is refused; did you mean hann?"),
-    ({"representation": {**MEL, "fmax": 20000.0}}, "20000.0 Hz are no range of bands; they"),
+    ({"representation": {**MEL, "fmax": 20000.0}}, "20000.0 Hz do not span any bands; they"),
     ({"representation": {**MEL, "win_length": 4096}}, "win_length = 4096 must not exceed n_fft"),
     ({"representation": {"kind": "log_mel", "top_db": 0.0}}, "top_db = 0.0 is refused"),
     ({"representation": {"kind": "log_mel", "floor": 0.0}}, "floor = 0.0 is refused"),

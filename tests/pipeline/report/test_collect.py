@@ -82,7 +82,7 @@ def test_a_limit_of_what_is_listened_to_is_said(mixed):
     some = collect(FeatureSet.open(mixed.store), mixed.plan.manifest, seconds=1.0)
     assert 0 < some.n_heard < 22
     assert "silent" in named(some.silent)  # by its features
-    said = re.search(r"those of (\d+) of 22 clips", of_set.render(some))
+    said = re.search(r"measured for (\d+) of 22 clips", of_set.render(some))
     assert int(said[1]) == some.n_heard
 
 
@@ -94,7 +94,7 @@ def test_audio_that_is_gone_is_said_and_no_error(mixed, root_of, tmp_path):
     assert {example.audio for example in gone.examples} == {None}
     page = of_set.render(gone)
     assert "the audio root" in page
-    assert "not listened to" in page
+    assert "audio not available" in page
     assert "<audio" not in page
 
 

@@ -70,7 +70,8 @@ def test_histograms_are_told_in_words():
     with page.charts.style():
         chart = page.durations([("", cells)])
         both = page.levels([("a", cells), ("b", cells)], recipe)
-    said = "from 0 to 4 s; about half of the clips are below 2 s, most lie between 1 and 2 s."
+    said = "from 0 to 4 s; about half of the clips are below 2 s; the most common "
+    said += "values are between 1 and 2 s."
     assert chart.words.lower() == said
     assert f'aria-label="Duration of clips. {chart.words}"' in chart.svg
     assert "a: from 0 to 4 dB" in both.words

@@ -338,7 +338,7 @@ def test_the_doctor_tries_an_object_store(memory, as_json, monkeypatch):
     monkeypatch.setattr(type(memory), "put_file", lambda *_: 1 / 0)
     code, states, checks = found()
     assert (code, states) == (1, {"root": "failed"})
-    assert "see its name" in checks["root"]["message"]
+    assert "check its name" in checks["root"]["message"]
 
 
 NAMES = ("root", "listing", "create-only", "removal")

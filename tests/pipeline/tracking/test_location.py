@@ -23,5 +23,5 @@ def test_roots_of_any_name_hold_their_own_tracker(logged, tmp_path, name):
 
 @pytest.mark.parametrize("name", ["r?q=1", "r%20x"])
 def test_roots_that_a_uri_cannot_name_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=r"with \? or % in its name; take another root"):
+    with pytest.raises(ValueError, match=r"with \? or % in its name; use another root"):
         embedded_tracking_uri(tmp_path / name)

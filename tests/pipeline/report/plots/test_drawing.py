@@ -122,7 +122,7 @@ def test_the_default_axis_suits_the_recipe(tone):
 
 
 def test_a_scale_of_what_is_no_frequency_is_refused():
-    with pytest.raises(ValueError, match="--scale log: a pitch class is no frequency"):
+    with pytest.raises(ValueError, match="--scale log: a pitch class is not a frequency"):
         image(np.zeros((3, 12), np.float32), recipe_of("chroma"), scale="log")
 
 

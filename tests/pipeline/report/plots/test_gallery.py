@@ -95,7 +95,7 @@ def test_frames_and_samples_of_an_excerpt_of_a_stored_clip_begin_together(built)
     hop = fs.recipe["representation"]["hop_length"]
     expected = whole.signal()[first : first + inside.sum() * hop]
     np.testing.assert_array_equal(part.signal(), expected)
-    with pytest.raises(gallery.PictureError, match="no frame lies between 9 and inf s; its frames"):
+    with pytest.raises(gallery.PictureError, match="no frame is between 9 and inf s; its frames"):
         of_built(built, "c/05.wav", 9.0)
 
 
@@ -113,13 +113,13 @@ def test_a_clip_that_is_not_there_is_named(built):
 def test_without_a_clip_a_recipe_is_enough_for_its_filters():
     subject = gallery.Subject(recipe_of("log_mel"))
     assert gallery.draw("mel_scale", subject).axes
-    with pytest.raises(gallery.PictureError, match="this picture is of a clip; name a file"):
+    with pytest.raises(gallery.PictureError, match="this picture needs a clip; name a file"):
         gallery.draw("waveform", subject)
 
 
 def test_a_scale_is_refused_where_there_is_none(file):
     subject = gallery.of_file(recipe_of("chroma"), file, 0.0, None)
-    with pytest.raises(gallery.PictureError, match="--scale mel: a pitch class is no frequency"):
+    with pytest.raises(gallery.PictureError, match="--scale mel: a pitch class is not a frequency"):
         gallery.draw("spectrogram", subject, "mel")
     with pytest.raises(
         gallery.PictureError, match="--scale mel: zoom has its own; leave it out, or draw"
