@@ -1,7 +1,6 @@
 """Whether Basilar works here: libraries, decoders, canaries, file system, tracker."""
 
 import contextlib
-import fcntl
 import io
 import os
 import platform
@@ -241,6 +240,8 @@ def _file_system(folder: Path) -> Iterator[Check]:
         return "files and folders can be put on the disk"
 
     def lock() -> str:
+        import fcntl
+
         with two.open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 << 40)
         return "builds at once share their work"
