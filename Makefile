@@ -1,21 +1,29 @@
-# Everything runs in .venv, which is made from constraints.txt when it is missing or out of date.
+# Everything runs in .venv, which is made from constraints.txt when it is missing or out of date:
+# first with what the demo needs, and with all that tests and checks need when one of them is run.
 # With another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(VENV)/.demo
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 FUZZ_SECONDS ?= 600
 
 .PHONY: demo test newest torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
 
-$(READY): pyproject.toml constraints.txt
-	@echo "making $(VENV) from constraints.txt, which takes some minutes"
+$(DEMO): pyproject.toml constraints.txt
+	@echo "making $(VENV) with what the demo needs: about 110 packages, 1 GB; a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(INSTALL) -e '.[demo]'
+	touch $(DEMO)
+
+$(READY): $(DEMO)
+	@echo "adding to $(VENV) what tests and checks need: a few minutes"
+	$(INSTALL) -e '.[test]'
 	touch $(READY)
 
-demo: $(READY)  ## Synthesise a corpus, build a feature set, train on it
+demo: $(DEMO)  ## Synthesise a corpus, build a feature set, train on it
 	$(BIN)/python -m basilar.workflows.demo
 
 test: $(READY)  ## All tests
@@ -37,7 +45,7 @@ check: $(READY)  ## Lint, formatting, types
 	$(BIN)/mypy
 
 docs: $(READY)  ## The pages and an API reference, in docs/_build, and the tour run; dead links are errors
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . docs/_build
 	$(BIN)/python -m pytest -m torture tests/test_tour.py
 

@@ -13,6 +13,7 @@ from basilar.pipeline.errors import (
     IncomparableError,
     LostWorkerError,
     ManifestError,
+    MissingLibraryError,
     NoRecordError,
     RebuildError,
     RecipeError,
@@ -21,6 +22,7 @@ from basilar.pipeline.errors import (
     StorageError,
     TooManyBadError,
     TrackerError,
+    UnsupportedSystemError,
 )
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "IncomparableError",
     "LostWorkerError",
     "ManifestError",
+    "MissingLibraryError",
     "NoRecordError",
     "RebuildError",
     "RecipeError",
@@ -44,4 +47,5 @@ __all__ = [
     "StorageError",
     "TooManyBadError",
     "TrackerError",
+    "UnsupportedSystemError",
 ]

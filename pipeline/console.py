@@ -1,26 +1,13 @@
 """The output of commands; rich does the drawing."""
 
-import json
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 
-from basilar.pipeline import storage
-from basilar.pipeline.text import RUN, describe_failure, printable
+from basilar.pipeline.text import describe_failure, printable
 
 stderr = Console(stderr=True, highlight=False)
-
-
-def begin(arguments: list[str]) -> list[str]:
-    """The arguments without `--debug`, which may be anywhere among them and is remembered."""
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    left = [argument for argument in options if argument != "--debug"]
-    RUN["debug"] = "yes" if len(left) < len(options) else ""
-    left += arguments[len(options) :]
-    RUN["command"] = " ".join(["basilar", *left[:1]])
-    return left
 
 
 def progress(what: str) -> Any:
@@ -37,16 +24,6 @@ def progress(what: str) -> Any:
 def on_screen() -> bool:
     """Whether standard error is a terminal, whatever FORCE_COLOR (set in notebooks, CI) says."""
     return stderr.is_terminal and stderr.file.isatty()
-
-
-def print_result(result: dict[str, Any], as_json: bool, *lines: str) -> None:
-    """Print a result as one JSON object, or as lines of text."""
-    if as_json:
-        print(storage.shown(json.dumps(result)))
-    else:
-        encoding = sys.stdout.encoding or "utf-8"  # it may lack arrows, or letters of names
-        text = "\n".join(map(printable, lines))
-        print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def print_error(message: str) -> None:

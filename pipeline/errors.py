@@ -13,6 +13,14 @@ class StorageError(BasilarError, ValueError):
     """A path or URL that cannot be used; the message says which can, or what to install."""
 
 
+class MissingLibraryError(BasilarError, ImportError):
+    """A library that this installation does not have; the message says what installs it."""
+
+
+class UnsupportedSystemError(BasilarError, OSError):
+    """A system that cannot do what was asked; the message says which can."""
+
+
 class DamagedArtifactError(BasilarError, RuntimeError):
     """An artifact whose bytes are not those that were written."""
 

@@ -1,9 +1,12 @@
 """Errors and log records as users read them: one form, safe for a terminal."""
 
 import errno
+import json
 import logging
 import os
+import sys
 import traceback
+from typing import Any
 
 from basilar.pipeline import storage
 from basilar.pipeline.errors import BasilarError
@@ -11,6 +14,16 @@ from basilar.pipeline.errors import BasilarError
 FULL = "the disk is full; free some space and run it again: it goes on where it stopped"
 _LONGEST = 4000  # characters of a line
 RUN = {"command": "basilar", "debug": ""}  # tasks in forked processes inherit it
+
+
+def begin(arguments: list[str]) -> list[str]:
+    """A command line without `--debug`, which may stand anywhere, and which is remembered."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    left = [argument for argument in options if argument != "--debug"]
+    RUN["debug"] = "yes" if len(left) < len(options) else ""
+    left += arguments[len(options) :]
+    RUN["command"] = " ".join(["basilar", *left[:1]])
+    return left
 
 
 def printable(line: str) -> str:
@@ -29,6 +42,16 @@ def printable(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def print_result(result: dict[str, Any], as_json: bool, *lines: str) -> None:
+    """Print a result as one JSON object, or as lines for people."""
+    if as_json:
+        print(storage.shown(json.dumps(result)))
+    else:
+        encoding = sys.stdout.encoding or "utf-8"  # not all show arrows, or the names of clips
+        text = "\n".join(map(printable, lines))
+        print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 class Lines(logging.Formatter):

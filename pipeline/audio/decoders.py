@@ -34,9 +34,11 @@ _LOSSLESS = {"flac", "alac", "wavpack", "tta", "ape", "tak", "mp4als", "truehd",
 
 def read_through(file: io.FileIO) -> None:
     """Raise OSError if any byte of a file cannot be read."""
-    position = 0
-    while block := os.pread(file.fileno(), _READ_AT_ONCE, position):
-        position += len(block)
+    position = file.tell()
+    file.seek(0)
+    while os.read(file.fileno(), _READ_AT_ONCE):
+        pass
+    file.seek(position)
 
 
 class SoundFile:

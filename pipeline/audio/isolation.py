@@ -14,7 +14,6 @@ import ctypes
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import threading
@@ -28,13 +27,19 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from basilar.pipeline.defaults import CLIP_TIMEOUT
+from basilar.pipeline.host import can_fork, require_fork
+
+try:
+    import resource
+except ImportError:  # Windows, which has no forks either
+    resource = None  # type: ignore[assignment]
 
 _OUT_OF_MEMORY = 121  # exit status of a child that raised MemoryError
 _PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
 _forking = threading.Lock()  # else another thread's child would hold this one's pipe open
-_libc = ctypes.CDLL(None)
+_libc: Any = ctypes.CDLL(None) if can_fork() else None
 
 
 class Lost(NamedTuple):
@@ -59,11 +64,13 @@ def isolated(
     seconds. An item that runs out of memory is lost in one way or the other: the kernel decides.
 
     Errors of `work` are raised here: OSError as it was, the types in `known` from their arguments,
-    any other as a RuntimeError with its traceback. Raises OSError if no child can be forked.
+    any other as a RuntimeError with its traceback. Raises OSError if no child can be forked, and
+    UnsupportedSystemError where there are no forks.
 
     >>> list(isolated(lambda items: (2 * item for item in items), [1, 2, 3]))
     [(0, 2), (1, 4), (2, 6)]
     """
+    require_fork()
     indices = [deque(range(k, len(items), children)) for k in range(min(children, len(items)))]
     failed: dict[int, str] = {}
     running: list[_Child] = []

@@ -1,7 +1,6 @@
 """Whether Basilar works here: libraries, decoders, canaries, file system, tracker."""
 
 import contextlib
-import fcntl
 import io
 import os
 import platform
@@ -19,16 +18,13 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from basilar.pipeline import audio, errors, storage
+from basilar.pipeline import audio, errors, host, storage
 from basilar.pipeline.compute import canary
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.storage import atomic, files, locks
 
 State = Literal["ok", "warning", "failed"]
-LIBRARIES = (
-    *("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "luigi", "zarr"),
-    *("numcodecs", "google-crc32c", "pandas", "pyarrow", "filelock", "mlflow", "typer", "rich"),
-)
+LIBRARIES = ("basilar", *host.CORE)
 # What libsndfile and FFmpeg must be able to read, by their own names for it.
 SNDFILE = ("WAV", "W64", "RF64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
 FFMPEG = (
@@ -57,6 +53,7 @@ def checks(root: Path | None = None, tracking_uri: str = "") -> Iterator[Check]:
     """
     yield _python()
     yield _libraries()
+    yield _extras()
     yield from _decoders()
     yield from _canaries()
     if root is not None:
@@ -84,6 +81,17 @@ def _libraries() -> Check:
         said = f"{', '.join(missing)} missing: pip install basilar again"
         return Check("libraries", "failed", said)
     return Check("libraries", "ok", ", ".join(found))
+
+
+def _extras() -> Check:
+    """What is there of the libraries that extras bring; none of them is a must."""
+    said = []
+    for extra, names in host.EXTRAS.items():
+        missing = host.missing(extra)
+        there = ", ".join(f"{name} {version(name)}" for name in names if name not in missing)
+        lacks = f"not installed: {', '.join(missing)} (pip install 'basilar[{extra}]')"
+        said.append(f"{extra}: {'; '.join(filter(None, (there, missing and lacks)))}")
+    return Check("extras", "ok", " | ".join(said))
 
 
 def _decoders() -> Iterator[Check]:
@@ -242,6 +250,8 @@ def _file_system(folder: Path) -> Iterator[Check]:
         return "files and folders can be put on the disk"
 
     def lock() -> str:
+        import fcntl
+
         with two.open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 << 40)
         return "builds at once share their work"

@@ -1,10 +1,11 @@
 """The commands for deployment: `basilar bundle` and `basilar check-bundle`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from basilar.pipeline.cli import core
 from basilar.pipeline.cli.options import (
     PROVE,
     USE,
@@ -18,8 +19,7 @@ from basilar.pipeline.cli.options import (
     find_store,
     local,
 )
-from basilar.pipeline.console import print_result
-from basilar.pipeline.text import explain_error
+from basilar.pipeline.text import explain_error, print_result
 
 
 @app.command(rich_help_panel=USE)
@@ -77,17 +77,5 @@ def check_bundle(
 
     Example: basilar check-bundle bundle
     """
-    from basilar.pipeline.deployment.bundle import Bundle
-
-    loaded = Bundle.load(folder)
-    found = loaded.check()
-    identical = all(golden.identical for golden in found)
-    result: dict[str, Any] = {
-        "key": loaded.key,
-        "bundle": str(folder),
-        "verdict": "identical" if identical else "different",
-        "golden": [golden._asdict() for golden in found],
-    }
-    print_result(result, as_json, f"{folder}: the bundle of {loaded.key}", *map(str, found))
-    if not identical:
-        raise typer.Exit(1)
+    if code := core.check_bundle(folder, as_json=as_json):
+        raise typer.Exit(code)

@@ -9,7 +9,7 @@ import typer
 
 from basilar.pipeline import storage
 from basilar.pipeline.cli.options import KEEP, Json, Root, UsageError, app, place
-from basilar.pipeline.console import print_result
+from basilar.pipeline.text import print_result
 
 
 @app.command(rich_help_panel=KEEP)

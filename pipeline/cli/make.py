@@ -19,7 +19,8 @@ from basilar.pipeline.cli.options import (
     complete_recipe,
     place,
 )
-from basilar.pipeline.console import print_error, print_result, progress
+from basilar.pipeline.console import print_error, progress
+from basilar.pipeline.text import print_result
 
 if TYPE_CHECKING:
     from basilar.pipeline.manifests.manifest import Manifest

@@ -23,7 +23,8 @@ from basilar.pipeline.cli.options import (
     find_store,
     place,
 )
-from basilar.pipeline.console import print_failure, print_result, progress
+from basilar.pipeline.console import print_failure, progress
+from basilar.pipeline.text import print_result
 
 if TYPE_CHECKING:
     from basilar.pipeline.audit.consistency import Problem

@@ -8,7 +8,8 @@ import typer
 
 from basilar.pipeline import storage
 from basilar.pipeline.cli.options import MAKE, USE, Json, Root, UsageError, app
-from basilar.pipeline.console import print_failure, print_result
+from basilar.pipeline.console import print_failure
+from basilar.pipeline.text import print_result
 
 
 @app.command(rich_help_panel=MAKE)

@@ -21,7 +21,8 @@ from basilar.pipeline.cli.options import (
     local,
     place,
 )
-from basilar.pipeline.console import print_result, progress
+from basilar.pipeline.console import progress
+from basilar.pipeline.text import print_result
 
 Picture = Literal[
     "waveform",

@@ -119,6 +119,6 @@ def _mapped(file: Path, index: dict[str, Any]) -> list[NDArray[np.float32]]:
             raise ValueError(f"{SAMPLES} has {size} bytes, not {index['bytes']}")
         if not index["contents"]:
             return []
-        data = np.frombuffer(mmap.mmap(samples.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+        data = np.frombuffer(mmap.mmap(samples.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         places = zip(index["n_samples"], index["begins"], strict=True)
         return [data[begin : begin + 4 * n].view("<f4") for n, begin in places]

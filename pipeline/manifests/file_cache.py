@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from basilar.pipeline import audio, storage
+from basilar.pipeline.storage.positioned import open_to_read
 
 
 def hash_file(file: Path) -> str:
     """Compute the SHA-256 of a file's content. Raises OSError if it cannot be read."""
     # A pipe may have taken the place of the file: it is opened without waiting, and never read.
-    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+    with os.fdopen(open_to_read(file), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise OSError(f"{file}: it is not a file; remove it, or scan again")
         return hashlib.file_digest(stream, "sha256").hexdigest()

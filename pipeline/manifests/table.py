@@ -60,7 +60,7 @@ def release_memory() -> None:
     """
     pa.default_memory_pool().release_unused()
     for reference in _maps.valuerefs():  # a copy: other threads may add to it
-        if (mapping := reference()) is not None:
+        if (mapping := reference()) is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapping.madvise(mmap.MADV_DONTNEED)
 
 
@@ -79,7 +79,7 @@ def map_table(column: Callable[[pa.Field], pa.ChunkedArray]) -> pa.Table:
                 with pa.ipc.new_stream(stored, one.schema) as stream:
                     stream.write_table(one)
             stored.flush()
-            mapping = mmap.mmap(stored.fileno(), 0, prot=mmap.PROT_READ)
+            mapping = mmap.mmap(stored.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError:
         return pa.table([column(field) for field in CLIP_COLUMNS], CLIP_COLUMNS)
     _maps[id(mapping)] = mapping

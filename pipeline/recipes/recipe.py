@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from basilar.dsp.resample import Method, Quality
 from basilar.pipeline.errors import RecipeError
+from basilar.pipeline.host import require
 from basilar.pipeline.recipes.kinds.base import Section
 from basilar.pipeline.recipes.kinds.registry import AnyRepresentation
 from basilar.pipeline.recipes.messages import (
@@ -174,9 +175,8 @@ class Recipe(Section):
 
     def to_toml(self) -> str:
         """The resolved recipe as TOML; reading it back gives an equal recipe."""
-        import tomli_w  # a bundle does not need it
-
-        return tomli_w.dumps(self.resolved())
+        toml: str = require("tomli_w", "to_toml").dumps(self.resolved())
+        return toml
 
 
 def find(path: str | Path) -> Path:
@@ -230,13 +230,12 @@ def upgraded_text(path: str | Path) -> str:
 
     Raises RecipeError, or OSError if it cannot be read.
     """
-    import tomli_w
-
     file = find(path)
     text, table = _parsed(file)
     Recipe.from_dict(table, source=str(file))
     if table.get("schema_version", 1) < RECIPE_SCHEMA:
-        return tomli_w.dumps(upgraded(table))
+        toml: str = require("tomli_w", str(file)).dumps(upgraded(table))
+        return toml
     return text if "schema_version" in table else f"schema_version = {RECIPE_SCHEMA}\n{text}"
 
 

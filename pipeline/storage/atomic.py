@@ -173,6 +173,8 @@ def _fsync(path: Path) -> None:
 
 def fsync_folder(folder: Path) -> None:
     """Put what was renamed in a folder on the disk."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -17,7 +17,6 @@ spelled, and nothing else opens the file.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import logging
 import math
@@ -30,6 +29,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from basilar.pipeline.errors import BusyError
+
+try:
+    import fcntl
+except ImportError:  # Windows: as on a file system without locks
+    fcntl = None  # type: ignore[assignment]
 
 FILE = ".lock"
 _ROOT_BYTE = 0
@@ -181,6 +185,8 @@ def _holder(descriptor: int, byte: int) -> int | None:
 
 def _open(root: Path) -> int | None:
     """This process's descriptor of a root's lock file; None where it cannot be opened."""
+    if fcntl is None:
+        return None
     file = root / FILE
     known = _descriptors.get(root)
     if known is not None:

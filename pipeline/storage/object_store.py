@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from basilar.pipeline.errors import StorageError
 from basilar.pipeline.storage.retry import retrying, transient
 
-EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": ""}  # protocol: what installs it
+EXTRAS = {"s3": "s3", "gs": "gs", "az": "az", "memory": "build"}  # protocol: what installs it
 _OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"use_listings_cache": False, "config_kwargs": {"retries": {"max_attempts": 0}}},
     "gs": {"use_listings_cache": False},
@@ -29,6 +29,7 @@ _NO_ANSWER = {  # what libraries call it that are not imported here
     *("HTTPClientError", "ClientPayloadError", "ClientConnectionError"),
     *("ServiceRequestError", "ServiceResponseError"),
 }
+_EREMOTEIO = getattr(errno, "EREMOTEIO", 121)  # Linux alone has it
 T = TypeVar("T")
 
 
@@ -62,7 +63,7 @@ def _passing(error: Exception) -> bool:
     code = getattr(error, "code", None) or getattr(error, "status_code", None)
     return (
         transient(error)
-        or getattr(error, "errno", None) == errno.EREMOTEIO  # s3fs says so of a 500
+        or getattr(error, "errno", None) == _EREMOTEIO  # s3fs says so of a 500
         or code in (429, 500, 502, 503, 504)
         or not _NO_ANSWER.isdisjoint(kind.__name__ for kind in type(error).__mro__)
     )
@@ -74,9 +75,9 @@ def _store(protocol: str, process: int) -> Any:
 
     That of a parent stays known in its children, so that nothing closes its connections there.
     """
-    import fsspec
-
     try:
+        import fsspec
+
         store = fsspec.filesystem(
             protocol, **_OPTIONS.get(protocol, {}), skip_instance_cache=protocol != "memory"
         )

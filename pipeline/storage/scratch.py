@@ -50,7 +50,7 @@ def scratch_allocator(folder: Path | None) -> Allocate:
 def release_pages(arrays: Iterable[NDArray[Any]]) -> None:
     """Let the system have the memory that holds what was read of mapped files."""
     for mapped in {id(file): file for file in map(_mapped, arrays)}.values():
-        if mapped is not None:
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
@@ -156,5 +156,5 @@ class Spool:
         """The signals at these places, read-only; they outlive the context."""
         if not places:
             return []
-        mapped = np.frombuffer(mmap.mmap(self._file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)
+        mapped = np.frombuffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         return [mapped[p.begin : p.begin + 4 * p.samples].view(np.float32) for p in places]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from basilar.pipeline.errors import BasilarError, DamagedArtifactError
+from basilar.pipeline.host import require
 from basilar.pipeline.storage.files import read_json
 
 _CODECS = {"bytes", "blosc", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"}
@@ -29,8 +30,7 @@ def open_zarr(folder: Path) -> Any:
     Raises DamagedArtifactError for objects, for codecs that are not known here, and for formats
     before 3, which have a codec that unpickles.
     """
-    import zarr
-
+    zarr = require("zarr", str(folder))
     try:
         names = _codecs(read_json(folder / "zarr.json"))
         if unknown := ", ".join(sorted(names - _CODECS)):

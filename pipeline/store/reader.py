@@ -7,7 +7,6 @@ zarr-python. Shard files are never rewritten in place: what is checked when one 
 
 import mmap
 import os
-import resource
 import stat
 import struct
 import threading
@@ -25,11 +24,18 @@ from numpy.typing import NDArray
 from basilar.pipeline import storage
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.storage.files import read_json
+from basilar.pipeline.storage.positioned import open_to_read, read_into
 from basilar.pipeline.store.layout import ForeignLayoutError, Layout, open_zarr
 
 Access = Literal["auto", "map", "read"]
 
-_MOST_OPEN = min(512, max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) // 2 or 512)
+try:
+    import resource
+except ImportError:  # Windows, which lets a process have 512 files
+    _MOST_OPEN = 256
+else:
+    _MOST_OPEN = min(512, max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0]) // 2 or 512)
+_CAN_ADVISE = hasattr(mmap, "MADV_WILLNEED")
 _SAMPLED = 32  # files whose sizes stand for all
 _MOST_FRAMES = 64  # that are fetched together
 _LARGEST_CHUNK = 2**27  # bytes, twice what a recipe may ask for
@@ -265,7 +271,7 @@ class _File:
     def __init__(self, path: Path, layout: Layout, first: int, *, mapped: bool) -> None:
         self.path, self.first = path, first
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not stop us
+            self.fd = open_to_read(path)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{path}: it is missing; basilar verify says what else is"
@@ -275,10 +281,12 @@ class _File:
             raise self.damaged("it is not a file")
         size = os.fstat(self.fd).st_size
         end = size - 16 * n_chunks - 4  # of the chunks
-        tail = os.pread(self.fd, size, max(end, 0))
-        if end < 0 or google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+        tail = np.empty(size - max(end, 0), np.uint8)
+        self.read_into(tail, max(end, 0))
+        crc = int.from_bytes(tail[-4:].tobytes(), "little")
+        if end < 0 or google_crc32c.value(tail[:-4].tobytes()) != crc:
             raise self.damaged("cut short, or its index changed")
-        self.index = np.frombuffer(tail, "<u8", 2 * n_chunks).reshape(-1, 2)
+        self.index = tail[:-4].view("<u8").reshape(-1, 2)
 
         offset, length = self.index.T
         whole = layout.chunk_rows * layout.row_bytes
@@ -339,7 +347,7 @@ class _File:
         in_turn, self._in_turn = self._in_turn, a == self._next
         if in_turn and self._in_turn:
             b = min(b + _AHEAD, len(self._fetched))
-        else:
+        elif _CAN_ADVISE:
             begin = a * self._block_bytes // mmap.PAGESIZE * mmap.PAGESIZE
             self._map.madvise(mmap.MADV_WILLNEED, begin, b * self._block_bytes - begin)
         self._next = b
@@ -347,10 +355,10 @@ class _File:
 
     def read_into(self, out: NDArray[Any], offset: int) -> None:
         """Fill a contiguous array from bytes `offset` on of the file."""
-        done = os.preadv(self.fd, [out.data], offset)
+        done = read_into(self.fd, out, offset)
         while done < out.nbytes:  # a signal came, or it is more than 2 GiB
             rest = out.reshape(-1).view(np.uint8)[done:]
-            n = os.preadv(self.fd, [rest.data], offset + done)
+            n = read_into(self.fd, rest, offset + done)
             if not n:
                 raise self.damaged("cut short since it was opened")
             done += n
@@ -367,7 +375,12 @@ class _Scratch(threading.local):
 
 
 def usable_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory this process may use: the machine's, or what its control groups allow."""
+    """Bytes of memory this process may use: the machine's, or what its control groups allow.
+
+    0 where the system does not say (Windows): there, "auto" is "read".
+    """
+    if not hasattr(os, "sysconf"):
+        return 0
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     groups = root / "sys" / "fs" / "cgroup"
     with suppress(OSError):

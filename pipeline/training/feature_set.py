@@ -1,7 +1,8 @@
 """Opening feature sets in training. Imports neither Luigi nor MLflow, and little else at once.
 
-Features are read straight from their shard files (`store.reader`); the table of clips, Zarr and
-pandas are touched only when they are asked for, so that a set of a million clips opens at once.
+Features are read straight from their shard files (`store.reader`); the table of clips is touched
+only when it is asked for, so that a set of a million clips opens at once. pandas and Zarr, which
+`basilar[build]` installs, are needed for `clips`, `quarantine`, queries and `features` alone.
 A feature set is pickled as its path, and opens its files anew in each process.
 """
 
@@ -19,15 +20,18 @@ from basilar.dsp import moments, normalize
 from basilar.pipeline import storage
 from basilar.pipeline.defaults import CACHE_BYTES
 from basilar.pipeline.errors import DamagedArtifactError, ForeignStoreError
-from basilar.pipeline.storage.files import read_json
+from basilar.pipeline.host import require
+from basilar.pipeline.storage.files import open_table, read_json
 from basilar.pipeline.store.attributes import checked_attributes
 from basilar.pipeline.store.layout import open_zarr
 from basilar.pipeline.store.reader import Access, Rows
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     from datasets import Dataset
 from basilar.pipeline.store.dense import dense
+from basilar.pipeline.training.columns import encoded, is_one_of
 
 Pooling = Literal["mean", "std", "min", "max"]
 
@@ -146,15 +150,21 @@ class FeatureSet:
 
     @cached_property
     def clips(self) -> "pd.DataFrame":
-        """One row a clip: id, sha256, label, split, duration in seconds, start, n_frames, …"""
+        """One row a clip: id, sha256, label, split, duration in seconds, start, n_frames, …
+
+        Raises MissingLibraryError without pandas.
+        """
         return self._table()
 
     @cached_property
     def quarantine(self) -> "pd.DataFrame":
-        """One row a clip that could not be used: id, stage, reason, message."""
-        import pandas as pd
+        """One row a clip that could not be used: id, stage, reason, message.
 
-        return pd.read_parquet(self.path / "quarantine.parquet")
+        Raises MissingLibraryError without pandas.
+        """
+        file = self.path / "quarantine.parquet"
+        found: pd.DataFrame = require("pandas", str(file)).read_parquet(file)
+        return found
 
     @cached_property
     def stats(self) -> dict[str, NDArray[Any]]:
@@ -165,40 +175,35 @@ class FeatureSet:
     @cached_property
     def labels(self) -> list[str]:
         """The names of all labels of the set, sorted: `labels[code]` is the name of a code."""
-        return sorted(self._table("label", selected=False)["label"].dropna().unique())
+        return sorted(encoded(self._column("label"))[1])
 
     @cached_property
     def label_codes(self) -> NDArray[np.int64]:
         """The label of each clip as an index into `labels`, -1 for none: int64 (clips,)."""
-        import pandas as pd
-
-        codes = pd.Categorical(self._table("label")["label"], categories=self.labels).codes
-        return np.asarray(codes, np.int64)
+        codes, names = encoded(self._column("label"))
+        code_of = {name: code for code, name in enumerate(self.labels)}
+        return self._of_selected(np.array([*map(code_of.get, names), -1], np.int64)[codes])
 
     def select(self, query: str | None = None, /, **values: Any) -> "FeatureSet":
         """The clips for which all holds, as a feature set of its own; no feature is read.
 
         `select(split="train", label=["0", "1"])`: a column has this value, or one of these; None
         stands for no value. `select("duration > 1 and label != '3'")`: an expression of pandas.
-        Statistics stay those of the whole set. Raises ValueError for a column there is not.
+        Statistics stay those of the whole set. Raises ValueError for a column there is not, and
+        MissingLibraryError for an expression without pandas.
         """
-        from pandas.api.types import is_list_like
-
         columns = self._columns
         for name in values.keys() - set(columns):
             near = difflib.get_close_matches(name, columns, 1) or columns
             raise ValueError(
                 f"{self.path}: clips have no column {name!r}; did you mean {', '.join(near)}?"
             )
-        table = self._table(*(columns if query else values))
         chosen = np.ones(len(self), bool)
         for name, value in values.items():
-            wanted = list(value) if is_list_like(value) else [value]
-            found = table[name].isin(wanted) | (table[name].isna() & any(v is None for v in wanted))
-            chosen &= found.to_numpy()
+            chosen &= self._of_selected(is_one_of(self._column(name), value))
         rows = np.flatnonzero(chosen)
         if query:
-            rows = table.iloc[rows].query(query).index.to_numpy()
+            rows = self._table().iloc[rows].query(query).index.to_numpy()
         settings = (self.access, self.memory_limit, self.rows[rows], self.cache_bytes)
         return FeatureSet(self.path, *settings)
 
@@ -390,21 +395,26 @@ class FeatureSet:
         names: list[str] = pq.read_schema(self.path / "clips.parquet").names
         return names
 
-    def _table(self, *columns: str, selected: bool = True) -> "pd.DataFrame":
-        """The table of clips, or some of its columns."""
-        import pandas as pd
-
-        table = pd.read_parquet(self.path / "clips.parquet", columns=list(columns) or None)
-        if selected and self._selected is not None:
+    def _table(self) -> "pd.DataFrame":
+        """The table of clips, of those that are selected."""
+        file = self.path / "clips.parquet"
+        table: pd.DataFrame = require("pandas", str(file)).read_parquet(file)
+        if self._selected is not None:
             return table.iloc[self._selected].reset_index(drop=True)
         return table
+
+    def _column(self, name: str) -> "pa.ChunkedArray":
+        """A column of the table of all clips."""
+        with open_table(self.path / "clips.parquet") as file:
+            return file.read([name], use_threads=False).column(0)
 
     def _of_selected(self, values: NDArray[Any]) -> NDArray[Any]:
         return values if self._selected is None else values[self._selected]
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
-        return {clip_id: row for row, clip_id in enumerate(self._table("id")["id"])}
+        ids = self._column("id").to_pylist()
+        return {ids[row]: i for i, row in enumerate(self.rows.tolist())}
 
 
 @cache

@@ -8,16 +8,16 @@ from basilar.pipeline.cli.options import UsageError
 
 
 def test_results_are_one_json_object_or_lines(capsys):
-    console.print_result({"key": "é"}, True, "a line")
+    text.print_result({"key": "é"}, True, "a line")
     assert json.loads(capsys.readouterr().out) == {"key": "é"}
-    console.print_result({"key": "é"}, False, "a line", "another")
+    text.print_result({"key": "é"}, False, "a line", "another")
     assert capsys.readouterr().out == "a line\nanother\n"
 
 
 def test_a_result_is_shown_where_its_letters_are_not_known(monkeypatch):
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", out)
-    console.print_result({}, False, "é → a")
+    text.print_result({}, False, "é → a")
     out.flush()
     assert out.buffer.getvalue() == b"\\xe9 \\u2192 a\n"
 

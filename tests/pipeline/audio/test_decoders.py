@@ -107,7 +107,7 @@ def test_disk_that_fails_kills_nobody_through_a_mapping(name, monkeypatch):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     monkeypatch.setattr("mmap.mmap", None)
-    monkeypatch.setattr("os.pread", fail)
+    monkeypatch.setattr("os.read", fail)
     with pytest.raises(OSError, match=re.escape(name)) as caught:
         decode(path)
     assert caught.value.errno == errno.ESTALE

@@ -1,9 +1,10 @@
 import os
 import sys
+from importlib.metadata import version
 
 import pytest
 
-from basilar.pipeline import errors
+from basilar.pipeline import errors, host
 from basilar.pipeline.audit import doctor
 from basilar.pipeline.audit.doctor import checks
 from basilar.pipeline.compute import canary, transform
@@ -46,6 +47,19 @@ def test_a_library_or_codec_that_is_not_there_is_named(found, monkeypatch):
     assert "no-such-library missing" in said["libraries"].message
     assert said["ffmpeg"].state == "warning"
     assert "cannot read no-such-codec" in said["ffmpeg"].message
+
+
+def test_what_extras_bring_is_said_and_what_installs_it(found, monkeypatch):
+    """None of it is a must."""
+    monkeypatch.setitem(host.EXTRAS, "torch", {"torch": "no_such_module"})
+    monkeypatch.setitem(host.EXTRAS, "s3", {"s3fs": "s3fs", "no-such-library": "no_such_module"})
+    said = {part.partition(":")[0]: part for part in found()["extras"].message.split(" | ")}
+    assert said.keys() == host.EXTRAS.keys()
+    assert said["build"].startswith(f"build: luigi {version('luigi')}, mlflow ")
+    assert "not installed" not in said["build"]
+    assert said["torch"] == "torch: not installed: torch (pip install 'basilar[torch]')"
+    install = "not installed: no-such-library (pip install 'basilar[s3]')"
+    assert said["s3"] == f"s3: s3fs {version('s3fs')}; {install}"
 
 
 def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
@@ -97,7 +111,7 @@ def test_a_file_system_without_locks_is_a_warning(found, monkeypatch):
     def refuse(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(doctor.fcntl, "lockf", refuse)
+    monkeypatch.setattr("fcntl.lockf", refuse)
     assert found()["locks"].state == found()["at work"].state == "warning"
 
 
