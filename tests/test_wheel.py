@@ -49,7 +49,7 @@ def audio(tmp_path, noise):
 def test_a_wheel_holds_what_it_needs_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
-        str(file.relative_to(REPOSITORY))
+        f"basilar/{file.relative_to(REPOSITORY)}"
         for package in ("dsp", "pipeline", "workflows", "params")
         for file in (REPOSITORY / package).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts

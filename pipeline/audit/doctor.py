@@ -90,7 +90,8 @@ def _extras() -> Check:
         missing = host.missing(extra)
         there = ", ".join(f"{name} {version(name)}" for name in names if name not in missing)
         lacks = f"not installed: {', '.join(missing)} (pip install 'basilar[{extra}]')"
-        said.append(f"{extra}: {'; '.join(filter(None, (there, missing and lacks)))}")
+        parts = [part for part in [there, lacks if missing else ""] if part]
+        said.append(f"{extra}: {'; '.join(parts)}")
     return Check("extras", "ok", " | ".join(said))
 
 

@@ -1,7 +1,7 @@
 import fsspec
 import pytest
 
-from basilar.pipeline import console
+from basilar.pipeline import text
 from basilar.pipeline.manifests import probe as facts_module
 from basilar.pipeline.storage import urls
 
@@ -42,5 +42,5 @@ def memory(own_folder):
 @pytest.fixture
 def debug():
     """The command line that is left of one with --debug."""
-    yield console.begin(["build", "--debug", "a", "--", "--debug"])
-    console.begin([])
+    yield text.begin(["build", "--debug", "a", "--", "--debug"])
+    text.begin([])
