@@ -48,7 +48,15 @@ def everywhere(
     """
 
 
-for _name in ("make", "run", "show", "prove", "deploy", "keep"):  # in the order of the help
+for _name in (
+    "make",
+    "run",
+    "show",
+    "prove",
+    "compare",
+    "deploy",
+    "keep",
+):  # in the order of the help
     import_module(f"basilar.pipeline.cli.{_name}")
 
 

@@ -323,19 +323,9 @@ class FeatureSet:
 
     def to_hf(self) -> "Dataset":
         """A `datasets.Dataset` of Hugging Face: id, label, features. It keeps a copy of its own."""
-        from datasets import Array2D, ClassLabel, Dataset, Features, Value
+        from basilar.pipeline.training.huggingface import to_dataset
 
-        if self.dtype.kind == "c":
-            raise ValueError(f"{self.path}: datasets has no complex values; use a magnitude recipe")
-        columns = {
-            "id": Value("string"),
-            "label": ClassLabel(names=self.labels) if self.labels else Value("string"),
-            "features": Array2D(shape=(None, self.n_bins), dtype=str(self.dtype)),
-        }
-        made: Dataset = Dataset.from_generator(
-            _hf_rows, features=Features(columns), gen_kwargs={"fs": self}
-        )
-        return made
+        return to_dataset(self)
 
     @property
     def _normalizes(self) -> bool:
@@ -422,9 +412,3 @@ def _halves() -> NDArray[np.float32]:
     """All float16 values by their bits: looking them up is twice as fast as NumPy's conversion."""
     with np.errstate(invalid="ignore"):
         return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
-
-
-def _hf_rows(fs: FeatureSet) -> Iterator[dict[str, Any]]:
-    table = fs.clips[["id", "label"]]
-    for i, (clip_id, label) in enumerate(table.itertuples(index=False)):
-        yield {"id": clip_id, "label": label, "features": fs.read(i)}

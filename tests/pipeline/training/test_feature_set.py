@@ -209,19 +209,6 @@ def test_frames_in_seconds(make, representation, expected):
     np.testing.assert_array_equal(fs.seconds([0, 1, 2]), np.array(expected) / 8000)
 
 
-def test_hugging_face(make, monkeypatch, tmp_path):
-    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    fs = make()
-    made = fs.to_hf().with_format("numpy")
-    assert made.features["label"].names == ["a", "b", "c"]
-    assert len(made) == 12
-    for i, row in enumerate(made):
-        assert row["id"] == fs.clips["id"][i]
-        assert row["label"] == fs.label_codes[i]
-        assert row["features"].tobytes() == fs[i].tobytes()
-
-
 def test_opening_imports_no_table_and_no_zarr(make):
     fs = make(kind="standard")
     code = (
