@@ -89,7 +89,7 @@ while not any(file.stat().st_size for file in pathlib.Path({str(tmp_path)!r}).it
     pass
 print('x', *range(40), 'out of cheese', sep='\\n')
 exit(3)"""
-    with pytest.raises(ui.ServerError, match="the other: it ended with status 3; it printed") as error:
+    with pytest.raises(ui.ServerError, match="it ended with status 3; it printed") as error:
         ui.run([stand_in("one"), failing(code)], ready=pytest.fail)
     lines = str(error.value).splitlines()
     assert (lines[1], lines[-1], len(lines)) == ("  31", "  out of cheese", 11)
