@@ -5,6 +5,7 @@ minutes, by `make torture`; `py`, `text`, `ini` and `yaml` are not run. In what 
 for anything. A block of `text` behind one of `python` is what that prints.
 """
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -30,6 +31,7 @@ from basilar.pipeline.recipes.recipe import Recipe
 from tests import tree
 from tests.conftest import REPOSITORY
 from tests.pipeline.clusters import Server
+from tests.test_architecture import OLD_NAMES, ROOMS, room_of
 
 PAGES = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text("utf-8")
@@ -310,18 +312,46 @@ def test_every_page_is_in_the_index_and_in_the_readme():
 
 def test_the_file_tree_is_the_tree():
     (drawn,) = re.findall(r"^```text\n(.*?)^```$", PAGES["CONTRIBUTING.md"], re.M | re.S)
-    folders, named = [], set()
+    folders, named = [], []
     for line in drawn.splitlines():
         name, description = line.split(maxsplit=1)
         assert description
         depth = (len(line) - len(line.lstrip())) // 2
         folders = [*folders[:depth], name]
         if not name.endswith("/"):
-            named.add("".join(folders))
+            named.append("".join(folders))
     there = {
         str(file.relative_to(REPOSITORY)) for file in tree.modules() if file.name != "__init__.py"
     }
-    assert named == there
+    assert set(named) == there
+    old = {f"pipeline/{name}.py" for name in OLD_NAMES}
+    rooms = [room_of(tree.name_of(REPOSITORY / path)) for path in named if path not in old]
+    assert list(dict.fromkeys(rooms)) == list(ROOMS)  # imports point up the page
+
+
+def test_the_tour_names_what_is_there():
+    """Every function is in its file; every step is in one room, and every room is entered once."""
+    text = PAGES["CONTRIBUTING.md"].split("## A tour for newcomers")[1].split("\n## ")[0]
+    entered = []
+    for step in re.split(r"^\d+\. ", text, flags=re.M)[1:]:
+        rooms = set()
+        for path, names in re.findall(r"`(\w+/[\w/]+\.py)`:\s((?:`\w+`(?:,\s)?)+)", step):
+            file = REPOSITORY / path
+            rooms.add(room_of(tree.name_of(file)))
+            defined = {getattr(node, "name", None) for node in tree.parsed(file).body}
+            defined |= {name.id for name in assigned(tree.parsed(file))}
+            assert set(re.findall(r"\w+", names)) <= defined, path
+        (room,) = rooms
+        entered.append(room)
+    assert sorted(entered) == sorted(ROOMS)
+
+
+def assigned(module):
+    """The names that a module gives at its top level by assignment."""
+    for node in module.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target for target in targets if isinstance(target, ast.Name))
 
 
 def test_the_tables_of_recipes_are_right():

@@ -1,20 +1,33 @@
-"""Feature sets of every store schema there has been are read, verified and built again.
+"""What users have stored: feature sets of every schema, a bundle, and a model logged to MLflow.
 
-`tests/golden/store-N` is a root as it was published under schema N: it is never made anew.
+`tests/golden/store-N` is a root as it was published under schema N, `bundle-N` a bundle of its set,
+and `model-N` an MLflow model of that bundle, without the copy of the bundle that it holds. They are
+never made again. Bundle 1 and model 1 were made when modules lay in other places.
 """
 
+import hashlib
+import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from basilar import FeatureSet
+from basilar import Bundle, FeatureSet
 from basilar.pipeline.hashing import digest, values_hash
 from basilar.pipeline.store import schema
 from tests.conftest import REPOSITORY
 
 ROOTS = {int(path.name[6:]): path for path in (REPOSITORY / "tests" / "golden").glob("store-*")}
 DIGESTS = {1: "7c97958d1ae60c52adec1d5ff2ab6252"}
+GOLDEN = REPOSITORY / "tests" / "golden"
+BUNDLE = GOLDEN / "bundle-1"
+FILES = {  # SHA-256 of the paths and bytes of all files
+    "store-1": "3c67131453474a8f92dd5b516e82310d",
+    "bundle-1": "387f65c239fae496e605aa19ca8403a0",
+    "model-1": "5780d73df465e72b40649310c0ff6f7c",
+}
 
 
 def test_every_schema_has_a_golden_root():
@@ -54,3 +67,64 @@ def test_it_is_verified_and_built_again_to_the_bit(golden, as_json):
     assert (code, found["problems"]) == (0, [])
     code, found = as_json("reproduce", key, "--root", root, *moved)
     assert (code, found["verdict"], found["digest_now"]) == (0, "identical", DIGESTS[schema])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_file_has_changed_since(name):
+    sha256 = hashlib.sha256()
+    for path in sorted((GOLDEN / name).rglob("*")):
+        if path.is_file():
+            sha256.update(path.relative_to(GOLDEN).as_posix().encode() + b"\0")
+            sha256.update(hashlib.sha256(path.read_bytes()).digest())
+    assert sha256.hexdigest()[:32] == FILES[name], f"{name} is never made again: restore it"
+    assert {path.name for path in GOLDEN.glob("*-*")} == FILES.keys()
+
+
+def in_a_clone(*arguments):
+    """What Python prints where the folders of the repository are on the path."""
+    command = [sys.executable, "-W", "ignore", *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_bundle_computes_what_it_computed():
+    bundle = Bundle.load(BUNDLE)
+    found = bundle.check()
+    assert len(found) == 6
+    assert all(golden.identical for golden in found), found
+    (path,) = (GOLDEN / "store-1" / "features").glob("*.zarr")
+    assert bundle.key == path.stem
+
+
+def test_a_bundle_is_checked_by_the_command_that_it_prints():
+    assert "python -m pipeline.bundle DIR" in (BUNDLE / "README.md").read_text("utf-8")
+    said = in_a_clone("-m", "pipeline.bundle", BUNDLE).splitlines()
+    assert said[0] == f"{BUNDLE}: the bundle of {Bundle.load(BUNDLE).key}"
+    assert len(said) == 7
+    assert all("identical" in line for line in said[1:])
+    assert in_a_clone("-m", "basilar.pipeline.deployment.bundle", BUNDLE).splitlines() == said
+
+
+PREDICT = """
+import base64, json, sys
+import numpy as np, pandas as pd
+from mlflow import pyfunc
+model, audio = sys.argv[1:]
+rows = pd.DataFrame({"audio": [base64.b64encode(open(audio, "rb").read()).decode()]})
+(found,) = pyfunc.load_model(model).predict(rows)
+print(json.dumps([str(np.asarray(found).dtype), np.asarray(found).tolist()]))
+"""
+
+
+def test_a_model_that_was_logged_before_predicts_what_its_bundle_computes(tmp_path):
+    model = shutil.copytree(GOLDEN / "model-1", tmp_path / "model")
+    assert "from pipeline.bundle import Bundle" in (model / "served.py").read_text("utf-8")
+    shutil.copytree(BUNDLE, model / "artifacts" / "bundle-1")
+    audio = BUNDLE / "golden" / "canary.flac"
+    said = in_a_clone("-c", PREDICT, model, audio)
+    dtype, values = json.loads(said.splitlines()[-1])
+    expected = Bundle.load(BUNDLE).transform_file(audio)
+    found = np.asarray(values, dtype)  # JSON keeps every bit
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert found.tobytes() == expected.tobytes()
