@@ -80,7 +80,7 @@ def copy_of_the_repository(folder):
     for name in listed.stdout.splitlines():
         if (REPOSITORY / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name)
+            shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
 
@@ -109,7 +109,7 @@ class Reader:
             code, out, err = self._basilar(command)
         else:
             # The environment is there already: only what comes after its set-up is run.
-            code, out, err = self._shell(command.replace("make demo", "make -o .venv/.ready demo"))
+            code, out, err = self._shell(command.replace("make demo", "make -o .venv/.demo demo"))
         fails = shown.startswith("error:")
         expected = 2 if fails else int(command.startswith(DIFFERENT))
         assert code == expected, f"$ {command}\n{out}\n{err}"
