@@ -66,7 +66,7 @@ for name in dir(mmap):
         delattr(mmap, name)
 """
 SESSION = """
-import io
+import sys
 from pathlib import Path
 
 import numpy as np

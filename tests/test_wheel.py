@@ -12,6 +12,7 @@ import soundfile as sf
 from basilar import FeatureSet
 from tests.conftest import REPOSITORY
 from tests.test_docs import copy_of_the_repository
+from tests.test_installs import SESSION
 
 
 def run(*command, cwd, **environment):
@@ -53,9 +54,11 @@ def test_a_wheel_holds_what_it_needs_and_nothing_else(wheel):
         for package in ("dsp", "pipeline", "workflows", "params")
         for file in (REPOSITORY / package).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
-    }
-    assert {"pipeline/canaries.json", "pipeline/py.typed", "params/log_mel.toml"} <= expected
-    assert {name for name in names if ".dist-info/" not in name} == expected
+    } | {f"basilar/{file.name}" for file in (REPOSITORY / "basilar").glob("*.*")}
+    files = {name for name in names if ".dist-info/" not in name}
+    assert {"basilar/pipeline/py.typed", "basilar/params/log_mel.toml"} <= expected
+    assert {name.partition("/")[0] for name in files} == {"basilar"}
+    assert files == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -76,14 +79,39 @@ def test_an_installed_wheel_builds_a_feature_set(wheel, audio, tmp_path, tracker
     assert np.isfinite(fs[0]).all()
 
 
+def clean_environment(folder, wheel):
+    """The Python of a new environment that has a wheel, and what that depends on."""
+    run(sys.executable, "-m", "venv", "clean", cwd=folder)
+    python = folder / "clean" / "bin" / "python"
+    install = ["-m", "pip", "install", "--quiet", "-c", REPOSITORY / "constraints.txt"]
+    run(python, *install, wheel, cwd=folder, PYTHONPATH="")
+    return python
+
+
+@pytest.mark.torture
+def test_a_bare_wheel_reads_and_deploys(wheel, tmp_path):
+    """Without an extra: a set and a bundle are read, and nothing else is installed for it."""
+    python = clean_environment(tmp_path, wheel)
+    environment = {"PYTHONPATH": ""}
+    basilar = tmp_path / "clean" / "bin" / "basilar"
+    assert run(basilar, "--version", cwd=tmp_path, **environment) == "basilar 0.1.0\n"
+    golden = REPOSITORY / "tests" / "golden"
+    said = run(basilar, "check-bundle", golden / "bundle-1", cwd=tmp_path, **environment)
+    assert said.count("identical") == 6
+    done = subprocess.run([basilar, "doctor"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 3)
+    assert "pip install 'basilar[build]'" in done.stderr
+    run(python, "-c", SESSION, golden, cwd=tmp_path, **environment)
+    found = run(python, "-m", "pip", "list", "--format", "freeze", cwd=tmp_path, **environment)
+    names = {line.partition("==")[0] for line in found.splitlines()}
+    assert not names & {"pandas", "zarr", "luigi", "mlflow", "typer", "rich", "fsspec", "filelock"}
+
+
 @pytest.mark.torture
 def test_a_wheel_in_a_clean_environment(wheel, audio, tmp_path):
-    """With what it depends on and nothing else, in the versions that are tested."""
-    run(sys.executable, "-m", "venv", "clean", cwd=tmp_path)
-    python = tmp_path / "clean" / "bin" / "python"
+    """With what builds need and nothing else, in the versions that are tested."""
+    python = clean_environment(tmp_path, f"{wheel}[build]")
     environment = {"PYTHONPATH": ""}
-    install = ["-m", "pip", "install", "--quiet", "-c", REPOSITORY / "constraints.txt"]
-    run(python, *install, wheel, cwd=tmp_path, **environment)
     basilar = tmp_path / "clean" / "bin" / "basilar"
     assert run(basilar, "--version", cwd=tmp_path, **environment) == "basilar 0.1.0\n"
     run(basilar, "doctor", cwd=tmp_path, **environment)
