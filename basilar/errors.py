@@ -3,6 +3,7 @@
 from basilar.pipeline.audio import AudioError
 from basilar.pipeline.errors import (
     BasilarError,
+    BuildFailedError,
     BundleError,
     BusyError,
     CanaryError,
@@ -14,18 +15,19 @@ from basilar.pipeline.errors import (
     LostWorkerError,
     ManifestError,
     NoRecordError,
-    RebuildError,
     RecipeError,
     RepairError,
     SchedulerError,
     StorageError,
     TooManyBadError,
     TrackerError,
+    UsageError,
 )
 
 __all__ = [
     "AudioError",
     "BasilarError",
+    "BuildFailedError",
     "BundleError",
     "BusyError",
     "CanaryError",
@@ -37,11 +39,11 @@ __all__ = [
     "LostWorkerError",
     "ManifestError",
     "NoRecordError",
-    "RebuildError",
     "RecipeError",
     "RepairError",
     "SchedulerError",
     "StorageError",
     "TooManyBadError",
     "TrackerError",
+    "UsageError",
 ]

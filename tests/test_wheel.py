@@ -54,7 +54,7 @@ def test_a_wheel_holds_what_it_needs_and_nothing_else(wheel):
         for file in (REPOSITORY / package).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
-    assert {"pipeline/canaries.json", "pipeline/py.typed", "params/log_mel.toml"} <= expected
+    assert {"pipeline/canaries.json", "basilar/py.typed", "params/log_mel.toml"} <= expected
     assert {name for name in names if ".dist-info/" not in name} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -12,9 +12,10 @@ import pytest
 import soundfile as sf
 
 from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.manifests import manifest as manifest_module
 from basilar.pipeline.manifests import probe as facts_module
 from basilar.pipeline.manifests import scan as scan_module
-from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import contents, scan
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from tests.conftest import make_noise
@@ -33,8 +34,8 @@ def settle(folder):
 
 
 def test_a_folder_becomes_a_sorted_manifest(audio_folder):
-    manifest, skipped = scan(audio_folder)
-    assert skipped == []
+    manifest = scan(audio_folder)
+    assert (manifest.not_audio, manifest.ignored_columns, manifest.notes) == ((), (), [])
     assert manifest.column("id") == sorted(manifest.column("id")) == manifest.column("path")
     first = rows(manifest)[0]
     assert first["path"] == "a/00.wav"
@@ -50,19 +51,23 @@ def test_audio_is_found_by_content_and_the_rest_is_named(audio_folder):
     (audio_folder / "notes.txt").write_text("not audio")
     (audio_folder / "broken.wav").write_bytes(b"RIFF not really")
     (audio_folder / "empty.mp3").write_bytes(b"")
-    manifest, skipped = scan(audio_folder)
+    manifest = scan(audio_folder)
     problems = dict(zip(manifest.column("id"), manifest.column("problem"), strict=True))
     assert problems["no suffix"] is problems["wrong.txt"] is None
     assert problems["broken.wav"]
     assert problems["empty.mp3"]
-    assert skipped == ["notes.txt"]
+    assert manifest.not_audio == ("notes.txt",)
+    assert repr(manifest) == (
+        "Manifest: 16 clips, 0.00 h, 2 cannot be read, 1 files are not audio\n"
+        f"  root  {audio_folder}"
+    )
 
 
 def test_a_real_folder(corpora):
-    manifest, skipped = scan(corpora / "music")
+    manifest = scan(corpora / "music")
     with (corpora / "music" / "music.csv").open(newline="") as file:
         expected = {row["file"].removeprefix("music/"): row for row in csv.DictReader(file)}
-    assert skipped == ["music.csv"]
+    assert manifest.not_audio == ("music.csv",)
     assert set(manifest.column("path")) == expected.keys()
     for row in rows(manifest):
         assert row["problem"] is None
@@ -72,18 +77,18 @@ def test_a_real_folder(corpora):
 
 def test_touch_rename_and_move_change_no_content(audio_folder, tmp_path):
     settle(audio_folder)
-    before, _ = scan(audio_folder)
+    before = scan(audio_folder)
     os.utime(audio_folder / "a" / "00.wav")
     (audio_folder / "b" / "01.wav").rename(audio_folder / "b" / "renamed.wav")
     moved = audio_folder.rename(tmp_path / "moved")
-    after, _ = scan(moved)
+    after = scan(moved)
     assert sorted(before.contents) == sorted(after.contents)
     assert before.hash != after.hash  # an id changed
 
 
 def test_a_change_of_one_sample_is_seen_though_size_date_and_inode_are_restored(audio_folder):
     settle(audio_folder)
-    before, _ = scan(audio_folder)
+    before = scan(audio_folder)
     file = audio_folder / "a" / "00.wav"
     status = file.stat()
     data = bytearray(file.read_bytes())
@@ -92,28 +97,28 @@ def test_a_change_of_one_sample_is_seen_though_size_date_and_inode_are_restored(
         stream.write(data)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert file.stat().st_ino == status.st_ino
-    restored, _ = scan(audio_folder)
+    restored = scan(audio_folder)
     assert restored.hash != before.hash
-    assert scan(audio_folder, rehash=True)[0].hash == restored.hash
+    assert scan(audio_folder, rehash=True).hash == restored.hash
 
 
 def test_labels_and_groups_from_paths(audio_folder):
-    manifest, _ = scan(audio_folder, label="parent", group=r"(\d)\.wav")
+    manifest = scan(audio_folder, label="parent", group=r"(\d)\.wav")
     assert manifest.column("label")[:4] == ["a"] * 4
     assert manifest.column("group")[:2] == ["0", "3"]
-    manifest, _ = scan(audio_folder, label=r"(?P<group>\d)(?P<label>\d)\.wav")
+    manifest = scan(audio_folder, label=r"(?P<group>\d)(?P<label>\d)\.wav")
     assert manifest.column("label")[:2] == ["0", "3"]
 
 
 def test_splits_by_share_keep_groups_together_and_do_not_depend_on_other_clips(corpora):
     folder = corpora / "speech" / "fsdd"
-    by_file, _ = scan(folder, split={"train": 0.8, "valid": 0.1, "test": 0.1})
+    by_file = scan(folder, split={"train": 0.8, "valid": 0.1, "test": 0.1})
     counts = {name: by_file.splits.count(name) for name in ("train", "valid", "test")}
     # 1,000 draws: 3 standard deviations of a share of 0.8 are 38 clips, of 0.1 28.
     assert abs(counts["train"] - 800) < 38
     assert abs(counts["valid"] - 100) < 28
     assert sum(counts.values()) == 1000
-    by_speaker, _ = scan(folder, group="_([a-z]+)_", split={"train": 0.5, "test": 0.5})
+    by_speaker = scan(folder, group="_([a-z]+)_", split={"train": 0.5, "test": 0.5})
     pairs = set(zip(by_speaker.column("group"), by_speaker.splits, strict=True))
     assert len(pairs) == 4
 
@@ -125,11 +130,11 @@ def test_no_content_is_on_both_sides_of_a_split_nor_moved_by_its_name(tmp_path):
         shutil.copy(tmp_path / f"{seed}.wav", tmp_path / f"copy of {seed}.wav")
         lines += [{"path": f"{seed}.wav", "offset": part / 100} for part in range(4)]
     (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    excerpts, _ = scan(tmp_path / "clips.jsonl", split=shares)
+    excerpts = scan(tmp_path / "clips.jsonl", split=shares)
     (tmp_path / "clips.jsonl").unlink()
-    files, _ = scan(tmp_path, split=shares)
+    files = scan(tmp_path, split=shares)
     (tmp_path / "0.wav").rename(tmp_path / "renamed.wav")
-    renamed, _ = scan(tmp_path, split=shares)
+    renamed = scan(tmp_path, split=shares)
     split_of = dict(zip(files.column("sha256"), files.splits, strict=True))
     assert len(split_of) == 8
     assert set(split_of.values()) == {"train", "test"}
@@ -139,9 +144,9 @@ def test_no_content_is_on_both_sides_of_a_split_nor_moved_by_its_name(tmp_path):
 
 def test_adding_a_file_moves_no_other_to_another_split(audio_folder, noise):
     shares = {"train": 0.5, "test": 0.5}
-    before, _ = scan(audio_folder, split=shares)
+    before = scan(audio_folder, split=shares)
     sf.write(audio_folder / "new.wav", noise(4000, 99), 8000)
-    after, _ = scan(audio_folder, split=shares)
+    after = scan(audio_folder, split=shares)
     kept = dict(zip(after.column("id"), after.splits, strict=True))
     assert [kept[i] for i in before.column("id")] == before.splits
 
@@ -157,9 +162,9 @@ def test_a_cell_that_is_in_no_column_is_refused(audio_folder, tmp_path):
 
 def test_splits_from_a_table(audio_folder, tmp_path):
     table = tmp_path / "splits.csv"
-    ids = scan(audio_folder)[0].column("id")
+    ids = scan(audio_folder).column("id")
     table.write_text("id,split\n" + "".join(f"{i},{'ab'[n % 2]}\n" for n, i in enumerate(ids)))
-    assert scan(audio_folder, split=table)[0].splits == ["a", "b"] * 6
+    assert scan(audio_folder, split=table).splits == ["a", "b"] * 6
     table.write_text("id,split\na/00.wav,a\n")
     with pytest.raises(
         ManifestError, match=r"splits\.csv: no split for 11 clips, first 'a/03.wav'"
@@ -172,10 +177,10 @@ def test_splits_from_a_table(audio_folder, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_a_manifest_survives_export_and_import(audio_folder, suffix):
-    manifest, _ = scan(audio_folder, label="parent", split={"train": 0.5, "test": 0.5})
+    manifest = scan(audio_folder, label="parent", split={"train": 0.5, "test": 0.5})
     exported = audio_folder / f"manifest{suffix}"
-    write_manifest(manifest, exported)
-    again, _ = scan(exported)
+    manifest.write(exported)
+    again = scan(exported)
     assert again.table.equals(manifest.table)
     assert again.hash == manifest.hash
     assert again.root == audio_folder
@@ -189,17 +194,50 @@ def test_a_table_of_excerpts(audio_folder):
         {"path": "a/00.wav", "id": "whole", "split": "test"},
     ]
     table.write_text("\n".join(json.dumps(line) for line in lines))
-    manifest, _ = scan(table)
+    manifest = scan(table)
     assert manifest.column("id") == ["a/00.wav@0.1+0.1", "a/00.wav@0.25", "whole"]
     assert manifest.column("label") == ["3", None, None]
     np.testing.assert_allclose(manifest.seconds, [0.1, 0.05, 0.3])
     assert len(set(manifest.contents)) == 3
 
 
+def test_what_is_ignored_is_known_until_the_manifest_is_written(audio_folder, tmp_path):
+    (tmp_path / "own.csv").write_text("path,Split,speaker\na/00.wav,test,\x1b[31m\n")
+    manifest = scan(str(tmp_path / "own.csv"), root=str(audio_folder))
+    assert (manifest.ignored_columns, manifest.not_audio) == (("Split", "speaker"), ())
+    assert manifest.notes[0] == "column ignored: Split; did you mean split?"
+    assert repr(manifest).splitlines()[2:] == [f"  {note}" for note in manifest.notes]
+    assert not list(tmp_path.glob("*.parquet"))
+    manifest.write(str(tmp_path / "m.parquet"))
+    again = Manifest.read(str(tmp_path / "m.parquet"))
+    assert again == manifest
+    assert again.ignored_columns == ()
+
+
+def test_a_split_is_said_as_on_the_command_line(audio_folder, tmp_path):
+    shares = scan(audio_folder, split="train=0.5, test=0.5")
+    assert shares.splits == scan(audio_folder, split={"train": 0.5, "test": 0.5}).splits
+    (tmp_path / "s.csv").write_text(
+        "id,split\n" + "".join(f"{id},a\n" for id in shares.column("id"))
+    )
+    assert scan(audio_folder, split=str(tmp_path / "s.csv")).splits == ["a"] * 12
+    with pytest.raises(ManifestError, match="--split: 'a=b' gives no shares; write shares as"):
+        scan(audio_folder, split="a=b")
+
+
+def test_a_big_manifest_shows_itself_without_being_computed(audio_folder, monkeypatch):
+    manifest = scan(audio_folder)
+    monkeypatch.setattr(manifest_module, "_COUNTED_ROWS", 11)
+    assert repr(manifest).startswith("Manifest: 12 clips\n")
+    assert "seconds" not in vars(manifest)
+    _ = manifest.seconds  # now they are known
+    assert repr(manifest).startswith("Manifest: 12 clips, 0.00 h\n")
+
+
 def test_root_of_a_table_can_be_elsewhere(audio_folder, tmp_path):
     table = tmp_path / "clips.csv"
     table.write_text("path\na/00.wav\n")
-    assert len(scan(table, root=audio_folder)[0]) == 1
+    assert len(scan(table, root=audio_folder)) == 1
 
 
 @pytest.mark.parametrize(
@@ -230,7 +268,7 @@ def test_a_wrong_row_is_refused(audio_folder, tmp_path, noise, row, message):
 def test_links_are_followed_inside_the_root_once_and_refused_outside(audio_folder, tmp_path):
     (audio_folder / "loop").symlink_to(audio_folder)
     (audio_folder / "again").symlink_to(audio_folder / "a")
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     assert len(manifest) == 12
     (audio_folder / "out").symlink_to(tmp_path)
     with pytest.raises(ManifestError, match="'out' leads out of the root"):
@@ -287,41 +325,42 @@ def test_tables_from_spreadsheets_and_odd_strings(audio_folder):
     line = json.dumps({"path": "a/00.wav", "label": label}, ensure_ascii=False)
     table = audio_folder / "clips.jsonl"
     table.write_text("\ufeff" + line, encoding="utf-8")
-    assert scan(table)[0].column("label") == [label]
+    assert scan(table).column("label") == [label]
     table = audio_folder / "clips.csv"
     table.write_text('\ufeffpath,label\na/00.wav,"a, ""quoted""\nlabel"\n', encoding="utf-8")
-    assert scan(table)[0].column("label") == ['a, "quoted"\nlabel']
+    assert scan(table).column("label") == ['a, "quoted"\nlabel']
 
 
 def test_reading_a_manifest_refuses_what_is_not_one(audio_folder, tmp_path):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     file = audio_folder / "m.parquet"
-    write_manifest(manifest, file)
-    assert read_manifest(file).table.equals(manifest.table)
+    manifest.write(file)
+    assert Manifest.read(file).table.equals(manifest.table)
     file.write_bytes(b"no")
     with pytest.raises(ManifestError, match="not a Parquet file"):
-        read_manifest(file)
+        Manifest.read(file)
     with pytest.raises(ManifestError, match=r"the suffix must be \.parquet, \.csv or \.jsonl"):
-        write_manifest(manifest, audio_folder / "m.txt")
+        manifest.write(audio_folder / "m.txt")
 
 
 def test_contents_of_some_files_or_of_all(audio_folder):
     (audio_folder / "notes.txt").write_text("x")
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     every = dict(zip(manifest.column("path"), manifest.column("sha256"), strict=True))
     assert contents(audio_folder) == every
     assert contents(audio_folder, ["b/01.wav", "notes.txt"]) == {"b/01.wav": every["b/01.wav"]}
 
 
 def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_folder, tmp_path):
-    first, _ = scan(audio_folder)
-    write_manifest(first, tmp_path / "m.parquet")
+    first = scan(audio_folder)
+    first.write(tmp_path / "m.parquet")
     for file in audio_folder.rglob("*.wav"):
         file.unlink()
-    again, skipped = scan(tmp_path / "m.parquet", label="parent")
+    again = scan(tmp_path / "m.parquet", label="parent")
     assert again.column("label") == [path.split("/")[0] for path in first.column("path")]
     names = [name for name in again.table.column_names if name != "label"]
-    assert (again.table.select(names), skipped) == (first.table.select(names), [])
+    assert again.table.select(names) == first.table.select(names)
+    assert again.ignored_columns == ()
     with pytest.raises(ManifestError, match="is not there"):
         scan(tmp_path / "m.parquet", rehash=True)
     partial = first.table.drop_columns(["codec"])
@@ -335,7 +374,7 @@ def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_
     [("sha256", "0F" * 32), ("sample_rate", 0), ("n_samples", -1), ("decoder", "lame")],
 )
 def test_what_a_table_states_must_be_possible(audio_folder, tmp_path, name, value):
-    rows = scan(audio_folder)[0].table.to_pylist()
+    rows = scan(audio_folder).table.to_pylist()
     rows[3][name] = value
     pq.write_table(pa.Table.from_pylist(rows, CLIP_COLUMNS), tmp_path / "m.parquet")
     with pytest.raises(ManifestError, match=f"{name} = .* is not possible; correct it"):
@@ -357,11 +396,11 @@ def test_rows_that_are_taken_some_at_a_time_make_the_same_manifest(
     else:
         pd.DataFrame(clips).to_csv(source, index=False)
     shares = {"train": 0.5, "test": 0.5}
-    whole, _ = scan(source, root=audio_folder, label="parent", split=shares)
+    whole = scan(source, root=audio_folder, label="parent", split=shares)
     assert len(whole) == 27
     monkeypatch.setattr(scan_module, "ROWS_AT_ONCE", 4)
     monkeypatch.setattr(facts_module, "_AT_ONCE", 7)
-    again, _ = scan(source, root=audio_folder, label="parent", split=shares)
+    again = scan(source, root=audio_folder, label="parent", split=shares)
     assert again.table.equals(whole.table)
     assert again.hash == whole.hash
 
@@ -395,12 +434,12 @@ def test_no_row_is_lost_if_they_end_too_early(audio_folder):
 
 
 def test_a_text_that_is_not_utf_8_is_refused(audio_folder, tmp_path):
-    write_manifest(scan(audio_folder, label="parent")[0], tmp_path / "m.parquet")
+    scan(audio_folder, label="parent").write(tmp_path / "m.parquet")
     file = tmp_path / "m.parquet"
     table = pq.read_table(file)
     bad = pa.array([b"\xff"] * 12, pa.binary()).view(pa.string())
     index = CLIP_COLUMNS.get_field_index("label")
     pq.write_table(table.set_column(index, "label", bad), file)
-    for read in (scan, read_manifest):
+    for read in (scan, Manifest.read):
         with pytest.raises(ManifestError, match="a text is not UTF-8"):
             read(file)

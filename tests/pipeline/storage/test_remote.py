@@ -20,7 +20,7 @@ import pytest
 from basilar.pipeline import storage
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
-from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
@@ -73,7 +73,7 @@ def uploaded(store, folder, where):
 
 def planned(audio, root, *, shard_seconds=1.0):
     """A build of the small recipe over the audio that is somewhere."""
-    manifest, _ = scan(audio)
+    manifest = scan(audio)
     return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, shard_seconds), "")
 
 
@@ -124,13 +124,13 @@ def test_what_is_no_place_is_refused(url):
 def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
     uploaded(memory, audio_folder, "/bucket/audio")
     memory.pipe_file("/bucket/audio/notes.txt", b"not audio")
-    here, there = scan(audio_folder)[0], scan("memory://bucket/audio")
+    here, there = scan(audio_folder), scan("memory://bucket/audio")
     assert there[0].hash == here.hash
     assert there[0].table.equals(here.table)
     assert there[1] == ["notes.txt"]
-    write_manifest(there[0], tmp_path / "manifest.parquet")
+    there[0].write(tmp_path / "manifest.parquet")
     assert (
-        storage.name(read_manifest(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
+        storage.name(Manifest.read(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
     )
 
 
@@ -139,15 +139,15 @@ def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypat
     monkeypatch.setattr(
         "basilar.pipeline.manifests.file_cache.time.time", lambda: time.time_ns() / 1e9 + 10
     )
-    first, _ = scan("memory://bucket/audio")
+    first = scan("memory://bucket/audio")
     fetched = []
     fetch = remote.fetch_file
     monkeypatch.setattr(prefetch, "fetch_file", lambda path: fetched.append(path) or fetch(path))
-    second, _ = scan("memory://bucket/audio")
+    second = scan("memory://bucket/audio")
     assert second.hash == first.hash
     assert not fetched
     memory.pipe_file("/bucket/audio/a/00.wav", (audio_folder / "b" / "01.wav").read_bytes())
-    assert scan("memory://bucket/audio")[0].hash != first.hash
+    assert scan("memory://bucket/audio").hash != first.hash
     assert [path.name for path in fetched] == ["00.wav"]
 
 
@@ -582,7 +582,7 @@ def test_a_store_that_fails_now_and_then_costs_time_only(s3, server, local):
 
 def start_build(folder, audio, tracker, *options, **environment):
     """A build below `s3://bucket/root` in a process of its own, as another machine does it."""
-    write_manifest(scan(audio)[0], folder / "manifest.parquet")
+    scan(audio).write(folder / "manifest.parquet")
     (folder / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
     what = ("small.toml", "manifest.parquet", "--root", "s3://bucket/root", "--json")
     how = ("--shard-seconds", "4", "--workers", "1", "--tracking-uri", tracker, *options)
