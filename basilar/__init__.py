@@ -8,22 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from basilar import errors as errors
-    from basilar.pipeline.compute.transform import Transform
-    from basilar.pipeline.deployment.bundle import Bundle
-    from basilar.pipeline.manifests.manifest import Manifest
-    from basilar.pipeline.recipes.recipe import Recipe
-    from basilar.pipeline.training.feature_set import FeatureSet
-    from basilar.pipeline.training.loader import Loader
+    from basilar.pipeline.build.entry import build as build
+    from basilar.pipeline.compute.transform import Transform as Transform
+    from basilar.pipeline.deployment.bundle import Bundle as Bundle
+    from basilar.pipeline.manifests.manifest import Manifest as Manifest
+    from basilar.pipeline.manifests.scan import scan as scan
+    from basilar.pipeline.recipes.recipe import Recipe as Recipe
+    from basilar.pipeline.training.feature_set import FeatureSet as FeatureSet
+    from basilar.pipeline.training.find import open_set as open
+    from basilar.pipeline.training.loader import Loader as Loader
 
     __version__: str
 
-_PLACES = {
-    "Bundle": "basilar.pipeline.deployment.bundle",
-    "FeatureSet": "basilar.pipeline.training.feature_set",
-    "Loader": "basilar.pipeline.training.loader",
-    "Manifest": "basilar.pipeline.manifests.manifest",
-    "Recipe": "basilar.pipeline.recipes.recipe",
-    "Transform": "basilar.pipeline.compute.transform",
+_HOMES = {  # of each name: its module, and what it is called there
+    "Bundle": ("basilar.pipeline.deployment.bundle", "Bundle"),
+    "FeatureSet": ("basilar.pipeline.training.feature_set", "FeatureSet"),
+    "Loader": ("basilar.pipeline.training.loader", "Loader"),
+    "Manifest": ("basilar.pipeline.manifests.manifest", "Manifest"),
+    "Recipe": ("basilar.pipeline.recipes.recipe", "Recipe"),
+    "Transform": ("basilar.pipeline.compute.transform", "Transform"),
+    "build": ("basilar.pipeline.build.entry", "build"),
+    "open": ("basilar.pipeline.training.find", "open_set"),
+    "scan": ("basilar.pipeline.manifests.scan", "scan"),
 }
 __all__ = [
     "Bundle",
@@ -33,7 +39,10 @@ __all__ = [
     "Recipe",
     "Transform",
     "__version__",
+    "build",
     "errors",
+    "open",
+    "scan",
 ]
 
 
@@ -44,9 +53,10 @@ def __getattr__(name: str) -> Any:
         return version("basilar")
     if name == "errors":
         return import_module("basilar.errors")
-    if name not in _PLACES:
+    if name not in _HOMES:
         raise AttributeError(f"module 'basilar' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from basilar.pipeline.audio import AudioError
 from basilar.pipeline.errors import (
     BasilarError,
+    BuildFailedError,
     BundleError,
     BusyError,
     CanaryError,
@@ -15,7 +16,6 @@ from basilar.pipeline.errors import (
     ManifestError,
     MissingLibraryError,
     NoRecordError,
-    RebuildError,
     RecipeError,
     RepairError,
     SchedulerError,
@@ -23,11 +23,13 @@ from basilar.pipeline.errors import (
     TooManyBadError,
     TrackerError,
     UnsupportedSystemError,
+    UsageError,
 )
 
 __all__ = [
     "AudioError",
     "BasilarError",
+    "BuildFailedError",
     "BundleError",
     "BusyError",
     "CanaryError",
@@ -40,7 +42,6 @@ __all__ = [
     "ManifestError",
     "MissingLibraryError",
     "NoRecordError",
-    "RebuildError",
     "RecipeError",
     "RepairError",
     "SchedulerError",
@@ -48,4 +49,5 @@ __all__ = [
     "TooManyBadError",
     "TrackerError",
     "UnsupportedSystemError",
+    "UsageError",
 ]

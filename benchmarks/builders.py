@@ -18,12 +18,12 @@ RATE, N_FFT, HOP, MELS = 22050, 2048, 512, 128
 def ours(manifest: Path, out: Path) -> None:
     from basilar.pipeline.build import luigi_engine
     from basilar.pipeline.build.build import Build
-    from basilar.pipeline.manifests.manifest import read_manifest
+    from basilar.pipeline.manifests.manifest import Manifest
     from basilar.pipeline.plan import Plan
     from basilar.pipeline.recipes.recipe import Recipe
     from basilar.pipeline.tracking.location import embedded_tracking_uri
 
-    plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
+    plan = Plan(Recipe.load(RECIPE), Manifest.read(manifest))
     build = Build(out, plan, embedded_tracking_uri(out))
     assert luigi_engine.run(build, workers=2, log=False).succeeded
 
@@ -119,9 +119,9 @@ NEEDS = {"librosa, joblib": "librosa", "lhotse": "lhotse", "datasets": "datasets
 
 
 def audio(manifest: Path) -> list[Path]:
-    from basilar.pipeline.manifests.manifest import read_manifest
+    from basilar.pipeline.manifests.manifest import Manifest
 
-    known = read_manifest(manifest)
+    known = Manifest.read(manifest)
     return [known.root / path for path in known.column("path")]
 
 
@@ -129,14 +129,14 @@ def prepared(files: list[Path], manifest: Path) -> None:
     """Look at the files as each contender does it once: a manifest, and Lhotse's cuts."""
     import pyarrow as pa
 
-    from basilar.pipeline.manifests.manifest import Manifest, write_manifest
+    from basilar.pipeline.manifests.manifest import Manifest
     from basilar.pipeline.manifests.scan import scan
     from basilar.pipeline.manifests.table import CLIP_COLUMNS
 
-    found, _ = scan(files[0].parent)
+    found = scan(files[0].parent)
     names = {file.name for file in files}
     rows = [row for row in found.table.to_pylist() if row["path"] in names]
-    write_manifest(Manifest(found.root, pa.Table.from_pylist(rows, CLIP_COLUMNS)), manifest)
+    Manifest(found.root, pa.Table.from_pylist(rows, CLIP_COLUMNS)).write(manifest)
 
 
 def cut(files: list[Path], manifest: Path) -> None:

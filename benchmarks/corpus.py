@@ -83,7 +83,7 @@ class Corpus:
 
 def excerpts(seconds: float) -> Manifest:
     """Excerpts of 4 to 20 s, each from a random place of a random file; `seconds` in all."""
-    manifest, _ = scan(MUSIC)
+    manifest = scan(MUSIC)
     rng = np.random.default_rng(0)
     lengths = np.array(manifest.seconds) - 0.05  # headers may promise a little too much
     files, rows, left = manifest.table.to_pylist(), [], seconds

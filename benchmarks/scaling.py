@@ -29,22 +29,21 @@ BASILAR = [sys.executable, "-c", "from basilar.pipeline.cli import main; main()"
 
 
 def scanned(folder: Path, manifest: Path) -> None:
-    from basilar.pipeline.manifests.manifest import write_manifest
     from basilar.pipeline.manifests.scan import scan
 
-    write_manifest(scan(folder)[0], manifest)
+    scan(folder).write(manifest)
 
 
 def built(manifest: Path, root: Path) -> dict[str, int]:
     """Build without MLflow; how many shards each stage computed."""
     from basilar.pipeline.build import luigi_engine
     from basilar.pipeline.build.build import Build
-    from basilar.pipeline.manifests.manifest import read_manifest
+    from basilar.pipeline.manifests.manifest import Manifest
     from basilar.pipeline.plan import Plan
     from basilar.pipeline.recipes.recipe import Recipe
     from basilar.pipeline.tracking.location import embedded_tracking_uri
 
-    plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
+    plan = Plan(Recipe.load(RECIPE), Manifest.read(manifest))
     outcome = luigi_engine.run(Build(root, plan, embedded_tracking_uri(root)), workers=2, log=False)
     assert outcome.succeeded
     return outcome.computed
@@ -127,11 +126,11 @@ def indexed(table: Path, count: int) -> None:
 
 def planned(manifest: Path) -> int:
     """The shards of a plan, with its key."""
-    from basilar.pipeline.manifests.manifest import read_manifest
+    from basilar.pipeline.manifests.manifest import Manifest
     from basilar.pipeline.plan import Plan
     from basilar.pipeline.recipes.recipe import Recipe
 
-    plan = Plan(Recipe.load(RECIPE), read_manifest(manifest))
+    plan = Plan(Recipe.load(RECIPE), Manifest.read(manifest))
     assert plan.key
     return len(plan.shards)
 

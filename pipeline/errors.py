@@ -4,6 +4,8 @@ Messages have the form `WHERE: WHAT; WHAT TO DO`. Errors that only one module ra
 are defined in that module.
 """
 
+from collections.abc import Sequence
+
 
 class BasilarError(Exception):
     """The base of every error that Basilar raises on purpose."""
@@ -85,5 +87,13 @@ class RepairError(DamagedArtifactError):
     """A feature set that cannot be repaired; nothing was changed."""
 
 
-class RebuildError(BasilarError, RuntimeError):
-    """A build that did not finish; the message says what failed."""
+class UsageError(BasilarError, ValueError):
+    """What was asked for is not possible as it was asked."""
+
+
+class BuildFailedError(BasilarError, RuntimeError):
+    """A build that failed: the message says what, and `failures` are the messages of its tasks."""
+
+    def __init__(self, message: str, failures: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.failures = list(failures)

@@ -24,7 +24,7 @@ from basilar.pipeline.audit.verify import verify
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.compute import stages
-from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
@@ -72,7 +72,7 @@ def carry_out(said, root, manifest, options):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     said.send("ready")
     table = {**SMALL, "resample": {"sample_rate": options.get("sample_rate", 8000)}}
-    plan = Plan(Recipe.from_dict(table), read_manifest(manifest), 2.0)
+    plan = Plan(Recipe.from_dict(table), Manifest.read(manifest), 2.0)
     tracker, keep = options.get("tracker", ""), ("resample", "representation")
     build = Build(root, plan, tracker, keep=options.get("keep", keep))
     if "counted" in options:
@@ -106,7 +106,7 @@ def manifest(tmp_path_factory):
     for i in range(20):
         y = 0.1 * np.random.default_rng(i).standard_normal(1600 + 160 * i)
         sf.write(folder / "audio" / f"{i:02}.wav", y, 8000, subtype="PCM_16")
-    write_manifest(scan(folder / "audio")[0], folder / "m.parquet")
+    scan(folder / "audio").write(folder / "m.parquet")
     return folder / "m.parquet"
 
 

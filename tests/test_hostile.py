@@ -29,7 +29,7 @@ from basilar.pipeline.errors import (
     ManifestError,
     RecipeError,
 )
-from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.manifests.source import Source
 from basilar.pipeline.recipes.recipe import Recipe
@@ -50,8 +50,8 @@ def audio(audio_folder, tmp_path, noise):
     (tmp_path / "outside").mkdir()
     sf.write(tmp_path / "outside" / "x.wav", noise(4000), 8000)
     shutil.copy(tmp_path / "outside" / "x.wav", tmp_path / "x.wav")
-    manifest, _ = scan(audio_folder)
-    write_manifest(manifest, tmp_path / "good.parquet")
+    manifest = scan(audio_folder)
+    manifest.write(tmp_path / "good.parquet")
     (audio_folder / "link.wav").symlink_to(tmp_path / "x.wav")
     (audio_folder / "folder").symlink_to(tmp_path / "outside")
     return audio_folder
@@ -68,7 +68,7 @@ def test_paths_that_leave_the_root_are_refused_everywhere(audio, tmp_path, path)
         table.write_text(f'path\n"{path}"\n')
         with pytest.raises(ManifestError, match="leads out of the root"):
             scan(table, root=audio)
-    good = read_manifest(tmp_path / "good.parquet")
+    good = Manifest.read(tmp_path / "good.parquet")
     paths = pa.array([path, *good.column("path")[1:]])
     forged = good.table.set_column(1, "path", paths)
     for table in (forged, forged.select(["path"])):
@@ -78,7 +78,7 @@ def test_paths_that_leave_the_root_are_refused_everywhere(audio, tmp_path, path)
             scan(file)
         if path not in LINKS:  # reading a manifest follows no links; decoding does
             with pytest.raises(ManifestError):
-                read_manifest(file)
+                Manifest.read(file)
     sha256 = good.column("sha256")[0]
     with pytest.raises(ManifestError):
         decode_stage([Source(sha256, path, sha256)], Transform(Recipe.from_dict(SMALL)), root=audio)
@@ -92,14 +92,14 @@ def test_paths_that_leave_the_root_are_refused_everywhere(audio, tmp_path, path)
     ],
 )
 def test_a_manifest_that_no_scan_made(audio, tmp_path, column, value):
-    good = read_manifest(tmp_path / "good.parquet")
+    good = Manifest.read(tmp_path / "good.parquet")
     values = [value, *good.column(column)[1:]]
     index = good.table.schema.get_field_index(column)
     forged = good.table.set_column(index, column, pa.array(values))
     forged = forged.cast(good.table.schema)
     pq.write_table(forged.replace_schema_metadata({"basilar": '{"root": "."}'}), "x.parquet")
     with pytest.raises(ManifestError, match=f"row 0: {column} = |have the same id"):
-        read_manifest(Path("x.parquet"))
+        Manifest.read(Path("x.parquet"))
 
 
 @pytest.mark.parametrize("root", ["", "{", "[1]", '{"root": 3}', "[" * 10**5])
@@ -107,7 +107,7 @@ def test_a_manifest_whose_root_is_none(tmp_path, audio, root):
     table = pq.read_table(tmp_path / "good.parquet").replace_schema_metadata({"basilar": root})
     pq.write_table(table, tmp_path / "x.parquet")
     with pytest.raises(ManifestError, match="record of the root is damaged"):
-        read_manifest(tmp_path / "x.parquet")
+        Manifest.read(tmp_path / "x.parquet")
 
 
 @pytest.fixture(autouse=True)

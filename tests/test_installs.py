@@ -93,9 +93,9 @@ for access in ("map", "read"):
     again.crops([0, 2], [1, 0], 5, normalize=True)
 
 (file,) = (golden / "store-1" / "catalogue" / "manifests").glob("*.parquet")
-from basilar.pipeline.manifests.manifest import read_manifest
+from basilar import Manifest
 
-assert len(read_manifest(file)) == 4
+assert len(Manifest.read(file)) == 4
 
 recipe = Recipe.load("mel")
 y = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)

@@ -13,7 +13,7 @@ import soundfile as sf
 
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
-from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
@@ -52,9 +52,9 @@ def work(tmp_path_factory):
     for i in range(30):
         y = 0.1 * np.random.default_rng(i).standard_normal(8000 + 80 * i)
         sf.write(folder / "audio" / f"{i:02}.wav", y, 8000, subtype="PCM_16")
-    write_manifest(scan(folder / "audio")[0], folder / "m.parquet")
+    scan(folder / "audio").write(folder / "m.parquet")
     (folder / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
-    plan = Plan(Recipe.from_dict(SMALL), read_manifest(folder / "m.parquet"), 1.5)
+    plan = Plan(Recipe.from_dict(SMALL), Manifest.read(folder / "m.parquet"), 1.5)
     assert len(plan.shards) > 20
     build = Build(folder / "clean", plan, "")
     assert luigi_engine.run(build, workers=1, log=False).succeeded
@@ -111,7 +111,7 @@ def running(url, process):
 
 def test_a_worker_in_a_folder_of_its_own_shares_a_build_by_a_luigid(work, tmp_path):
     folder, clean = work
-    plan = Plan(Recipe.from_dict(SMALL), read_manifest(folder / "m.parquet"), 3.0)
+    plan = Plan(Recipe.from_dict(SMALL), Manifest.read(folder / "m.parquet"), 3.0)
     build = Build(tmp_path / "root", plan, "")
     with Processes() as processes, locks.session(build.root):
         url = luigid(processes, tmp_path / "luigid")
@@ -148,7 +148,7 @@ def test_what_a_killed_worker_was_at_is_taken_over(work, tmp_path, tracker):
 def test_a_clip_that_two_hosts_lost_is_had_by_the_next_set_of_two_others(work, tmp_path):
     """That a shard lacks it, hosts know from the root alone."""
     folder, clean = work
-    manifest = read_manifest(folder / "m.parquet")
+    manifest = Manifest.read(folder / "m.parquet")
 
     def built(names, changes, **environment):
         plan = Plan(Recipe.from_dict({**SMALL, **changes}), manifest, 3.0)

@@ -48,7 +48,7 @@ def watch():
             most[process] = max(most.get(process, 0), held(process))
         time.sleep(0.02)
 
-manifest, _ = scan(Path(folder))
+manifest = scan(Path(folder))
 build = Build(Path(root), Plan(Recipe.load(Path(recipe)), manifest), "")
 before, most = held(os.getpid()), {}
 if int(limit):

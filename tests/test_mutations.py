@@ -10,7 +10,6 @@ import soundfile as sf
 from basilar.dsp import framing, mel
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
@@ -191,7 +190,7 @@ def test_one_sample_of_one_file(as_json, built, key, audio, tmp_path, clip_id):
     code, found = as_json("verify", key, *options, "--sample", 99)
     assert code == 1
     assert f"{clip_id}: its file has changed" in found["problems"][0]["problem"]
-    write_manifest(scan(audio, label="parent")[0], tmp_path / "m.parquet")
+    scan(audio, label="parent").write(tmp_path / "m.parquet")
     code, found = as_json("why", key, tmp_path / "m.parquet", "--root", built.root)
     assert code == 1
     assert [clip["id"] for clip in found["clips"]["changed"]["clips"]] == [clip_id]
@@ -251,7 +250,7 @@ def test_one_clip_of_the_manifest(as_json, built, key, tmp_path, what):
         sorted(filter(None, rows), key=lambda row: row["id"]), manifest.table.schema
     )
     mutated = type(manifest)(manifest.root, table)
-    write_manifest(mutated, tmp_path / "m.parquet")
+    mutated.write(tmp_path / "m.parquet")
     code, found = as_json("why", key, tmp_path / "m.parquet", "--root", built.root)
     assert code == 1
     assert found["clips"].keys() == {what}

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from tests.conftest import REPOSITORY
 from tests.test_bits import CORES, DISPATCHED
@@ -33,7 +32,7 @@ def published(built, tmp_path_factory, tracker):
     """A set built by `python -m luigi` in one environment: its attributes, and its folder."""
     folder = tmp_path_factory.mktemp("promise")
     audio = shutil.copytree(built.plan.manifest.root, folder / "audio")
-    write_manifest(scan(audio, label="parent")[0], folder / "m.parquet")
+    scan(audio, label="parent").write(folder / "m.parquet")
     done = run(
         REPOSITORY,
         *(

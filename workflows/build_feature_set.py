@@ -19,7 +19,7 @@ from basilar.pipeline.build.build import Build
 from basilar.pipeline.build.set_tasks import LogRun
 from basilar.pipeline.build.shard_tasks import Target
 from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
-from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.tracking.location import embedded_tracking_uri
@@ -86,9 +86,9 @@ class BuildFeatureSet(luigi.WrapperTask):
     @cached_property
     def planned(self) -> Build:
         """The build, planned once before anything runs."""
-        manifest = read_manifest(Path(self.manifest))
+        manifest = Manifest.read(Path(self.manifest))
         if self.audio_root is not None:
-            manifest = Manifest(storage.place(self.audio_root).absolute(), manifest.table)
+            manifest = manifest.moved_to(self.audio_root)
         plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)
         keep = tuple(name for name in self.keep.split(",") if name)
         tracker = self.tracking_uri or embedded_tracking_uri(self.root)

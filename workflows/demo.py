@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from basilar import FeatureSet
 from basilar.pipeline.build import luigi_engine
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.recipes.hashes import recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe
@@ -99,8 +98,8 @@ class DemoManifest(luigi.Task):
 
     def run(self) -> None:
         """Scan the audio."""
-        manifest, _ = scan(Path(self.input().path), label="parent", split=SPLIT)
-        write_manifest(manifest, Path(self.output().path))
+        manifest = scan(Path(self.input().path), label="parent", split=SPLIT)
+        manifest.write(Path(self.output().path))
 
 
 class DemoClassifier(luigi.Task):

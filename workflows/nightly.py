@@ -22,7 +22,6 @@ import luigi
 from basilar.pipeline import storage
 from basilar.pipeline.build.shard_tasks import Target
 from basilar.pipeline.errors import DamagedArtifactError, RecipeError
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.record import read_attributes
@@ -118,9 +117,9 @@ class Nightly(luigi.WrapperTask):
     @cached_property
     def manifest(self) -> Path:
         """The manifest of the folder as it is now, written to the catalogue of the root."""
-        found, _ = scan(
+        found = scan(
             Path(self.audio), label=self.label, group=self.group, split=dict(self.split) or None
         )
         file = Path(self.root) / "catalogue" / "manifests" / f"{found.hash}.parquet"
-        write_manifest(found, file)
+        found.write(file)
         return file

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
-from basilar.pipeline.errors import DamagedArtifactError, RebuildError
+from basilar.pipeline.errors import BuildFailedError, DamagedArtifactError
 from basilar.pipeline.hashing import values_hash
 from basilar.pipeline.progress import Progress
 from basilar.pipeline.records.compare import absolute_differences, first_stage, span
@@ -75,7 +75,7 @@ def reproduce(
 ) -> Reproduced:
     """Build a feature set again below `into`, by default a temporary folder, and compare.
 
-    Raises MissingAudioError before anything is built, RebuildError if the build fails.
+    Raises MissingAudioError before anything is built, BuildFailedError if the build fails.
     """
     manifest = locate(record.manifest, audio_root, progress=progress)
     then, now = (m.column("path") for m in (record.manifest, manifest))
@@ -84,9 +84,10 @@ def reproduce(
         build = Build(root.absolute(), plan, "", keep=("representation",), max_bad=1.0)
         outcome = luigi_engine.run(build, workers=workers, log=False)
         if not outcome.succeeded:
-            raise RebuildError(
-                f"{record.key[:12]}: it could not be built again; fix what failed, and run it "
-                f"again{outcome.reasons}"
+            raise BuildFailedError(
+                f"{record.key[:12]}: it could not be built again; mend what failed, and run it "
+                f"again{outcome.reasons}",
+                outcome.failures,
             )
         attributes = read_attributes(build.store / "zarr.json")
         same = attributes["digest"] == record.digest

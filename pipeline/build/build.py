@@ -15,7 +15,7 @@ from basilar.pipeline.compute import canary
 from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.hashing import canonical, hash_of
-from basilar.pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.table import release_memory
 from basilar.pipeline.plan import Plan, Shard, Work, outstanding
 from basilar.pipeline.recipes.hashes import STAGES
@@ -223,7 +223,7 @@ def _read(text: str) -> Build:
 @lru_cache(maxsize=2)
 def _manifest_of(file: Path) -> Manifest:
     """A manifest, once for all the recipes that are built over it."""
-    return read_manifest(file)
+    return Manifest.read(file)
 
 
 def _enter_manifest(root: Path, manifest: Manifest) -> None:
@@ -231,12 +231,12 @@ def _enter_manifest(root: Path, manifest: Manifest) -> None:
     file, known = _manifest_file(root, manifest.hash), None
     if storage.exists(file):
         with contextlib.suppress(ManifestError):  # what is damaged is written anew
-            known = read_manifest(file)
+            known = Manifest.read(file)
     same = known is not None and known.table.equals(manifest.table)
     if same and known is not None and known.root.resolve() == manifest.root.resolve():
         return
     try:
-        write_manifest(manifest, file)
+        manifest.write(file)
     except OSError:
         if not same:  # from a root that is read-only, a set can be had wherever its audio is
             raise

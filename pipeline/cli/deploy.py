@@ -15,7 +15,6 @@ from basilar.pipeline.cli.options import (
     Root,
     UsageError,
     app,
-    attributes_of,
     find_store,
     local,
 )
@@ -42,15 +41,16 @@ def bundle(
     """
     from basilar.pipeline.deployment.export import write_bundle
     from basilar.pipeline.errors import ChangedAudioError
-    from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+    from basilar.pipeline.manifests.manifest import Manifest
+    from basilar.pipeline.records.record import attributes_of
     from basilar.pipeline.training.feature_set import FeatureSet
 
     path = find_store(root, key)
     attributes = attributes_of(path)
     name = f"{attributes['manifest_hash']}.parquet"
-    manifest = read_manifest(root / "catalogue" / "manifests" / name)
+    manifest = Manifest.read(root / "catalogue" / "manifests" / name)
     if audio_root is not None:
-        manifest = Manifest(audio_root.absolute(), manifest.table)
+        manifest = manifest.moved_to(audio_root)
     try:
         write_bundle(output, FeatureSet.open(path), manifest=manifest, clips=clips)
     except FileExistsError as error:

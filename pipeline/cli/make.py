@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,15 +15,12 @@ from basilar.pipeline.cli.options import (
     StoppedError,
     UsageError,
     app,
-    attributes_of,
     complete_recipe,
     place,
 )
-from basilar.pipeline.console import print_error, progress
+from basilar.pipeline.console import progress
+from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from basilar.pipeline.text import print_result
-
-if TYPE_CHECKING:
-    from basilar.pipeline.manifests.manifest import Manifest
 
 Engine = Literal["local", "luigid", "dask"]
 
@@ -63,45 +60,41 @@ def scan(
 
     Example: basilar scan audio -o manifest.parquet --label parent --split train=0.8,test=0.2
     """
-    from basilar.pipeline.manifests.manifest import write_manifest
     from basilar.pipeline.manifests.scan import scan as scan_source
 
-    manifest, left_out = scan_source(
+    manifest = scan_source(
         source,
         root=root,
         label=label,
         group=group,
-        split=_split(split),
+        split=split,
         rehash=rehash,
         progress=progress("scanning"),
     )
-    is_table = source.is_file()
-    ignored, skipped = (left_out, []) if is_table else ([], left_out)
-    if ignored and output.exists() and output.samefile(source):
+    if manifest.ignored_columns and output.exists() and output.samefile(source):
         raise UsageError(
-            f"{output}: it is the table being scanned, and would lose its columns "
-            f"{', '.join(ignored)}; name another file with -o"
+            f"{output}: it is the table that is scanned, and would lose its columns "
+            f"{', '.join(manifest.ignored_columns)}; name another file with -o"
         )
-    write_manifest(manifest, output)
-    columns = (manifest.column(name) for name in ("id", "problem"))
-    problems = [f"{clip}: {problem}" for clip, problem in zip(*columns, strict=True) if problem]
+    manifest.write(output)
+    problems = [f"{clip}: {problem}" for clip, problem in manifest.rows("id", "problem") if problem]
+    seconds = float(manifest.seconds.sum())
     result = {
         "manifest": str(output),
         "manifest_hash": manifest.hash,
         "clips": len(manifest),
-        "seconds": sum(manifest.seconds),
+        "seconds": seconds,
         "unreadable": problems,
-        "not_audio": skipped,
-        "ignored_columns": ignored,
+        "not_audio": manifest.not_audio,
+        "ignored_columns": manifest.ignored_columns,
     }
-    hours = result["seconds"] / 3600 if isinstance(result["seconds"], float) else 0.0
     print_result(
         result,
         as_json,
-        f"{output}: {len(manifest)} clips, {hours:.2f} h, {len(skipped)} files are not audio, "
-        f"{len(problems)} cannot be read",
+        f"{output}: {len(manifest)} clips, {seconds / 3600:.2f} h, {len(manifest.not_audio)} files "
+        f"are not audio, {len(problems)} cannot be read",
         *(f"  cannot be read: {problem}" for problem in problems),
-        *(f"  {line}" for line in _said_of_columns(ignored)),
+        *(f"  {note}" for note in manifest.notes),
     )
 
 
@@ -174,18 +167,16 @@ def build(
         typer.Argument(parser=place, metavar="PATH|URL", help="Manifest, or a folder to scan."),
     ],
     root: Root,
-    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = os.cpu_count() or 1,
-    shard_seconds: Annotated[float, typer.Option(min=0.001, help="Audio per shard, s.")] = 600.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    shard_seconds: Annotated[
+        float, typer.Option(min=0.001, help="Audio a shard, s.")
+    ] = SHARD_SECONDS,
     audio_root: AudioRoot = None,
-    keep: Annotated[
-        str, typer.Option(help="Stages whose artifacts are kept.")
-    ] = "resample,representation",
-    max_bad: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of clips that may be quarantined.")
-    ] = 0.01,
+    keep: Annotated[str, typer.Option(help="Stages whose artifacts are kept.")] = ",".join(KEEP),
+    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad clips.")] = MAX_BAD,
     clip_timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds to decode a clip; it is tried twice.")
-    ] = 600.0,
+        float, typer.Option(min=0.001, help="To decode a clip, s; it is tried twice.")
+    ] = CLIP_TIMEOUT,
     tracking_uri: Annotated[
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: in the root.")
     ] = "",
@@ -211,131 +202,53 @@ def build(
 
     Example: basilar build log_mel manifest.parquet --root features --workers 2
     """
-    from basilar.pipeline.build.build import Build
-    from basilar.pipeline.plan import Plan
-    from basilar.pipeline.recipes.recipe import Recipe
-    from basilar.pipeline.tracking.location import embedded_tracking_uri
+    from basilar.pipeline.build.entry import carry_out, prepare
+    from basilar.pipeline.errors import BuildFailedError
 
-    if (bool(scheduler), bool(dask)) != (engine == "luigid", engine == "dask"):
-        raise UsageError(
-            f"--engine {engine}: it does not go with these options; luigid needs --scheduler, dask "
-            "needs --dask, and no other engine takes them"
-        )
-    plan = Plan(Recipe.load(recipe), _manifest(manifest, audio_root), shard_seconds)
-    try:
-        tracker = tracking_uri or embedded_tracking_uri(root)
-        planned = Build(
-            root.absolute(), plan, tracker, _keep(keep), max_bad, register, clip_timeout, dask
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
     if explain and not dry_run:
         raise UsageError("--explain: it says why a planned build is not cached; add --dry-run")
+    planned = prepare(
+        recipe,
+        manifest,
+        root=root,
+        shard_seconds=shard_seconds,
+        audio_root=audio_root,
+        keep=keep,
+        max_bad=max_bad,
+        clip_timeout=clip_timeout,
+        tracking_uri=tracking_uri,
+        register=register,
+        engine=engine,
+        scheduler=scheduler,
+        dask=dask,
+        progress=progress("scanning"),
+    )
     if dry_run:
         _dry_run(planned, explain, as_json)
         return
-    from basilar.pipeline import errors
-    from basilar.pipeline.build import luigi_engine
-
     try:
-        outcome = luigi_engine.run(planned, workers=workers, scheduler=scheduler, show=not as_json)
-    except errors.SchedulerError as error:
-        raise UsageError(str(error)) from None
-    except KeyboardInterrupt:
-        left = len(planned.work().pending["representation"])
-        made = f"{len(plan.shards) - left} of {len(plan.shards)} shards are made and kept"
-        raise StoppedError(f"{made}; the same command goes on from there") from None
-    if not outcome.succeeded:
+        built = carry_out(planned, workers=workers, scheduler=scheduler, show=not as_json)
+    except BuildFailedError as error:  # what failed was shown when it did
         if as_json:
-            said = outcome.failures or [f"{root}: the failure was printed where it ran; see there"]
-            print_result({"key": plan.key, "error": said[0], "failures": said}, as_json)
-        raise typer.Exit(1)
-    attributes = attributes_of(planned.store)
-    result = {
-        "key": plan.key,
-        "path": str(planned.store),
-        "digest": attributes["digest"],
-        "recipe_hash": attributes["recipe_hash"],
-        "manifest_hash": attributes["manifest_hash"],
-        "clips": attributes["clips"],
-        "quarantined": attributes["quarantined"],
-        "outcome": outcome.verb,
-        "shards_computed": outcome.shards_computed,
-        "shards_cached": len(plan.shards) - outcome.shards_computed,
-        "stages": {
-            stage: {"computed": outcome.computed[stage], "cached": outcome.cached[stage]}
-            for stage in outcome.computed
-        },
-        "seconds": round(outcome.seconds, 3),
-        "mlflow_run_id": outcome.mlflow_run_id,
-    }
-    if attributes["recipe"]["store"] != plan.recipe.store.model_dump():
-        print_error(
-            f"note: {plan.key[:12]} is published with [store] {attributes['recipe']['store']}; the "
-            "values are the same. To store them as requested, delete its path and build again."
-        )
-    print_result(
-        result,
-        as_json,
-        f"{outcome.verb} {plan.key} in {outcome.seconds:.1f} s",
-        f"  path     {planned.store}",
-        f"  digest   {attributes['digest']}",
-        f"  clips    {attributes['clips']}, quarantined {attributes['quarantined']}",
-        f"  shards   {outcome.shards_computed} computed, "
-        f"{len(plan.shards) - outcome.shards_computed} cached",
-        f"  mlflow   {outcome.mlflow_run_id or 'not logged; the next build tries again'}",
-    )
-
-
-def _manifest(source: Path, audio_root: Path | None) -> "Manifest":
-    from basilar.pipeline.manifests.manifest import Manifest, read_manifest
-
-    if source.suffix == ".parquet" and not source.is_dir():
-        manifest = read_manifest(source)
-    else:
-        from basilar.pipeline.manifests.scan import scan as scan_source
-
-        manifest, left_out = scan_source(source, root=audio_root, progress=progress("scanning"))
-        for line in _said_of_columns(left_out) if source.is_file() else ():
-            print_error(f"note: {line}")
-    return manifest if audio_root is None else Manifest(audio_root.absolute(), manifest.table)
-
-
-def _said_of_columns(ignored: list[str]) -> list[str]:
-    """A line about each column of a table that no manifest has."""
-    from basilar.pipeline.manifests.table import CLIP_COLUMNS
-
-    meant = {name: name.strip().lower() for name in ignored}
-    hints = {
-        name: f"; did you mean {known}?"
-        for name, known in meant.items()
-        if known in CLIP_COLUMNS.names
-    }
-    return [f"column ignored: {name}{hints.get(name, '')}" for name in ignored]
-
-
-def _keep(text: str) -> tuple[str, ...]:
-    from basilar.pipeline.recipes.hashes import STAGES
-
-    keep = {name.strip() for name in text.split(",") if name.strip()} | {"representation"}
-    if not keep <= set(STAGES):
-        raise UsageError(
-            f"--keep: {text!r} names something that is not a stage; allowed are "
-            f"{', '.join(STAGES)}, separated by commas"
-        )
-    return tuple(sorted(keep))
-
-
-def _split(text: str | None) -> dict[str, float] | Path | None:
-    if text is None or "=" not in text:
-        return None if text is None else Path(text)
-    try:
-        parts = [part.split("=") for part in text.split(",")]
-        return {name.strip(): float(share) for name, share in parts}
-    except ValueError:
-        raise UsageError(
-            f"--split: {text!r} is not a list of shares; write shares as train=0.8,test=0.2"
+            failed = {"key": planned.plan.key, "error": error.failures[0]}
+            print_result({**failed, "failures": error.failures}, as_json)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        total = len(planned.plan.shards)
+        made = total - len(planned.work().pending["representation"])
+        raise StoppedError(
+            f"{made} of {total} shards are made and kept; the same command goes on from there"
         ) from None
+    print_result(
+        {**vars(built), "path": str(built.path)},
+        as_json,
+        f"{built.outcome} {built.key} in {built.seconds:.1f} s",
+        f"  path     {built.path}",
+        f"  digest   {built.digest}",
+        f"  clips    {built.clips}, quarantined {built.quarantined}",
+        f"  shards   {built.shards_computed} computed, {built.shards_cached} cached",
+        f"  mlflow   {built.mlflow_run_id or 'not logged; the next build tries again'}",
+    )
 
 
 def _dry_run(planned: Any, explain: bool, as_json: bool) -> None:

@@ -1,12 +1,13 @@
 """Shared by all commands: the app, common options, and how feature sets are found."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from basilar.pipeline import storage
-from basilar.pipeline.errors import BasilarError, StorageError
+from basilar.pipeline.errors import BasilarError, NoRecordError, StorageError
+from basilar.pipeline.errors import UsageError as UsageError
 
 app = typer.Typer(
     help="Turn folders of audio into feature sets for machine learning, each addressed by a hash "
@@ -83,10 +84,6 @@ Key = Annotated[
 ]
 
 
-class UsageError(BasilarError):
-    """A request that is not possible in this form."""
-
-
 class StoppedError(BasilarError):
     """A command was stopped by the keyboard; the message says what is kept."""
 
@@ -108,30 +105,14 @@ def find_key(root: Path, key: str) -> str:
 
 
 def _find(root: Path, key: str, keys: list[str]) -> str:
-    if not storage.is_folder(root):
-        raise UsageError(f"{root}: no such folder; name the --root that it was built in")
-    found = [name for name in keys if name.startswith(key)]
-    if len(found) == 1:
-        return found[0]
-    if not found and key in complete_recipe(key):
-        raise UsageError(
-            f"{key}: it is a recipe, but the key of a feature set is needed; basilar ls --root "
-            f"{root} lists keys"
-        )
-    known = ", ".join(name[:12] for name in (found or keys)[:10]) or "none"
-    problem = "several feature sets" if found else "no feature set"
-    raise UsageError(f"{root}: {problem} with a key that begins with {key!r}; there is: {known}")
+    from basilar.pipeline.training.find import match_key
 
-
-def attributes_of(path: Path) -> dict[str, Any]:
-    """A store's attributes, without opening it through Zarr. Raises DamagedArtifactError."""
-    from basilar.pipeline.errors import DamagedArtifactError
-    from basilar.pipeline.records.record import read_attributes
-
-    attributes = read_attributes(path / "zarr.json")
-    if attributes["key"] != path.stem:
-        raise DamagedArtifactError(
-            f"{path}: it is the feature set {attributes['key']}, under another name; rename it to "
-            f"{attributes['key']}.zarr, or delete it"
-        )
-    return attributes
+    try:
+        return match_key(root, key, keys)
+    except NoRecordError as error:
+        if storage.is_folder(root) and key in complete_recipe(key):
+            raise UsageError(
+                f"{key}: it is a recipe, and the key of a feature set is asked for; basilar ls "
+                f"--root {root} lists keys"
+            ) from None
+        raise UsageError(str(error)) from None

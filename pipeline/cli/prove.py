@@ -134,7 +134,7 @@ def reproduce(
     Example: basilar reproduce 3f2a --root features
     """
     from basilar.pipeline.audit.reproduce import reproduce as reproduce_set
-    from basilar.pipeline.errors import RebuildError
+    from basilar.pipeline.errors import BuildFailedError
     from basilar.pipeline.records.locate import MissingAudioError
 
     if into is not None and (into.is_file() or (storage.is_folder(into) and storage.members(into))):
@@ -153,7 +153,7 @@ def reproduce(
                 tolerance=tolerance,
                 progress=progress("looking for audio"),
             )
-        except (MissingAudioError, RebuildError) as error:
+        except (MissingAudioError, BuildFailedError) as error:
             clips = {name: getattr(error, name, []) for name in ("missing", "changed")}
             failed = {"key": record.key, "verdict": "different", "error": str(error), **clips}
             print_failure(error)

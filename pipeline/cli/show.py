@@ -14,7 +14,6 @@ from basilar.pipeline.cli.options import (
     Root,
     UsageError,
     app,
-    attributes_of,
     complete_key,
     complete_recipe,
     find_store,
@@ -44,6 +43,7 @@ def ls(root: Root, as_json: Json = False) -> None:
     Example: basilar ls --root features
     """
     from basilar.pipeline.errors import DamagedArtifactError
+    from basilar.pipeline.records.record import attributes_of
 
     if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root of a build")
@@ -86,6 +86,7 @@ def show(
     Example: basilar show 3f2a --root features
     """
     from basilar.pipeline.recipes.recipe import Recipe
+    from basilar.pipeline.records.record import attributes_of
     from basilar.pipeline.storage.files import read_table
 
     path = find_store(root, key)

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -38,22 +38,65 @@ from basilar.pipeline.manifests.table import (
     take_rows,
 )
 from basilar.pipeline.storage.atomic import replacing
+from basilar.pipeline.text import printable
 
 # Arrow's other allocators hold on to freed memory, and forked processes would inherit it.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 _METADATA_KEY = b"basilar"
-_ROWS = 4096  # that are Python objects at one time
-_GROUP_ROWS = 1 << 16  # of a row group, written at one time
+_ROWS = 4096  # that are Python's objects at once
+_GROUP_ROWS = 1 << 16  # that are written at once
+_COUNTED_ROWS = 1 << 16  # whose length is summed up to be shown: more take longer than 0.1 s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Manifest:
-    """A table of clips (`CLIP_COLUMNS`), sorted by id, and the folder its paths are relative to."""
+    """A table of clips (`CLIP_COLUMNS`), sorted by id, and the folder its paths start from.
+
+    Make one with `basilar.scan`. What a scan left out is known until the manifest is written:
+    `not_audio`, the paths of files in the folder that are not audio, and `ignored_columns`, the
+    names of columns of the table that no manifest has.
+    """
 
     root: Path
     table: pa.Table
+    not_audio: tuple[str, ...] = field(default=(), compare=False)
+    ignored_columns: tuple[str, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Manifest":
+        """Read a Parquet manifest: a path, or a URL.
+
+        Raises ManifestError if it is not one, OSError without a file.
+        """
+        path = storage.place(path)
+        with open_parquet(path) as file:
+            root = recorded_root(path, file.schema_arrow)
+            try:
+                table = None if root is None else map_table(partial(_column, file))
+            except KeyError:
+                table = None
+            if root is None or table is None:
+                raise ManifestError(
+                    f"{path}: not a manifest; make one with basilar scan DIR -o {path}"
+                )
+            try:
+                table.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise ManifestError(
+                    f"{path}: a text is not UTF-8 ({error}); write it again"
+                ) from None
+            manifest = cls(root, table)
+            for (clip,) in manifest.rows("path"):
+                refuse_escape(root, clip, path)
+            _refuse_rows(manifest, path)
+        release_memory()
+        return manifest
+
+    def moved_to(self, root: str | os.PathLike[str]) -> "Manifest":
+        """The manifest of the same clips, whose audio is below another folder or URL now."""
+        return replace(self, root=storage.place(root).absolute())
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -142,34 +185,64 @@ class Manifest:
 
         return manifest_hash(clips())
 
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write it as Parquet, or export it as CSV or JSON Lines, by the file's suffix."""
+        path = storage.place(path)
+        if path.suffix not in (".parquet", ".csv", ".jsonl"):
+            raise ManifestError(
+                f"{path}: no such table is written; the suffix must be .parquet, .csv or .jsonl"
+            )
+        with replacing(path) as temporary:
+            if path.suffix == ".parquet":
+                self._write_parquet(temporary, path.absolute().parent.resolve())
+            elif path.suffix == ".csv":
+                with temporary.open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, CLIP_COLUMNS.names)
+                    writer.writeheader()
+                    writer.writerows(self.table.to_pylist())
+            else:
+                lines = (json.dumps(row) + "\n" for row in self.table.to_pylist())
+                temporary.write_text("".join(lines), encoding="utf-8")
+
+    def _write_parquet(self, file: Path, folder: Path) -> None:
+        # A root beside or below the manifest is written relative to it: both can move together.
+        root = self.root.resolve()
+        beside = root.is_relative_to(folder) and not storage.is_remote(root)
+        stored = root.relative_to(folder).as_posix() if beside else storage.name(root)
+        metadata = json.dumps({"schema": 1, "root": stored}).encode()
+        table = self.table.replace_schema_metadata({_METADATA_KEY: metadata})
+        with pq.ParquetWriter(file, table.schema, write_page_checksum=True) as writer:
+            for start in range(0, max(1, len(table)), _GROUP_ROWS):
+                writer.write_table(table.slice(start, _GROUP_ROWS))
+                release_memory()
+
+    @property
+    def notes(self) -> list[str]:
+        """A line on each column of the table it was scanned from that no manifest has."""
+        known = {name: name.strip().lower() for name in self.ignored_columns}
+        hints = {
+            name: f"; did you mean {meant}?"
+            for name, meant in known.items()
+            if meant in CLIP_COLUMNS.names
+        }
+        return [f"column ignored: {name}{hints.get(name, '')}" for name in self.ignored_columns]
+
+    def __repr__(self) -> str:
+        counts = [f"{len(self)} clips"]
+        if len(self) <= _COUNTED_ROWS or "seconds" in self.__dict__:
+            counts.append(f"{self.seconds.sum() / 3600:.2f} h")
+        unreadable = len(self) - self.table.column("problem").null_count
+        counts += [f"{unreadable} cannot be read"] if unreadable else []
+        counts += [f"{len(self.not_audio)} files are not audio"] if self.not_audio else []
+        lines = [f"Manifest: {', '.join(counts)}", f"  root  {storage.name(self.root)}"]
+        return "\n".join(map(printable, [*lines, *(f"  {note}" for note in self.notes)][:4]))
+
 
 def _runs(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """The runs of equal entries, as (first, end), given where an entry equals the one before."""
     edges = np.diff(np.concatenate([[0], same.astype(np.int8), [0]]))
     starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) + 1
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read a Parquet manifest. Raises ManifestError if it is not one, OSError if it is missing."""
-    with open_parquet(path) as file:
-        root = recorded_root(path, file.schema_arrow)
-        try:
-            table = None if root is None else map_table(partial(_column, file))
-        except KeyError:
-            table = None
-        if root is None or table is None:
-            raise ManifestError(f"{path}: not a manifest; make one with basilar scan DIR -o {path}")
-        try:
-            table.validate(full=True)
-        except pa.ArrowInvalid as error:
-            raise ManifestError(f"{path}: a text is not UTF-8 ({error}); write it again") from None
-        manifest = Manifest(root, table)
-        for (clip,) in manifest.rows("path"):
-            refuse_escape(root, clip, path)
-        _refuse_rows(manifest, path)
-    release_memory()
-    return manifest
 
 
 def _column(file: pq.ParquetFile, field: pa.Field) -> pa.ChunkedArray:
@@ -191,34 +264,6 @@ def recorded_root(path: Path, schema: pa.Schema) -> Path | None:
         return root if root.is_absolute() else path.absolute().parent / root
     except (ValueError, LookupError, TypeError, RecursionError):
         raise ManifestError(f"{path}: its record of the root is damaged; scan again") from None
-
-
-def write_manifest(manifest: Manifest, path: Path) -> None:
-    """Write a manifest as Parquet, or export it as CSV or JSON Lines, by the file's suffix."""
-    if path.suffix not in (".parquet", ".csv", ".jsonl"):
-        raise ManifestError(
-            f"{path}: this kind of table cannot be written; use the suffix .parquet, .csv or .jsonl"
-        )
-    with replacing(path) as temporary:
-        if path.suffix == ".parquet":
-            # A root beside or below the manifest is stored relative to it: both can move together.
-            root, folder = manifest.root.resolve(), path.absolute().parent.resolve()
-            beside = root.is_relative_to(folder) and not storage.is_remote(root)
-            stored = root.relative_to(folder).as_posix() if beside else storage.name(root)
-            metadata = json.dumps({"schema": 1, "root": stored}).encode()
-            table = manifest.table.replace_schema_metadata({_METADATA_KEY: metadata})
-            with pq.ParquetWriter(temporary, table.schema, write_page_checksum=True) as writer:
-                for start in range(0, max(1, len(table)), _GROUP_ROWS):
-                    writer.write_table(table.slice(start, _GROUP_ROWS))
-                    release_memory()
-        elif path.suffix == ".csv":
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, CLIP_COLUMNS.names)
-                writer.writeheader()
-                writer.writerows(manifest.table.to_pylist())
-        else:
-            lines = (json.dumps(row) + "\n" for row in manifest.table.to_pylist())
-            temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def refuse_escape(root: Path, path: Any, source: Path, *, follow: Path | None = None) -> str:

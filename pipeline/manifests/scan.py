@@ -5,8 +5,9 @@ table become Python objects some at a time: a million clips take little more tha
 """
 
 import errno
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -32,34 +33,44 @@ from basilar.pipeline.progress import Progress
 
 
 def scan(
-    source: Path,
+    source: str | os.PathLike[str],
     *,
-    root: Path | None = None,
+    root: str | os.PathLike[str] | None = None,
     label: str | None = None,
     group: str | None = None,
-    split: dict[str, float] | Path | None = None,
+    split: Mapping[str, float] | str | os.PathLike[str] | None = None,
     rehash: bool = False,
     progress: Progress = lambda items, total: items,
-) -> tuple[Manifest, list[str]]:
-    """Make the manifest of a folder, or of a table of clips (CSV, JSON Lines or Parquet).
+) -> Manifest:
+    """Make the manifest of a folder or its URL, or of a table of clips (CSV, JSON Lines, Parquet).
 
-    `label` and `group` are `parent` (the name of the file's folder) or a regular expression that is
-    searched in the path and has a group of that name (or one group). `split` is shares by name, or
-    a CSV of `id` and `split`. Shares are assigned by the hash of the group or, without one, of the
-    file's SHA-256: a clip stays in its split when others are added or renamed, and a file is never
-    in two splits, not even under two names or in excerpts. A table has a `path` column relative to
-    `root` (by default the root it records, or its folder), and optionally `id`, `label`, `split`,
-    `group`, `offset`, `duration` and `sha256`, which take precedence over the options. Rows of a
-    Parquet table that also state `sample_rate`, `channels`, `n_samples`, `format`, `codec`,
-    `decoder` and `lossy` are trusted, and their files are not opened, unless `rehash` is set.
+    `label` and `group` are `parent` (the name of the file's folder) or a regular expression with a
+    group of that name (or one group), searched in the path. `split` gives shares by name, as a dict
+    or as a text like `train=0.8,test=0.2`, or is a CSV of `id` and `split`. Shares are assigned by
+    the hash of the group, or without one, of the file's SHA-256: a clip stays in its split whatever
+    is added or renamed, and no file is on both sides, under two names or in excerpts. A table has
+    a `path` column relative to `root` (by default the root it records, or its folder), and
+    optionally `id`, `label`, `split`, `group`, `offset`, `duration` and `sha256`, which go before
+    the options. The rows of a Parquet table that also state `sample_rate`, `channels`,
+    `n_samples`, `format`, `codec`, `decoder` and `lossy` are believed, and their files are not
+    opened, without `rehash`.
 
-    Returns the manifest, and a sorted list of what it leaves out: paths of files in a folder that
-    are not audio, or names of a table's columns that no manifest has. Raises ManifestError.
+    Nothing is written: `Manifest.write` does. What is left out is named by the manifest's
+    `not_audio` and `ignored_columns`, sorted. Raises ManifestError.
+
+    >>> import tempfile, wave
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with wave.open(f"{folder}/silence.wav", "wb") as file:
+    ...         file.setparams((1, 2, 8000, 0, "NONE", ""))
+    ...         file.writeframes(bytes(16_000))
+    ...     manifest = scan(folder, split={"train": 0.8, "test": 0.2})
+    >>> print(len(manifest), manifest.column("id"), manifest.seconds)
+    1 ['silence.wav'] [1.]
     """
     source = storage.place(source).absolute()
     is_folder = storage.is_remote(source) or source.is_dir()
     if is_folder:
-        root = source
+        start = source
         found, others = _walk(source)
         n_rows = len(found)
 
@@ -68,24 +79,24 @@ def scan(
     else:
         rows, n_rows, columns, recorded = read_rows(source)
         others = sorted(columns - set(CLIP_COLUMNS.names))
-        root = storage.place(root or recorded or source.parent).absolute()
-    # In a folder, `_walk` has checked the links.
-    real = None if is_folder else Path(os.path.realpath(root))
+        start = storage.place(root or recorded or source.parent).absolute()
+    # In a folder, links were looked at on the way.
+    real = None if is_folder else Path(os.path.realpath(start))
     believed = source.suffix == ".parquet" and not is_folder and not rehash
 
     def stated() -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
         for row in rows():
             yield row, stated_facts(source, row) if believed else None
 
-    split_of, status_of = splits_by(split), status_reader(root)
-    for row, facts in () if is_folder else stated():  # check every row before any file is opened
-        path = refuse_escape(root, row.get("path"), source, follow=real)
+    split_of, status_of = splits_by(split), status_reader(start)
+    for row, facts in () if is_folder else stated():  # all of them before any file is opened
+        path = refuse_escape(start, row.get("path"), source, follow=real)
         if facts is None:
             status_of(path)
     n_seen = 0
     clips: list[dict[str, Any]] = []
     done: list[pa.RecordBatch] = []
-    with closing(inspect_files(root, stated(), status_of, rehash=rehash)) as looked_at:
+    with closing(inspect_files(start, stated(), status_of, rehash=rehash)) as looked_at:
         for row, facts in progress(looked_at, n_rows):
             n_seen += 1
             if facts is None and is_folder:
@@ -111,7 +122,34 @@ def scan(
             f"{split}: no split for {len(missing)} clips, first {missing['id'][0].as_py()!r}; "
             "add them"
         )
-    return Manifest(root, _sorted(source, table)), sorted(others)
+    left_out = tuple(sorted(others))
+    return Manifest(
+        start,
+        _sorted(source, table),
+        not_audio=left_out if is_folder else (),
+        ignored_columns=() if is_folder else left_out,
+    )
+
+
+def read_or_scan(
+    source: str | os.PathLike[str],
+    *,
+    audio_root: str | os.PathLike[str] | None = None,
+    progress: Progress = lambda items, total: items,
+) -> Manifest:
+    """A manifest that was written as Parquet, or that of a folder or table, as builds take them.
+
+    `audio_root` is where the audio is now, if it moved. Columns that are ignored are named in the
+    log. Raises ManifestError.
+    """
+    path = storage.place(source)
+    if path.suffix == ".parquet" and not path.is_dir():
+        manifest = Manifest.read(path)
+    else:
+        manifest = scan(path, root=audio_root, progress=progress)
+    for line in manifest.notes:
+        logging.getLogger("basilar").warning("note: %s", line)
+    return manifest if audio_root is None else manifest.moved_to(audio_root)
 
 
 def _sorted(source: Path, table: pa.Table) -> pa.Table:

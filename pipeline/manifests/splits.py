@@ -2,11 +2,13 @@
 
 import hashlib
 import itertools
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from basilar.pipeline import storage
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.rows import read_rows
 
@@ -36,16 +38,21 @@ def from_path(name: str, rule: str | None, path: str) -> str | None:
     return match[name if name in pattern.groupindex else 1]
 
 
-def splits_by(split: dict[str, float] | Path | None) -> Callable[[dict[str, Any]], str | None]:
-    """A function that gives a clip its split, by shares or from a CSV; None if it has none."""
+def splits_by(
+    split: Mapping[str, float] | str | os.PathLike[str] | None,
+) -> Callable[[dict[str, Any]], str | None]:
+    """What gives a clip its split, by shares or from a CSV; None if it says nothing of it."""
     if split is None:
         return lambda clip: None
-    if isinstance(split, Path):
-        if not split.is_file():
+    if isinstance(split, str) and "=" in split:
+        split = _shares(split)
+    if not isinstance(split, Mapping):
+        split = storage.place(split)
+        if not storage.exists(split) or storage.is_folder(split):
             raise ManifestError(
                 f"--split {split}: no such table; name a CSV, or shares like train=0.8,test=0.2"
             )
-        rows = list(read_rows(split)[0]())
+        rows = list(read_rows(storage.fetch(split))[0]())
         if not all({"id", "split"} <= row.keys() for row in rows):
             raise ManifestError(
                 f"{split}: a row lacks id or split; every row must have the columns id and split"
@@ -65,3 +72,14 @@ def splits_by(split: dict[str, float] | Path | None) -> Callable[[dict[str, Any]
         return next((name for name, end in ends if place < end), ends[-1][0])
 
     return by_share
+
+
+def _shares(text: str) -> dict[str, float]:
+    """Shares by name, as `train=0.8,test=0.2` gives them."""
+    try:
+        parts = [part.split("=") for part in text.split(",")]
+        return {name.strip(): float(share) for name, share in parts}
+    except ValueError:
+        raise ManifestError(
+            f"--split: {text!r} gives no shares; write shares as train=0.8,test=0.2"
+        ) from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from basilar.pipeline.errors import DamagedArtifactError, IncomparableError
-from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import op_versions
 from basilar.pipeline.recipes.recipe import Recipe
@@ -59,7 +59,7 @@ class Side:
     def of_file(cls, file: Path) -> "Side":
         """A manifest (.parquet) or a recipe (.toml, or the name of a shipped one)."""
         if file.suffix == ".parquet":
-            return cls(str(file), manifest=read_manifest(file))
+            return cls(str(file), manifest=Manifest.read(file))
         recipe = Recipe.load(file)
         return cls(str(file), recipe, versions=op_versions(recipe))
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from basilar.pipeline import storage
 from basilar.pipeline.errors import DamagedArtifactError, NoRecordError
-from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import feature_key, recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe
@@ -148,6 +148,17 @@ def read_attributes(file: Path) -> dict[str, Any]:
     return attributes
 
 
+def attributes_of(store: Path) -> dict[str, Any]:
+    """A store's attributes, without opening it through Zarr. Raises DamagedArtifactError."""
+    attributes = read_attributes(store / "zarr.json")
+    if attributes["key"] != store.stem:
+        raise DamagedArtifactError(
+            f"{store}: it is the feature set {attributes['key']}, under another name; rename it to "
+            f"{attributes['key']}.zarr, or delete it"
+        )
+    return attributes
+
+
 def manifest_of(root: Path, attributes: dict[str, Any]) -> Manifest:
     """The manifest that attributes name, from a root's catalogue. Raises DamagedArtifactError."""
     name = attributes["manifest_hash"]
@@ -181,7 +192,7 @@ def inconsistencies(record: Record, key: str) -> Iterator[str]:
 
 def _read_manifest(file: Path) -> Manifest:
     try:
-        return read_manifest(file)
+        return Manifest.read(file)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DamagedArtifactError(
             f"{file}: it cannot be read ({error}); restore it, or build again"

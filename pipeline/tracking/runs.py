@@ -30,7 +30,7 @@ from mlflow.tracking import MlflowClient
 
 from basilar.pipeline import storage
 from basilar.pipeline.errors import TrackerError
-from basilar.pipeline.manifests.manifest import Manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage import atomic, files
 from basilar.pipeline.tracking.location import is_embedded
@@ -235,7 +235,7 @@ def _fill(
         folder = Path(name)
         (folder / "recipe.toml").write_text(recipe.to_toml(), "utf-8")
         files.write_json(folder / "feature_set.json", attributes)
-        write_manifest(manifest, folder / "manifest.parquet")
+        manifest.write(folder / "manifest.parquet")
         atomic.link(fs.path / "clips.parquet", folder / "clips.parquet")
         fs.quarantine.to_csv(folder / "quarantine.csv", index=False)
         _write_report(folder / "report.html", fs, manifest, built)

@@ -25,6 +25,7 @@ from basilar.pipeline.storage.files import open_table, read_json
 from basilar.pipeline.store.attributes import checked_attributes
 from basilar.pipeline.store.layout import open_zarr
 from basilar.pipeline.store.reader import Access, Rows
+from basilar.pipeline.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +102,19 @@ class FeatureSet:
     def __reduce__(self) -> tuple[Any, ...]:
         settings = (self.access, self.memory_limit, self._selected, self.cache_bytes)
         return FeatureSet, (self.path, *settings)
+
+    def __repr__(self) -> str:
+        total, recipe = self.attributes["clips"], self.recipe
+        counts = f"{len(self)} of {total} clips" if self._selected is not None else f"{total} clips"
+        hop = recipe["representation"].get("hop_length")
+        if hop and self._selected is None:  # a frame begins each hop
+            hours = self.attributes["frames"] * hop / recipe["resample"]["sample_rate"] / 3600
+            counts += f", {hours:.2f} h"
+        name = recipe.get("name") or recipe["representation"]["kind"]
+        return (
+            f"FeatureSet: {printable(name)}, {counts}, (frames, {self.n_bins}) {self.dtype}\n"
+            f"  key   {self.key}\n  path  {printable(storage.name(self.path))}"
+        )
 
     @property
     def key(self) -> str:

@@ -108,6 +108,15 @@ class Loader:
             )
         self._sampler = Sampler(len(self))
 
+    def __repr__(self) -> str:
+        length = "whole clips" if self.n_frames is None else f"crops of {self.n_frames} frames"
+        rank = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
+        order = "shuffled" if self.shuffle else "in order"
+        return (
+            f"Loader: {len(self.fs)} clips, {len(self)} batches of {self.batch_size} an epoch, "
+            f"{length}, {order}{rank}\n  key   {self.fs.key}"
+        )
+
     def __len__(self) -> int:
         """Batches of one epoch of this rank."""
         first, end = self._share()

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from basilar.pipeline.errors import ManifestError
-from basilar.pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from tests.fuzz import examples
@@ -77,7 +77,7 @@ def write_rows(file, rows):
 def scanned(source, root):
     """The manifest of a table, or None if it is refused as it should be."""
     try:
-        return scan(source, root=root)[0]
+        return scan(source, root=root)
     except ManifestError as error:
         assert str(source) in str(error) or str(root) in str(error)  # the table, or the audio
         return None
@@ -106,11 +106,11 @@ def test_a_table_is_refused_or_keeps_its_hash(folder, tmp_path, suffix):
         assert again.hash == manifest.hash
         for kind in (".parquet", ".csv", ".jsonl"):
             exported = tmp_path / f"exported{kind}"
-            write_manifest(manifest, exported)
-            back = scan(exported, root=folder)[0]
+            manifest.write(exported)
+            back = scan(exported, root=folder)
             assert back.hash == manifest.hash
             assert back.table == manifest.table
-        back = read_manifest(tmp_path / "exported.parquet")
+        back = Manifest.read(tmp_path / "exported.parquet")
         assert back.hash == manifest.hash
         field = CLIP_COLUMNS.field("path")
         places = pa.array([f"moved/{i}.wav" for i in range(len(back))], field.type)
@@ -127,7 +127,7 @@ def test_a_damaged_manifest_is_refused_or_whole(folder, tmp_path, data):
     """Any bytes, and manifests of which some are changed."""
     good = tmp_path / "good.parquet"
     if not good.exists():
-        write_manifest(scan(folder)[0], good)
+        scan(folder).write(good)
     suffix = data.draw(st.sampled_from([".parquet", ".csv", ".jsonl"]))
     file = tmp_path / f"damaged{suffix}"
     if data.draw(st.booleans()):
@@ -135,7 +135,7 @@ def test_a_damaged_manifest_is_refused_or_whole(folder, tmp_path, data):
     else:
         shutil.copy(good, file)
         if suffix != ".parquet":
-            write_manifest(read_manifest(good), file)
+            Manifest.read(good).write(file)
         content = bytearray(file.read_bytes())
         for _ in range(data.draw(st.integers(1, 4))):
             at = data.draw(st.integers(0, len(content) - 1))
@@ -144,7 +144,7 @@ def test_a_damaged_manifest_is_refused_or_whole(folder, tmp_path, data):
     scanned(file, folder)
     if suffix == ".parquet":
         try:
-            manifest = read_manifest(file)
+            manifest = Manifest.read(file)
         except ManifestError as error:
             assert str(file) in str(error)
         else:
@@ -155,7 +155,7 @@ def test_a_damaged_manifest_is_refused_or_whole(folder, tmp_path, data):
 @examples(100)
 @given(st.sampled_from(CLIP_COLUMNS.names), ANY, st.booleans())
 def test_a_manifest_with_a_wrong_value_is_refused_or_usable(folder, tmp_path, name, value, rooted):
-    file, manifest = tmp_path / "manifest.parquet", scan(folder)[0]
+    file, manifest = tmp_path / "manifest.parquet", scan(folder)
     rows = manifest.table.to_pylist()
     rows[1][name] = value
     try:
@@ -168,7 +168,7 @@ def test_a_manifest_with_a_wrong_value_is_refused_or_usable(folder, tmp_path, na
     root = {b"basilar": json.dumps({"schema": 1, "root": value if rooted else "."}).encode()}
     pq.write_table(table.replace_schema_metadata(root), file)
     try:
-        found = read_manifest(file)
+        found = Manifest.read(file)
     except ManifestError as error:
         assert str(file) in str(error)
     else:

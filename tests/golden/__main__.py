@@ -37,7 +37,7 @@ def main() -> None:
         y = 0.1 * np.random.default_rng(i).standard_normal(1600 + 400 * i)
         sf.write(root / "audio" / f"{i}.wav", y, 16000 if i == 2 else 8000, subtype="PCM_16")
     (root / "audio" / "broken.wav").write_bytes(b"RIFF broken")
-    manifest, _ = scan(root / "audio", split={"train": 0.3, "test": 0.7})
+    manifest = scan(root / "audio", split={"train": 0.3, "test": 0.7})
     plan = Plan(Recipe.from_dict(RECIPE), manifest, 0.4)
     assert luigi_engine.run(Build(root, plan, ""), workers=1, log=False).succeeded
     for name in ("artifacts", "running", ".lock"):

@@ -17,7 +17,7 @@ def test_work_tells_how_many_items_it_has_and_uses_what_comes_out(audio_folder):
             yield item
         asked.append((taken, total))
 
-    manifest, _ = scan(audio_folder, progress=count)
+    manifest = scan(audio_folder, progress=count)
     assert asked == [(12, 12)]
     assert locate(manifest, progress=count).hash == manifest.hash
     assert asked == [(12, 12)] * 2

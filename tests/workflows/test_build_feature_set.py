@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from basilar.pipeline import storage
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.workflows.build_feature_set import BuildFeatureSet
@@ -61,7 +60,7 @@ def digests(root):
 
 @pytest.fixture
 def manifest(audio_folder, tmp_path):
-    write_manifest(scan(audio_folder)[0], tmp_path / "m.parquet")
+    scan(audio_folder).write(tmp_path / "m.parquet")
     return tmp_path / "m.parquet"
 
 

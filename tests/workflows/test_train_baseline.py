@@ -11,7 +11,6 @@ from mlflow.tracking import MlflowClient
 
 from basilar import FeatureSet
 from basilar.pipeline.build import luigi_engine
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.storage import files
 from basilar.workflows import train_baseline
@@ -39,9 +38,9 @@ def made_up(tmp_path_factory):
 
 
 def manifest_of(audio, *, label="^([a-z0-9]+)_", group=None):
-    manifest, _ = scan(audio, label=label, group=group)
+    manifest = scan(audio, label=label, group=group)
     name = "".join(c for c in f"{label}{group}" if c.isalnum())
-    write_manifest(manifest, audio.parent / f"{name}.parquet")
+    manifest.write(audio.parent / f"{name}.parquet")
     return audio.parent / f"{name}.parquet"
 
 
@@ -68,8 +67,8 @@ def feature_set(manifest, root, tracker, recipe="log_mel_speech"):
 
 
 def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, tracker, monkeypatch):
-    manifest, _ = scan(corpora / "speech" / "fsdd", label=r"^(\d)_", group="_([a-z]+)_")
-    write_manifest(manifest, tmp_path / "fsdd.parquet")
+    manifest = scan(corpora / "speech" / "fsdd", label=r"^(\d)_", group="_([a-z]+)_")
+    manifest.write(tmp_path / "fsdd.parquet")
     task = TrainBaseline(
         recipe=PARAMS / "log_mel_speech.toml",
         manifest=tmp_path / "fsdd.parquet",

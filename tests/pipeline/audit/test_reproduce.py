@@ -8,7 +8,7 @@ from basilar.pipeline import audio, errors
 from basilar.pipeline.audit.reproduce import changes, reproduce
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.errors import NoRecordError, RebuildError
+from basilar.pipeline.errors import BuildFailedError, NoRecordError
 from basilar.pipeline.hashing import values_hash
 from basilar.pipeline.records.locate import MissingAudioError
 from basilar.pipeline.records.record import find_record
@@ -163,7 +163,7 @@ def test_clips_of_another_length_are_named(record, monkeypatch):
 
 def test_a_build_that_fails_is_no_verdict(record, monkeypatch):
     monkeypatch.setattr(stages, "represent", lambda *_, **__: 1 / 0)
-    with pytest.raises(RebuildError, match=r"could not be built again.*\n  .*ZeroDiv"):
+    with pytest.raises(BuildFailedError, match=r"could not be built again.*\n  .*ZeroDiv"):
         reproduce(record)
 
 

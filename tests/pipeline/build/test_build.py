@@ -6,9 +6,8 @@ import pytest
 
 from basilar.pipeline import storage
 from basilar.pipeline.build import build, registry
-from basilar.pipeline.build import build as build_module
 from basilar.pipeline.build.build import Build, build_of
-from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.tracking import location
@@ -17,7 +16,7 @@ from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
 
 def planned_in(folder, audio_folder):
-    plan = Plan(recipe_of(LOG_MEL), scan(audio_folder)[0], 2.0)
+    plan = Plan(recipe_of(LOG_MEL), scan(audio_folder), 2.0)
     return Build(folder / "root", plan, "sqlite:///nowhere.db", (), 0.5)
 
 
@@ -48,7 +47,7 @@ def test_the_catalogue_holds_recipe_and_manifest_where_the_audio_is_now(planned,
     elsewhere = Build(planned.root, Plan(planned.plan.recipe, moved, 2.0), "sqlite:///x.db")
     assert build_of(elsewhere.register()).plan.manifest.root == tmp_path / "moved"
     file = catalogue / "manifests" / f"{moved.hash}.parquet"
-    assert read_manifest(file).root == tmp_path / "moved"
+    assert Manifest.read(file).root == tmp_path / "moved"
 
 
 def test_the_catalogue_is_mended_by_who_has_the_manifest(planned):
@@ -70,7 +69,7 @@ def test_a_catalogue_that_cannot_be_written_hinders_no_build_over_audio_that_mov
     def refuse(*_):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(build_module, "write_manifest", refuse)
+    monkeypatch.setattr(Manifest, "write", refuse)
     assert build_of(elsewhere.register()).plan.manifest.root == tmp_path / "moved"
     (planned.root / "catalogue" / "manifests" / f"{moved.hash}.parquet").unlink()
     with pytest.raises(OSError, match="Read-only"):

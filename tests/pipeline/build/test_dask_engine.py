@@ -15,7 +15,7 @@ from tests.pipeline.clusters import Processes, dask
 
 @pytest.fixture
 def plan(audio_folder):
-    return Plan(Recipe.from_dict(SMALL), scan(audio_folder)[0], 0.7)
+    return Plan(Recipe.from_dict(SMALL), scan(audio_folder), 0.7)
 
 
 @pytest.fixture

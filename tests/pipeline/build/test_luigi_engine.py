@@ -26,7 +26,6 @@ from basilar.pipeline.build.set_tasks import LogRun
 from basilar.pipeline.build.shard_tasks import Represent
 from basilar.pipeline.defaults import KEEP
 from basilar.pipeline.errors import RecipeError
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import STAGES
@@ -53,7 +52,7 @@ def build(tmp_path, tracker):
 
 @pytest.fixture(scope="session")
 def fsdd(corpora):
-    return scan(corpora / "speech" / "fsdd", label=r"^(\d)_", split={"train": 0.8, "test": 0.2})[0]
+    return scan(corpora / "speech" / "fsdd", label=r"^(\d)_", split={"train": 0.8, "test": 0.2})
 
 
 def small(**representation):
@@ -100,7 +99,7 @@ def test_the_digest_of_real_speech_depends_on_nothing_but_recipe_and_data(build,
 
 
 def test_a_rerun_computes_nothing_and_logs_no_second_run(build, audio_folder):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     first, planned = build(small(), manifest, shard_seconds=2.0)
     again, _ = build(small(), manifest, shard_seconds=2.0)
     assert first.computed == {s: len(planned.plan.shards) for s in first.computed}
@@ -110,7 +109,7 @@ def test_a_rerun_computes_nothing_and_logs_no_second_run(build, audio_folder):
 
 
 def test_a_build_may_end_with_the_feature_set_and_without_mlflow(tmp_path, audio_folder):
-    planned = Build(tmp_path / "root", Plan(small(), scan(audio_folder)[0]), "")
+    planned = Build(tmp_path / "root", Plan(small(), scan(audio_folder)), "")
     outcome = luigi_engine.run(planned, workers=1, log=False)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
@@ -119,7 +118,7 @@ def test_a_build_may_end_with_the_feature_set_and_without_mlflow(tmp_path, audio
 
 
 def test_only_what_is_kept_stays(build, audio_folder):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     for keep, left in (
         (("resample", "representation"), {"resample", "representation"}),
         (("representation",), {"representation"}),
@@ -131,12 +130,12 @@ def test_only_what_is_kept_stays(build, audio_folder):
 
 
 def test_touching_renaming_and_moving_recompute_no_shard(build, audio_folder, tmp_path):
-    _, first = build(small(), scan(audio_folder)[0], shard_seconds=1.0)
+    _, first = build(small(), scan(audio_folder), shard_seconds=1.0)
     for file in audio_folder.rglob("*.wav"):
         os.utime(file)
     moved = audio_folder.rename(tmp_path / "moved")
     (moved / "b" / "01.wav").rename(moved / "c" / "renamed.wav")
-    outcome, second = build(small(), scan(moved)[0], shard_seconds=1.0)
+    outcome, second = build(small(), scan(moved), shard_seconds=1.0)
     assert outcome.shards_computed == 0
     one, two = FeatureSet.open(first.store), FeatureSet.open(second.store)
     assert one.key != two.key  # an id changed
@@ -148,17 +147,17 @@ def test_touching_renaming_and_moving_recompute_no_shard(build, audio_folder, tm
 def test_one_more_file_of_real_speech_recomputes_at_most_two_shards(build, fsdd, corpora, tmp_path):
     folder = tmp_path / "speech"
     shutil.copytree(corpora / "speech" / "fsdd", folder)
-    before = scan(folder)[0]
+    before = scan(folder)
     build(small(), before, shard_seconds=20.0, workers=2)
     sf.write(folder / "new.wav", np.sin(np.arange(6000) / 7), 8000)
-    outcome, planned = build(small(), scan(folder)[0], shard_seconds=20.0, workers=2)
+    outcome, planned = build(small(), scan(folder), shard_seconds=20.0, workers=2)
     assert outcome.succeeded
     assert len(planned.plan.shards) > 15
     assert all(1 <= count <= 2 for count in outcome.computed.values())
 
 
 def test_another_mel_setting_decodes_and_resamples_nothing(build, audio_folder):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     build(small(), manifest, shard_seconds=2.0)
     outcome, planned = build(small(n_mels=30), manifest, shard_seconds=2.0)
     shards = len(planned.plan.shards)
@@ -166,7 +165,7 @@ def test_another_mel_setting_decodes_and_resamples_nothing(build, audio_folder):
 
 
 def test_another_normalization_shares_every_shard(build, audio_folder):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     recipe = small()
     _, first = build(recipe, manifest)
     robust = recipe.normalization.model_copy(update={"kind": "robust"})
@@ -178,11 +177,11 @@ def test_another_normalization_shares_every_shard(build, audio_folder):
 
 def test_two_bad_clips_of_twelve_publish_nothing_and_are_listed(build, audio_folder, capfd):
     (audio_folder / "x.wav").write_bytes(b"RIFF broken")
-    outcome, planned = build(small(), scan(audio_folder)[0])
+    outcome, planned = build(small(), scan(audio_folder))
     assert outcome.succeeded  # one bad clip is always allowed
     assert FeatureSet.open(planned.store).quarantine["id"].tolist() == ["x.wav"]
     (audio_folder / "y.wav").write_bytes(b"RIFF also broken")
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     outcome, planned = build(small(), manifest, root="strict")
     assert not outcome.succeeded
     assert not planned.store.exists()
@@ -199,13 +198,13 @@ def test_nothing_is_published_of_nothing(build, tmp_path, capfd):
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "x.wav").write_bytes(b"RIFF broken")
-    outcome, _ = build(small(), scan(folder)[0], max_bad=1.0)
+    outcome, _ = build(small(), scan(folder), max_bad=1.0)
     assert not outcome.succeeded
     assert "1 of 1 clips cannot be used" in capfd.readouterr().err
 
 
 def test_a_file_that_changed_since_the_scan_fails_the_build(build, audio_folder, capfd):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     sf.write(audio_folder / "a" / "00.wav", np.zeros(100), 8000)
     outcome, planned = build(small(), manifest, workers=2)
     assert not outcome.succeeded
@@ -217,7 +216,7 @@ def test_a_file_that_changed_since_the_scan_fails_the_build(build, audio_folder,
 
 def test_a_worker_that_dies_is_told_of(build, audio_folder, monkeypatch, capfd):
     monkeypatch.setattr(Represent, "make", lambda _: os.kill(os.getpid(), signal.SIGKILL))
-    outcome, _ = build(small(), scan(audio_folder)[0], workers=2)
+    outcome, _ = build(small(), scan(audio_folder), workers=2)
     (failure,) = outcome.failures
     assert failure.startswith("log_mel, shard 1 of 1, 11 clips: its process died (exit code -9;")
     assert "to do: run it again with fewer workers" in capfd.readouterr().err
@@ -228,7 +227,7 @@ def test_of_many_failures_ten_are_said_and_all_are_had(build, audio_folder, monk
         raise RecipeError(f"r.toml: no {self.shard}; é")
 
     monkeypatch.setattr(Represent, "make", make)
-    outcome, planned = build(small(), scan(audio_folder)[0], shard_seconds=0.05)
+    outcome, planned = build(small(), scan(audio_folder), shard_seconds=0.05)
     assert len(planned.plan.shards) == 11
     assert sorted(outcome.failures) == sorted(f"r.toml: no {i}; é" for i in range(11))
     said = capfd.readouterr().err
@@ -261,7 +260,7 @@ def test_what_cannot_be_planned_says_why(capfd, part):
 def test_an_interrupted_build_goes_on_where_it_was(build, audio_folder, monkeypatch):
     from basilar.pipeline.compute import stages
 
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     original, calls = stages.represent, []
 
     def fail_once(*arguments, **options):
@@ -312,7 +311,7 @@ def test_artifacts_that_are_damaged_are_made_anew(built, root, caplog, fitted):
 def test_a_dead_tracker_costs_seconds_loses_nothing_and_is_logged_next_time(
     tmp_path, audio_folder, caplog, tracker
 ):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     plan = Plan(small(), manifest)
     dead = Build(tmp_path / "root", plan, "http://127.0.0.1:9")
     outcome = luigi_engine.run(dead, workers=1)
@@ -329,8 +328,8 @@ def test_a_dead_tracker_costs_seconds_loses_nothing_and_is_logged_next_time(
 def test_a_cached_rerun_imports_nothing_that_it_does_not_need(
     build, audio_folder, tmp_path, tracker
 ):
-    manifest, _ = scan(audio_folder)
-    write_manifest(manifest, tmp_path / "m.parquet")
+    manifest = scan(audio_folder)
+    manifest.write(tmp_path / "m.parquet")
     build(Recipe.load(LOG_MEL), manifest)
     code = (
         "import sys; from basilar.pipeline.cli.options import app; "
@@ -357,7 +356,7 @@ def processes(commands, delay):
 
 
 def commands(tmp_path, audio, tracker, recipes):
-    write_manifest(scan(audio)[0], tmp_path / "m.parquet")
+    scan(audio).write(tmp_path / "m.parquet")
     for i, recipe in enumerate(recipes):
         (tmp_path / f"{i}.toml").write_text(recipe.to_toml())
     basilar = Path(sys.executable).with_name("basilar")
@@ -396,7 +395,7 @@ def test_the_same_build_twice_at_once_publishes_once(tmp_path, audio_folder, tra
 
 def test_two_rates_in_one_workflow(tmp_path, audio_folder, tracker):
     """Both need the same decoded shards."""
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     builds = [
         Build(tmp_path / "root", Plan(at_rate(rate), manifest, 1.0), tracker)
         for rate in (16000, 11025)
@@ -429,7 +428,7 @@ DEADLY = {
 def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     build, audio_folder, monkeypatch, workers
 ):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     original = audio.decode_blocks
 
     def decode(path, **options):
@@ -459,7 +458,7 @@ def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     assert len(FeatureSet.open(again.store)) == 12
     for name in DEADLY:
         (audio_folder / name).unlink()
-    outcome, rest = build(small(), scan(audio_folder)[0], root="rest", **options)
+    outcome, rest = build(small(), scan(audio_folder), root="rest", **options)
     assert outcome.succeeded
     rest = FeatureSet.open(rest.store)
     assert hurt_clips == len(rest) == 7

@@ -2,7 +2,6 @@ import pytest
 
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import SMALL
@@ -33,7 +32,7 @@ def test_why(basilar, as_json, root, built, two, tmp_path):
     assert "      └─ window: hamming → hann" in out
     assert basilar("why", a, a, "--root", root)[:2] == (0, f"{a[:12]} and {a[:12]} are equal\n")
     (tmp_path / "r.toml").write_text(built.plan.recipe.to_toml())
-    write_manifest(built.plan.manifest, tmp_path / "m.parquet")
+    built.plan.manifest.write(tmp_path / "m.parquet")
     assert as_json("why", tmp_path / "r.toml", a, "--root", root)[1]["equal"] is True
     assert as_json("why", tmp_path / "r.toml", "--root", root)[1]["equal"] is True
     assert as_json("why", a, tmp_path / "m.parquet", "--root", root)[0] == 0
@@ -59,7 +58,7 @@ def test_explain(basilar, as_json, root, built, tmp_path):
     (tmp_path / "r.toml").write_text(
         built.plan.recipe.to_toml().replace("n_mels = 8", "n_mels = 9")
     )
-    write_manifest(built.plan.manifest, tmp_path / "m.parquet")
+    built.plan.manifest.write(tmp_path / "m.parquet")
     arguments = ("build", tmp_path / "r.toml", tmp_path / "m.parquet", "--root", root)
     arguments = (*arguments, "--shard-seconds", 1, "--explain")
     code, found = as_json(*arguments, "--dry-run")

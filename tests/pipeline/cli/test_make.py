@@ -14,7 +14,7 @@ import soundfile as sf
 
 from basilar import FeatureSet
 from basilar.pipeline import audio
-from basilar.pipeline.manifests.manifest import read_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
@@ -36,7 +36,7 @@ def test_scan(basilar, as_json, audio_folder):
     assert result["not_audio"] == ["notes.txt"]
     (unreadable,) = result["unreadable"]
     assert unreadable.startswith("broken.wav: ")
-    manifest = read_manifest(audio_folder.parent / "n.parquet")
+    manifest = Manifest.read(audio_folder.parent / "n.parquet")
     assert result["manifest_hash"] == manifest.hash
     assert set(manifest.splits) == {"train", "test"}
 
@@ -45,7 +45,7 @@ def test_scan_converts(basilar, audio_folder, tmp_path):
     basilar("scan", audio_folder, "-o", "m.parquet", "--label", "parent")
     assert basilar("scan", "m.parquet", "-o", "m.csv")[0] == 0
     assert basilar("scan", "m.csv", "--root", audio_folder, "-o", "again.parquet")[0] == 0
-    one, two = (read_manifest(tmp_path / name) for name in ("m.parquet", "again.parquet"))
+    one, two = (Manifest.read(tmp_path / name) for name in ("m.parquet", "again.parquet"))
     assert one.table.equals(two.table)
 
 

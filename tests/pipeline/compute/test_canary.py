@@ -40,7 +40,7 @@ def planned(audio_folder, tmp_path, tracker):
     """A build of log-mels, by default of power 2, under a root that is not there yet."""
 
     def make(**representation):
-        plan = Plan(recipe_of({**LOG_MEL, **representation}), scan(audio_folder)[0], 2.0)
+        plan = Plan(recipe_of({**LOG_MEL, **representation}), scan(audio_folder), 2.0)
         return Build(tmp_path / "root", plan, tracker)
 
     return make

@@ -109,7 +109,7 @@ def test_features_that_are_not_computed_here_give_no_bundle(published, tmp_path,
     other, _ = make_set(tmp_path / "other", audio_folder, {**LOG_MEL, "fmin": 50.0})
     fs.attributes["recipe"] = other.recipe
     with pytest.raises(BundleError, match=r"clip .*: what is stored and what is computed here dif"):
-        write_bundle(tmp_path / "bundle", fs, manifest=scan(audio_folder)[0], clips=1)
+        write_bundle(tmp_path / "bundle", fs, manifest=scan(audio_folder), clips=1)
     assert not (tmp_path / "bundle").exists()
 
 

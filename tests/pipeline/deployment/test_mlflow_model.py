@@ -112,7 +112,7 @@ def server(tmp_path, audio_folder):
     """`mlflow models serve` of a build's registered model: (bundle, function that asks)."""
     sections = {"resample": {"sample_rate": 8000}, "representation": LOG_MEL, "store": SMALL}
     recipe = Recipe.from_dict({**sections, "normalization": STANDARD})
-    plan, root = Plan(recipe, scan(audio_folder)[0], 600.0), tmp_path / "root"
+    plan, root = Plan(recipe, scan(audio_folder), 600.0), tmp_path / "root"
     uri = embedded_tracking_uri(root)
     build = Build(root, plan, uri, register_as="served@live")
     assert luigi_engine.run(build, workers=1).mlflow_run_id

@@ -17,11 +17,11 @@ def cache_file(folder, monkeypatch):
 
 def test_a_second_scan_opens_no_file(audio_folder, looks, monkeypatch):
     settle(audio_folder)
-    first, _ = scan(audio_folder)
+    first = scan(audio_folder)
     assert looks() == 12
     with monkeypatch.context() as patch:
         patch.setattr("os.fork", None)  # nothing is new: no process is started
-        second, _ = scan(audio_folder)
+        second = scan(audio_folder)
     assert looks() == 12
     assert first.table.equals(second.table)
     scan(audio_folder, rehash=True)
@@ -40,7 +40,7 @@ def test_a_cache_that_cannot_be_opened_is_done_without(audio_folder, tmp_path, m
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     settle(audio_folder)
-    assert len(scan(audio_folder)[0]) == 12
+    assert len(scan(audio_folder)) == 12
     with FileCache() as cache:
         assert len(cache.sha256(audio_folder / "a" / "00.wav")) == 64
 
@@ -48,7 +48,7 @@ def test_a_cache_that_cannot_be_opened_is_done_without(audio_folder, tmp_path, m
 def test_a_corrupt_cache_is_done_without(audio_folder, tmp_path, monkeypatch):
     cache_file(tmp_path / "cache", monkeypatch).write_bytes(b"no database" * 1000)
     settle(audio_folder)
-    assert len(scan(audio_folder)[0]) == 12
+    assert len(scan(audio_folder)) == 12
 
 
 def test_a_locked_cache_is_done_without(audio_folder, tmp_path, monkeypatch):
@@ -58,7 +58,7 @@ def test_a_locked_cache_is_done_without(audio_folder, tmp_path, monkeypatch):
     holder.execute("PRAGMA locking_mode=EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
     try:
-        assert len(scan(audio_folder)[0]) == 12
+        assert len(scan(audio_folder)) == 12
     finally:
         holder.close()
 

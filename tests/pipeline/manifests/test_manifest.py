@@ -3,42 +3,42 @@ import pyarrow.parquet as pq
 import pytest
 
 from basilar.pipeline.errors import ManifestError
-from basilar.pipeline.manifests.manifest import Manifest, read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
 
 
 def test_manifest_and_audio_move_together(audio_folder, tmp_path):
-    manifest, _ = scan(audio_folder)
-    write_manifest(manifest, tmp_path / "manifest.parquet")
+    manifest = scan(audio_folder)
+    manifest.write(tmp_path / "manifest.parquet")
     moved = tmp_path.rename(tmp_path.with_name(tmp_path.name + "-moved"))
-    again = read_manifest(moved / "manifest.parquet")
+    again = Manifest.read(moved / "manifest.parquet")
     assert again.root == moved / "audio"
     assert (again.root / again.column("path")[0]).exists()
 
 
 def test_a_root_elsewhere_is_recorded_as_it_is(audio_folder, tmp_path):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     file = tmp_path / "elsewhere" / "deep" / "manifest.parquet"
-    write_manifest(manifest, file)
-    assert read_manifest(file).root == audio_folder
+    manifest.write(file)
+    assert Manifest.read(file).root == audio_folder
 
 
 def test_another_parquet_file_is_no_manifest(tmp_path):
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(ManifestError, match="not a manifest; make one with basilar scan DIR"):
-        read_manifest(tmp_path / "other.parquet")
+        Manifest.read(tmp_path / "other.parquet")
 
 
 @pytest.mark.parametrize("path", ["../x.wav", "/x.wav", "a/../../x.wav", ""])
 def test_paths_that_leave_the_root_are_refused_on_reading(audio_folder, path):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     forged = manifest.table.to_pylist()
     forged[0]["path"] = path
     file = audio_folder / "m.parquet"
-    write_manifest(Manifest(manifest.root, pa.Table.from_pylist(forged, CLIP_COLUMNS)), file)
+    Manifest(manifest.root, pa.Table.from_pylist(forged, CLIP_COLUMNS)).write(file)
     with pytest.raises(ManifestError, match=r"leads out of the root|has no path"):
-        read_manifest(file)
+        Manifest.read(file)
 
 
 POSSIBLE = {  # the outermost values of columns of numbers, and those just beyond
@@ -50,13 +50,13 @@ POSSIBLE = {  # the outermost values of columns of numbers, and those just beyon
 
 @pytest.mark.parametrize("name", POSSIBLE)
 def test_numbers_that_no_scan_makes_are_refused_on_reading(audio_folder, tmp_path, name):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     rows, file = manifest.table.to_pylist(), tmp_path / "m.parquet"
 
     def read_with(value):
         rows[3][name] = value
-        write_manifest(Manifest(manifest.root, pa.Table.from_pylist(rows, CLIP_COLUMNS)), file)
-        return read_manifest(file).column(name)[3]
+        Manifest(manifest.root, pa.Table.from_pylist(rows, CLIP_COLUMNS)).write(file)
+        return Manifest.read(file).column(name)[3]
 
     possible, impossible = POSSIBLE[name]
     assert [read_with(value) for value in possible] == possible
@@ -66,7 +66,7 @@ def test_numbers_that_no_scan_makes_are_refused_on_reading(audio_folder, tmp_pat
 
 
 def test_hash_is_of_contents_ids_labels_splits_and_groups(audio_folder):
-    manifest, _ = scan(audio_folder, label="parent")
+    manifest = scan(audio_folder, label="parent")
 
     def hash_with(**changes):
         rows = manifest.table.to_pylist()

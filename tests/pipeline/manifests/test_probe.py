@@ -107,12 +107,12 @@ def test_a_file_that_kills_the_prober_costs_itself_only(audio_folder, monkeypatc
         return original(path, **options)
 
     monkeypatch.setattr(audio, "probe", probe)
-    hurt, _ = scan(audio_folder)
+    hurt = scan(audio_folder)
     (row,) = (row for row in hurt.table.to_pylist() if row["problem"])
     assert row["path"] == "c/05.wav"
     assert row["problem"] == "crashed: the decoder died of signal 9 (SIGKILL), twice"
     monkeypatch.undo()
-    whole, _ = scan(audio_folder)  # what happened is not remembered
+    whole = scan(audio_folder)  # what happened is not remembered
     assert whole.column("problem") == [None] * 12
     assert hurt.contents == whole.contents
 
@@ -127,5 +127,5 @@ def test_a_disk_that_fails_for_a_moment_is_read_again(audio_folder, monkeypatch,
         return original(file)
 
     monkeypatch.setattr(facts_module, "hash_file", hash_file)
-    assert scan(audio_folder)[0].column("problem") == [None] * 12
+    assert scan(audio_folder).column("problem") == [None] * 12
     assert (tmp_path / "failed").exists()

@@ -11,7 +11,6 @@ from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests import probe as facts_module
 from basilar.pipeline.manifests import rows as rows_module
 from basilar.pipeline.manifests import scan as scan_module
-from basilar.pipeline.manifests.manifest import write_manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
 
@@ -33,7 +32,7 @@ def test_a_table_of_excerpts(audio_folder):
         {"path": "a/00.wav", "id": "whole", "split": "test"},
     ]
     table.write_text("\n".join(json.dumps(line) for line in lines))
-    manifest, _ = scan(table)
+    manifest = scan(table)
     assert manifest.column("id") == ["a/00.wav@0.1+0.1", "a/00.wav@0.25", "whole"]
     assert manifest.column("label") == ["3", None, None]
     np.testing.assert_allclose(manifest.seconds, [0.1, 0.05, 0.3])
@@ -70,21 +69,22 @@ def test_tables_from_spreadsheets_and_odd_strings(audio_folder):
     line = json.dumps({"path": "a/00.wav", "label": label}, ensure_ascii=False)
     table = audio_folder / "clips.jsonl"
     table.write_text("\ufeff" + line, encoding="utf-8")
-    assert scan(table)[0].column("label") == [label]
+    assert scan(table).column("label") == [label]
     table = audio_folder / "clips.csv"
     table.write_text('\ufeffpath,label\na/00.wav,"a, ""quoted""\nlabel"\n', encoding="utf-8")
-    assert scan(table)[0].column("label") == ['a, "quoted"\nlabel']
+    assert scan(table).column("label") == ['a, "quoted"\nlabel']
 
 
 def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_folder, tmp_path):
-    first, _ = scan(audio_folder)
-    write_manifest(first, tmp_path / "m.parquet")
+    first = scan(audio_folder)
+    first.write(tmp_path / "m.parquet")
     for file in audio_folder.rglob("*.wav"):
         file.unlink()
-    again, skipped = scan(tmp_path / "m.parquet", label="parent")
+    again = scan(tmp_path / "m.parquet", label="parent")
     assert again.column("label") == [path.split("/")[0] for path in first.column("path")]
     names = [name for name in again.table.column_names if name != "label"]
-    assert (again.table.select(names), skipped) == (first.table.select(names), [])
+    assert again.table.select(names) == first.table.select(names)
+    assert again.ignored_columns == ()
     with pytest.raises(ManifestError, match="is not there"):
         scan(tmp_path / "m.parquet", rehash=True)
     partial = first.table.drop_columns(["codec"])
@@ -98,7 +98,7 @@ def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_
     [("sha256", "0F" * 32), ("sample_rate", 0), ("n_samples", -1), ("decoder", "lame")],
 )
 def test_what_a_table_states_must_be_possible(audio_folder, tmp_path, name, value):
-    rows = scan(audio_folder)[0].table.to_pylist()
+    rows = scan(audio_folder).table.to_pylist()
     rows[3][name] = value
     pq.write_table(pa.Table.from_pylist(rows, CLIP_COLUMNS), tmp_path / "m.parquet")
     with pytest.raises(ManifestError, match=f"{name} = .* is not possible; correct it"):
@@ -120,12 +120,12 @@ def test_rows_that_are_taken_some_at_a_time_make_the_same_manifest(
     else:
         pd.DataFrame(clips).to_csv(source, index=False)
     shares = {"train": 0.5, "test": 0.5}
-    whole, _ = scan(source, root=audio_folder, label="parent", split=shares)
+    whole = scan(source, root=audio_folder, label="parent", split=shares)
     assert len(whole) == 27
     for module in (rows_module, scan_module):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", 4)
     monkeypatch.setattr(facts_module, "_AT_ONCE", 7)
-    again, _ = scan(source, root=audio_folder, label="parent", split=shares)
+    again = scan(source, root=audio_folder, label="parent", split=shares)
     assert again.table.equals(whole.table)
     assert again.hash == whole.hash
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from basilar.pipeline.errors import ManifestError
-from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import contents, scan
 
 
@@ -23,8 +23,8 @@ def settle(folder):
 
 
 def test_a_folder_becomes_a_sorted_manifest(audio_folder):
-    manifest, skipped = scan(audio_folder)
-    assert skipped == []
+    manifest = scan(audio_folder)
+    assert (manifest.not_audio, manifest.ignored_columns, manifest.notes) == ((), (), [])
     assert manifest.column("id") == sorted(manifest.column("id")) == manifest.column("path")
     first = rows(manifest)[0]
     assert first["path"] == "a/00.wav"
@@ -40,19 +40,23 @@ def test_audio_is_found_by_content_and_the_rest_is_named(audio_folder):
     (audio_folder / "notes.txt").write_text("not audio")
     (audio_folder / "broken.wav").write_bytes(b"RIFF not really")
     (audio_folder / "empty.mp3").write_bytes(b"")
-    manifest, skipped = scan(audio_folder)
+    manifest = scan(audio_folder)
     problems = dict(zip(manifest.column("id"), manifest.column("problem"), strict=True))
     assert problems["no suffix"] is problems["wrong.txt"] is None
     assert problems["broken.wav"]
     assert problems["empty.mp3"]
-    assert skipped == ["notes.txt"]
+    assert manifest.not_audio == ("notes.txt",)
+    assert repr(manifest) == (
+        "Manifest: 16 clips, 0.00 h, 2 cannot be read, 1 files are not audio\n"
+        f"  root  {audio_folder}"
+    )
 
 
 def test_a_real_folder(corpora):
-    manifest, skipped = scan(corpora / "music")
+    manifest = scan(corpora / "music")
     with (corpora / "music" / "music.csv").open(newline="") as file:
         expected = {row["file"].removeprefix("music/"): row for row in csv.DictReader(file)}
-    assert skipped == ["music.csv"]
+    assert manifest.not_audio == ("music.csv",)
     assert set(manifest.column("path")) == expected.keys()
     for row in rows(manifest):
         assert row["problem"] is None
@@ -62,18 +66,18 @@ def test_a_real_folder(corpora):
 
 def test_touch_rename_and_move_change_no_content(audio_folder, tmp_path):
     settle(audio_folder)
-    before, _ = scan(audio_folder)
+    before = scan(audio_folder)
     os.utime(audio_folder / "a" / "00.wav")
     (audio_folder / "b" / "01.wav").rename(audio_folder / "b" / "renamed.wav")
     moved = audio_folder.rename(tmp_path / "moved")
-    after, _ = scan(moved)
+    after = scan(moved)
     assert sorted(before.contents) == sorted(after.contents)
     assert before.hash != after.hash  # an id changed
 
 
 def test_a_change_of_one_sample_is_seen_though_size_date_and_inode_are_restored(audio_folder):
     settle(audio_folder)
-    before, _ = scan(audio_folder)
+    before = scan(audio_folder)
     file = audio_folder / "a" / "00.wav"
     status = file.stat()
     data = bytearray(file.read_bytes())
@@ -82,17 +86,17 @@ def test_a_change_of_one_sample_is_seen_though_size_date_and_inode_are_restored(
         stream.write(data)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert file.stat().st_ino == status.st_ino
-    restored, _ = scan(audio_folder)
+    restored = scan(audio_folder)
     assert restored.hash != before.hash
-    assert scan(audio_folder, rehash=True)[0].hash == restored.hash
+    assert scan(audio_folder, rehash=True).hash == restored.hash
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_a_manifest_survives_export_and_import(audio_folder, suffix):
-    manifest, _ = scan(audio_folder, label="parent", split={"train": 0.5, "test": 0.5})
+    manifest = scan(audio_folder, label="parent", split={"train": 0.5, "test": 0.5})
     exported = audio_folder / f"manifest{suffix}"
-    write_manifest(manifest, exported)
-    again, _ = scan(exported)
+    manifest.write(exported)
+    again = scan(exported)
     assert again.table.equals(manifest.table)
     assert again.hash == manifest.hash
     assert again.root == audio_folder
@@ -101,13 +105,13 @@ def test_a_manifest_survives_export_and_import(audio_folder, suffix):
 def test_root_of_a_table_can_be_elsewhere(audio_folder, tmp_path):
     table = tmp_path / "clips.csv"
     table.write_text("path\na/00.wav\n")
-    assert len(scan(table, root=audio_folder)[0]) == 1
+    assert len(scan(table, root=audio_folder)) == 1
 
 
 def test_links_are_followed_inside_the_root_once_and_refused_outside(audio_folder, tmp_path):
     (audio_folder / "loop").symlink_to(audio_folder)
     (audio_folder / "again").symlink_to(audio_folder / "a")
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     assert len(manifest) == 12
     (audio_folder / "out").symlink_to(tmp_path)
     with pytest.raises(ManifestError, match="'out' leads out of the root"):
@@ -144,20 +148,20 @@ def test_nothing_to_scan(tmp_path):
 
 
 def test_reading_a_manifest_refuses_what_is_not_one(audio_folder, tmp_path):
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     file = audio_folder / "m.parquet"
-    write_manifest(manifest, file)
-    assert read_manifest(file).table.equals(manifest.table)
+    manifest.write(file)
+    assert Manifest.read(file).table.equals(manifest.table)
     file.write_bytes(b"no")
     with pytest.raises(ManifestError, match="not a Parquet file"):
-        read_manifest(file)
+        Manifest.read(file)
     with pytest.raises(ManifestError, match=r"the suffix must be \.parquet, \.csv or \.jsonl"):
-        write_manifest(manifest, audio_folder / "m.txt")
+        manifest.write(audio_folder / "m.txt")
 
 
 def test_contents_of_some_files_or_of_all(audio_folder):
     (audio_folder / "notes.txt").write_text("x")
-    manifest, _ = scan(audio_folder)
+    manifest = scan(audio_folder)
     every = dict(zip(manifest.column("path"), manifest.column("sha256"), strict=True))
     assert contents(audio_folder) == every
     assert contents(audio_folder, ["b/01.wav", "notes.txt"]) == {"b/01.wav": every["b/01.wav"]}

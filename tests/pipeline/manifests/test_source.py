@@ -10,7 +10,7 @@ def test_the_sources_of_a_plan_are_its_contents_where_the_manifest_finds_them(au
     (audio_folder / "clips.jsonl").write_text(
         '{"path": "a/00.wav"}\n{"path": "a/00.wav", "id": "part", "offset": 0.1, "duration": 0.1}'
     )
-    manifest, _ = scan(audio_folder / "clips.jsonl")
+    manifest = scan(audio_folder / "clips.jsonl")
     assert isinstance(manifest, Manifest)
     plan = Plan(Recipe.from_dict(SMALL), manifest, 600.0)
     found = {source.content: source for shard in plan.shards for source in shard.sources}

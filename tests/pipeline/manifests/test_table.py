@@ -8,19 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from basilar.pipeline.errors import ManifestError
-from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.manifests.table import CLIP_COLUMNS, map_table, release_memory, take_rows
 
 
 def test_a_text_that_is_not_utf_8_is_refused(audio_folder, tmp_path):
-    write_manifest(scan(audio_folder, label="parent")[0], tmp_path / "m.parquet")
+    scan(audio_folder, label="parent").write(tmp_path / "m.parquet")
     file = tmp_path / "m.parquet"
     table = pq.read_table(file)
     bad = pa.array([b"\xff"] * 12, pa.binary()).view(pa.string())
     index = CLIP_COLUMNS.get_field_index("label")
     pq.write_table(table.set_column(index, "label", bad), file)
-    for read in (scan, read_manifest):
+    for read in (scan, Manifest.read):
         with pytest.raises(ManifestError, match="a text is not UTF-8"):
             read(file)
 
@@ -39,10 +39,10 @@ def resident(table):
 
 
 def test_a_table_that_was_read_is_mapped_and_not_held(audio_folder, tmp_path):
-    manifest, _ = scan(audio_folder)
-    write_manifest(manifest, tmp_path / "m.parquet")
+    manifest = scan(audio_folder)
+    manifest.write(tmp_path / "m.parquet")
     held = pa.total_allocated_bytes()
-    again = read_manifest(tmp_path / "m.parquet")
+    again = Manifest.read(tmp_path / "m.parquet")
     assert pa.total_allocated_bytes() == held
     assert again.table.equals(manifest.table)
     assert resident(again.table) > 0
@@ -52,15 +52,15 @@ def test_a_table_that_was_read_is_mapped_and_not_held(audio_folder, tmp_path):
 
 
 def test_without_room_for_a_file_the_table_is_held(audio_folder, tmp_path, monkeypatch):
-    manifest, _ = scan(audio_folder)
-    write_manifest(manifest, tmp_path / "m.parquet")
+    manifest = scan(audio_folder)
+    manifest.write(tmp_path / "m.parquet")
 
     def fail(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("basilar.pipeline.manifests.table.temporary_file", fail)
     held = pa.total_allocated_bytes()
-    again = read_manifest(tmp_path / "m.parquet")
+    again = Manifest.read(tmp_path / "m.parquet")
     assert pa.total_allocated_bytes() > held
     assert again.table.equals(manifest.table)
 

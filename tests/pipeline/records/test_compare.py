@@ -100,7 +100,7 @@ def test_sets_without_a_clip_in_common_are_refused(built, tmp_path):
 
     (tmp_path / "audio").mkdir()
     sf.write(tmp_path / "audio" / "sine.wav", np.sin(np.arange(4000) / 9), 8000)
-    plan = Plan(Recipe.from_dict(SMALL), scan(tmp_path / "audio")[0])
+    plan = Plan(Recipe.from_dict(SMALL), scan(tmp_path / "audio"))
     build = Build(tmp_path / "root", plan, "")
     assert luigi_engine.run(build, workers=1, log=False).succeeded
     with pytest.raises(IncomparableError, match="have no clip in common"):

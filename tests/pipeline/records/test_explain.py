@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from basilar.pipeline.errors import IncomparableError
-from basilar.pipeline.manifests.manifest import Manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
@@ -158,7 +158,7 @@ def test_the_tree_of_a_recipe():
 
 def test_files_and_records_are_sides(built, tmp_path):
     (tmp_path / "r.toml").write_text(recipe().to_toml())
-    write_manifest(built.plan.manifest, tmp_path / "m.parquet")
+    built.plan.manifest.write(tmp_path / "m.parquet")
     record = Side.of_record(find_record(built.root, built.plan.key))
     assert why(record, Side.of_plan(built.plan)).count == 0
     toml, parquet = (Side.of_file(tmp_path / name) for name in ("r.toml", "m.parquet"))
@@ -185,7 +185,7 @@ def test_the_nearest_set_is_the_one_that_differs_in_least(built, tmp_path):
             "recipe": plan.recipe.resolved(),
         }
         (catalogue / f"{plan.key}.json").write_text(json.dumps(made))
-    write_manifest(built.plan.manifest, manifests / f"{built.plan.manifest.hash}.parquet")
+    built.plan.manifest.write(manifests / f"{built.plan.manifest.hash}.parquet")
     (catalogue / ("0" * 32 + ".json")).write_text("{")  # damaged: left out
     record, found = nearest(tmp_path, Side.of_plan(plan_of(built, **mel(n_mels=9, fmin=6.0))))
     assert record.key in (plans[0].key, plans[1].key)

@@ -14,13 +14,13 @@ def test_a_second_scan_fetches_only_what_changed(memory, audio_folder, monkeypat
     monkeypatch.setattr(
         "basilar.pipeline.manifests.file_cache.time.time", lambda: time.time_ns() / 1e9 + 10
     )
-    first, _ = scan("memory://bucket/audio")
+    first = scan("memory://bucket/audio")
     fetched = []
     fetch = remote.fetch_file
     monkeypatch.setattr(prefetch, "fetch_file", lambda path: fetched.append(path) or fetch(path))
-    second, _ = scan("memory://bucket/audio")
+    second = scan("memory://bucket/audio")
     assert second.hash == first.hash
     assert not fetched
     memory.pipe_file("/bucket/audio/a/00.wav", (audio_folder / "b" / "01.wav").read_bytes())
-    assert scan("memory://bucket/audio")[0].hash != first.hash
+    assert scan("memory://bucket/audio").hash != first.hash
     assert [path.name for path in fetched] == ["00.wav"]

@@ -16,7 +16,7 @@ import pytest
 from basilar.pipeline import storage
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
-from basilar.pipeline.manifests.manifest import read_manifest, write_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
@@ -68,7 +68,7 @@ def uploaded(store, folder, where):
 
 def planned(audio, root, *, shard_seconds=1.0):
     """A build of the small recipe over the audio that is somewhere."""
-    manifest, _ = scan(audio)
+    manifest = scan(audio)
     return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, shard_seconds), "")
 
 
@@ -87,13 +87,13 @@ def local(built):
 def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
     uploaded(memory, audio_folder, "/bucket/audio")
     memory.pipe_file("/bucket/audio/notes.txt", b"not audio")
-    here, there = scan(audio_folder)[0], scan("memory://bucket/audio")
+    here, there = scan(audio_folder), scan("memory://bucket/audio")
     assert there[0].hash == here.hash
     assert there[0].table.equals(here.table)
     assert there[1] == ["notes.txt"]
-    write_manifest(there[0], tmp_path / "manifest.parquet")
+    there[0].write(tmp_path / "manifest.parquet")
     assert (
-        storage.name(read_manifest(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
+        storage.name(Manifest.read(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
     )
 
 
@@ -482,7 +482,7 @@ def test_a_store_that_fails_now_and_then_costs_time_only(s3, server, local):
 
 def start_build(folder, audio, tracker, *options, **environment):
     """A build below `s3://bucket/root` in a process of its own, as another machine does it."""
-    write_manifest(scan(audio)[0], folder / "manifest.parquet")
+    scan(audio).write(folder / "manifest.parquet")
     (folder / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
     what = ("small.toml", "manifest.parquet", "--root", "s3://bucket/root", "--json")
     how = ("--shard-seconds", "4", "--workers", "1", "--tracking-uri", tracker, *options)

@@ -16,7 +16,7 @@ def test_a_folder_that_is_called_as_working_copies_are_is_no_object_store(tmp_pa
     assert not storage.is_remote(audio)
     assert storage.name(audio) == str(audio)
     assert storage.exists(audio)
-    assert len(scan(audio)[0]) == 12
+    assert len(scan(audio)) == 12
 
 
 def test_an_object_may_be_called_as_working_copies_are():

@@ -18,7 +18,7 @@ def shards_of(audio_folder, tmp_path):
 
     def make(shares, shard_seconds=2.0, **normalization):
         recipe = Recipe.from_dict({**RECIPE, "normalization": normalization})
-        plan = Plan(recipe, scan(audio_folder, split=shares)[0], shard_seconds)
+        plan = Plan(recipe, scan(audio_folder, split=shares), shard_seconds)
         tables = []
         for shard in plan.shards:
             folder = tmp_path / shard.keys["representation"]

@@ -37,7 +37,7 @@ LOG_MEL = {"kind": "log_mel", "n_fft": 256, "hop_length": 64, "n_mels": 40}
 
 def publish(folder, audio_folder, recipe, shard_seconds=2.0):
     """Carry a plan out without Luigi."""
-    plan = Plan(recipe, scan(audio_folder, label="parent")[0], shard_seconds)
+    plan = Plan(recipe, scan(audio_folder, label="parent"), shard_seconds)
 
     def folder_of(shard):
         return folder / "shards" / str(shard.index)

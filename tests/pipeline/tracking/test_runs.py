@@ -8,7 +8,7 @@ from mlflow.tracking import MlflowClient
 
 from basilar import FeatureSet
 from basilar.pipeline import errors
-from basilar.pipeline.manifests.manifest import Manifest, read_manifest
+from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.tracking import fetch, runs, summary
 from basilar.pipeline.tracking.location import embedded_tracking_uri
@@ -53,7 +53,7 @@ def test_a_run_holds_recipe_statistics_hashes_and_data_set(logged, store, tmp_pa
     page = Path(client.download_artifacts(run.info.run_id, "report.html")).read_text("utf-8")
     assert fs.digest in page
     assert "1 of 13 clips could not be used" in page
-    manifest = read_manifest(Path(client.download_artifacts(run.info.run_id, "manifest.parquet")))
+    manifest = Manifest.read(Path(client.download_artifacts(run.info.run_id, "manifest.parquet")))
     assert manifest.hash == fs.attributes["manifest_hash"]
     assert (manifest.root / "broken.wav").exists()
     table = client.download_artifacts(run.info.run_id, "statistics_per_bin.json", str(tmp_path))
@@ -75,7 +75,7 @@ def test_a_report_that_cannot_be_drawn_is_a_warning(logged, tmp_path, monkeypatc
     client.delete_run(run.info.run_id)
     monkeypatch.setattr("basilar.pipeline.report.of_set.render", lambda found: 1 / 0)
     uri, folder = embedded_tracking_uri(tmp_path / "root"), tmp_path / "root" / "mlflow"
-    again = runs.log_run(fs.path, read_manifest(Path(file)), uri, folder=folder)
+    again = runs.log_run(fs.path, Manifest.read(Path(file)), uri, folder=folder)
     assert client.get_run(again).info.status == "FINISHED"
     names = {artifact.path for artifact in client.list_artifacts(again)}
     assert "recipe.toml" in names
