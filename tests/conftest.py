@@ -106,7 +106,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
         sf.write(file, y, 11025 if i == 5 else 8000, subtype="PCM_16")
     (folder / "audio" / "broken.wav").write_bytes(b"RIFF broken")
     manifest, _ = scan(folder / "audio", label="parent", split={"train": 0.7, "test": 0.3})
-    build = Build(folder / "root", Plan(Recipe.from_dict(SMALL), manifest, 1.0), "")
+    build = Build(
+        root=folder / "root", plan=Plan(Recipe.from_dict(SMALL), manifest, 1.0), tracking_uri=""
+    )
     assert luigi_engine.run(build, workers=1, log=False).succeeded
     return build
 
@@ -144,7 +146,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     lines.append(json.dumps({"id": f"broken {HOSTILE}", "path": "broken.wav", "label": "up"}))
     (folder / "clips.jsonl").write_text("\n".join(lines))
     manifest, _ = scan(folder / "clips.jsonl", root=audio)
-    build = Build(folder / "root", Plan(Recipe.from_dict(SMALL), manifest, 4.0), "")
+    build = Build(
+        root=folder / "root", plan=Plan(Recipe.from_dict(SMALL), manifest, 4.0), tracking_uri=""
+    )
     assert luigi_engine.run(build, workers=1, log=False).succeeded
     return build
 

@@ -49,7 +49,8 @@ def watch():
         time.sleep(0.02)
 
 manifest, _ = scan(Path(folder))
-build = Build(Path(root), Plan(Recipe.load(Path(recipe)), manifest), "")
+plan = Plan(Recipe.load(Path(recipe)), manifest)
+build = Build(root=Path(root), plan=plan, tracking_uri="")
 before, most = held(os.getpid()), {}
 if int(limit):
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))

@@ -93,14 +93,14 @@ class BuildFeatureSet(luigi.WrapperTask):
         keep = tuple(name for name in self.keep.split(",") if name)
         tracker = self.tracking_uri or embedded_tracking_uri(self.root)
         return Build(
-            self.root,
-            plan,
-            tracker,
-            keep,
-            self.max_bad,
-            self.register_as,
-            self.clip_timeout,
-            self.dask,
+            root=self.root,
+            plan=plan,
+            tracking_uri=tracker,
+            keep=keep,
+            max_bad=self.max_bad,
+            register_as=self.register_as,
+            clip_timeout=self.clip_timeout,
+            dask=self.dask,
         )
 
     @cached_property

@@ -222,7 +222,14 @@ def build(
     try:
         tracker = tracking_uri or embedded_tracking_uri(root)
         planned = Build(
-            root.absolute(), plan, tracker, _keep(keep), max_bad, register, clip_timeout, dask
+            root=root.absolute(),
+            plan=plan,
+            tracking_uri=tracker,
+            keep=_keep(keep),
+            max_bad=max_bad,
+            register_as=register,
+            clip_timeout=clip_timeout,
+            dask=dask,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None

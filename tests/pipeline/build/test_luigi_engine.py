@@ -45,7 +45,7 @@ def build(tmp_path, tracker):
 
     def run(recipe, manifest, *, root="root", workers=1, shard_seconds=600.0, **options):
         plan = Plan(recipe, manifest, shard_seconds)
-        planned = Build(tmp_path / root, plan, tracker, **options)
+        planned = Build(root=tmp_path / root, plan=plan, tracking_uri=tracker, **options)
         return luigi_engine.run(planned, workers=workers), planned
 
     return run
@@ -110,7 +110,9 @@ def test_a_rerun_computes_nothing_and_logs_no_second_run(build, audio_folder):
 
 
 def test_a_build_may_end_with_the_feature_set_and_without_mlflow(tmp_path, audio_folder):
-    planned = Build(tmp_path / "root", Plan(small(), scan(audio_folder)[0]), "")
+    planned = Build(
+        root=tmp_path / "root", plan=Plan(small(), scan(audio_folder)[0]), tracking_uri=""
+    )
     outcome = luigi_engine.run(planned, workers=1, log=False)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
@@ -290,7 +292,7 @@ def values_of(store):
 @pytest.mark.parametrize("fitted", [False, True])
 def test_artifacts_that_are_damaged_are_made_anew(built, root, caplog, fitted):
     """Also if Luigi finds all shards complete; what was published of them stays as it is."""
-    again = Build(root, built.plan, "")
+    again = Build(root=root, plan=built.plan, tracking_uri="")
     expected = values_of(again.store)
     moved = again.store.rename(root / "published.zarr")
     shards = [again.shard_folder(shard) for shard in again.plan.shards]
@@ -314,14 +316,16 @@ def test_a_dead_tracker_costs_seconds_loses_nothing_and_is_logged_next_time(
 ):
     manifest, _ = scan(audio_folder)
     plan = Plan(small(), manifest)
-    dead = Build(tmp_path / "root", plan, "http://127.0.0.1:9")
+    dead = Build(root=tmp_path / "root", plan=plan, tracking_uri="http://127.0.0.1:9")
     outcome = luigi_engine.run(dead, workers=1)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
     assert outcome.seconds < 30
     assert "not logged to MLflow: http://127.0.0.1:9" in caplog.text
     assert dead.store.exists()
-    outcome = luigi_engine.run(Build(tmp_path / "root", plan, tracker), workers=1)
+    outcome = luigi_engine.run(
+        Build(root=tmp_path / "root", plan=plan, tracking_uri=tracker), workers=1
+    )
     assert outcome.mlflow_run_id is not None
     assert outcome.shards_computed == 0
 
@@ -398,7 +402,7 @@ def test_two_rates_in_one_workflow(tmp_path, audio_folder, tracker):
     """Both need the same decoded shards."""
     manifest, _ = scan(audio_folder)
     builds = [
-        Build(tmp_path / "root", Plan(at_rate(rate), manifest, 1.0), tracker)
+        Build(root=tmp_path / "root", plan=Plan(at_rate(rate), manifest, 1.0), tracking_uri=tracker)
         for rate in (16000, 11025)
     ]
 
@@ -480,7 +484,7 @@ def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, m
 
     def run(**changes):
         plan = Plan(Recipe.from_dict({**SMALL, **changes}), built.plan.manifest, 1.0)
-        planned = Build(tmp_path / "root", plan, "", keep, max_bad=0.5)
+        planned = Build(root=tmp_path / "root", plan=plan, tracking_uri="", keep=keep, max_bad=0.5)
         expected = planned.work(begun=False)
         outcome = luigi_engine.run(planned, workers=1, log=False)
         assert outcome.succeeded

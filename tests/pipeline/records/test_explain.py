@@ -175,7 +175,7 @@ def plan_of(built, *, manifest=None, shard_seconds=1.0, **sections):
 
 
 def explained(built, *, root=None, **changes):
-    return explain(Build(root or built.root, plan_of(built, **changes), ""))
+    return explain(Build(root=root or built.root, plan=plan_of(built, **changes), tracking_uri=""))
 
 
 def test_what_is_published_needs_no_explanation(built):

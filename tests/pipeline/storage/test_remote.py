@@ -74,7 +74,11 @@ def uploaded(store, folder, where):
 def planned(audio, root, *, shard_seconds=1.0):
     """A build of the small recipe over the audio that is somewhere."""
     manifest, _ = scan(audio)
-    return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, shard_seconds), "")
+    return Build(
+        root=storage.place(root),
+        plan=Plan(Recipe.from_dict(SMALL), manifest, shard_seconds),
+        tracking_uri="",
+    )
 
 
 def digest(build, *, workers=1):
@@ -96,7 +100,9 @@ def published(tmp_path_factory, built):
         patched.setattr(urls, "_made", {})
         manifest = built.plan.manifest
         build = Build(
-            storage.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), ""
+            root=storage.place("memory://kept/root"),
+            plan=Plan(built.plan.recipe, manifest, 1.0),
+            tracking_uri="",
         )
         assert luigi_engine.run(build, workers=1, log=False).succeeded
         value = FeatureSet.open(built.store).digest
