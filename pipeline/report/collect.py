@@ -87,7 +87,7 @@ def collect(
     `built` is what the root recorded of its build (`build.registry.recorded`); about `seconds` of
     audio are listened to. Raises OSError and DamagedArtifactError for a store that cannot be read.
     """
-    recipe = Recipe.from_dict(fs.recipe)
+    recipe = fs.typed_recipe
     plan = Plan(recipe, manifest, fs.attributes["shard_seconds"])
     clips = describe.columns(fs.path, "id", "label", "split", "group", "duration", "n_frames")
     duration = clips["duration"].to_numpy()
