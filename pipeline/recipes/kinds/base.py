@@ -64,6 +64,10 @@ class Representation(Section):
         """What is said of a clip that has no row."""
         return "less than one frame"
 
+    def prepare(self, signals: Signals, *, empty: Allocate = np.empty) -> Signals:
+        """What `compute` is given of whole clips: a kind may change their samples first."""
+        return signals
+
     def compute(
         self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
     ) -> Features:
