@@ -14,6 +14,7 @@ import soundfile as sf
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from basilar.pipeline.process import configure
 from basilar.pipeline.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Shared machines stall: how long an example takes says nothing about it.
 settings.register_profile("basilar", deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=300)  # make torture
+configure()  # before mlflow is imported
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "basilar"))
 
 CORPORA = REPOSITORY.parent / "shared" / "corpora"

@@ -28,6 +28,7 @@ from basilar.pipeline.store import publish
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
+from basilar.pipeline.process import configure
 from basilar.pipeline.build.build import Build
 from basilar.dsp import streaming, resample
 
@@ -48,6 +49,7 @@ def watch():
             most[process] = max(most.get(process, 0), held(process))
         time.sleep(0.02)
 
+configure()
 manifest, _ = scan(Path(folder))
 plan = Plan(Recipe.load(Path(recipe)), manifest)
 build = Build(root=Path(root), plan=plan, tracking_uri="")

@@ -17,6 +17,7 @@ import typer
 from basilar.pipeline.cli.options import StoppedError, UsageError, app
 from basilar.pipeline.console import begin, on_screen, print_error, print_failure
 from basilar.pipeline.errors import StorageError
+from basilar.pipeline.process import configure
 from basilar.pipeline.text import Lines, explain_error
 
 _KEPT = "what was made is kept; the same command goes on from there"
@@ -53,6 +54,7 @@ for _name in ("make", "run", "show", "prove", "deploy", "keep"):  # as help list
 def main() -> NoReturn:
     """Run the command; errors of use exit with 2, failures with 1."""
     _name_files_in_utf8()
+    configure()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     logging.getLogger("basilar").handlers = [handler]

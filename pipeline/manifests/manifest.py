@@ -39,10 +39,6 @@ from basilar.pipeline.manifests.table import (
 )
 from basilar.pipeline.storage.atomic import replacing
 
-# Arrow's other allocators keep for long what they had once, and so would all who are forked.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-
-
 _METADATA_KEY = b"basilar"
 _ROWS = 4096  # that are Python's objects at once
 _GROUP_ROWS = 1 << 16  # that are written at once

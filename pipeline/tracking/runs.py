@@ -8,7 +8,6 @@ seconds: retries are bounded, and TrackerError is raised.
 import contextlib
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -44,19 +43,6 @@ from basilar.pipeline.tracking.summary import (
 )
 from basilar.pipeline.training.feature_set import FeatureSet
 
-# Before mlflow is imported: no telemetry, whole values, no minutes of retries, and no chatter.
-for _name, _value in {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_TRUNCATE_LONG_VALUES": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-
 EXPERIMENT = "basilar"
 Step = Callable[[MlflowClient, str], None]  # something done with a run, by its id
 _AT_ONCE = 1000  # metrics that MLflow takes in one request
@@ -82,7 +68,7 @@ def log_run(
     (`build.registry.recorded`). Raises TrackerError if the tracker does not answer or refuses.
     """
     fs = FeatureSet.open(store)
-    recipe = Recipe.from_dict(fs.recipe)
+    recipe = fs.typed_recipe
     name = f"{recipe.name or 'feature set'} {fs.key[:12]}"
     fill = partial(_fill, fs=fs, recipe=recipe, manifest=manifest, built=built)
     then = partial(register, register_as=register_as) if register_as else None

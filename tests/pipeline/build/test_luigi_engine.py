@@ -1,8 +1,11 @@
 """Whole builds: the promises about keys, digests, and what is computed again."""
 
+import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import json
+import logging
 import os
 import resource
 import shutil
@@ -514,3 +517,35 @@ def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, m
     shutil.rmtree(hurt.store)
     again, _ = run()
     assert values_of(again.store) == values_of(built.store)
+
+
+def test_failures_of_all_processes_are_collected_once():
+    """Whichever processes log them, and whether they are killed at it."""
+    with contextlib.closing(luigi_engine._Failures()) as failures:
+
+        def log(text):
+            return failures.filter(logging.makeLogRecord({"msg": text}))
+
+        assert log("the same")
+        assert not log("the same")
+        for number in range(40):
+            if not os.fork():
+                log("the same")
+                log(f"its own {number:02}\nin two lines")
+                fcntl.lockf(failures._file, fcntl.LOCK_EX)
+                os.kill(os.getpid(), signal.SIGKILL)
+        for _ in range(40):
+            os.wait()
+        own = [f"its own {number:02}\nin two lines" for number in range(40)]
+        assert sorted(failures.said()) == [*own, "the same"]
+        assert not log("one too many")  # ten are shown
+        assert failures.said()[-1] == "one too many"
+
+
+def test_what_logs_where_is_as_it_was_after_a_build():
+    logger = logging.getLogger("luigi-interface")
+    before = logger.handlers, logger.level, logger.propagate
+    with luigi_engine._failures_reported():
+        assert logger.level == logging.ERROR
+        assert (logger.handlers, logger.level, logger.propagate) != before
+    assert (logger.handlers, logger.level, logger.propagate) == before
