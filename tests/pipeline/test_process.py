@@ -1,10 +1,12 @@
 import ast
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from basilar.pipeline import process
 from tests.conftest import REPOSITORY
 
 # The state of a process that a library has no business to change, as JSON can say it.
@@ -70,8 +72,11 @@ def other_packages(files):
 
 
 def ran(code, given=None):
+    """What a fresh process prints, whose environment is not the one that tests have configured."""
+    plain = {k: v for k, v in os.environ.items() if k not in process._ENVIRONMENT}
     done = subprocess.run(
         [sys.executable, "-c", code],
+        env=plain,
         input=json.dumps(given),
         capture_output=True,
         text=True,

@@ -520,26 +520,41 @@ def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, m
 
 
 def test_failures_of_all_processes_are_collected_once():
-    """Whichever processes log them, and whether they are killed at it."""
+    """Whichever processes log them at the same time, and if one is killed at it."""
+    messages = [f"failure {number}\nin two lines" for number in range(200)]
+    ready, go = os.pipe()
     with contextlib.closing(luigi_engine._Failures()) as failures:
 
         def log(text):
             return failures.filter(logging.makeLogRecord({"msg": text}))
 
-        assert log("the same")
-        assert not log("the same")
-        for number in range(40):
+        for child in range(4):
             if not os.fork():
-                log("the same")
-                log(f"its own {number:02}\nin two lines")
-                fcntl.lockf(failures._file, fcntl.LOCK_EX)
+                os.close(go)
+                os.read(ready, 1)  # all begin when the parent closes its end
+                for text in messages:
+                    log(text)
+                if child == 0:
+                    fcntl.lockf(failures._file, fcntl.LOCK_EX)
                 os.kill(os.getpid(), signal.SIGKILL)
-        for _ in range(40):
+        os.close(go)
+        for _ in range(4):
             os.wait()
-        own = [f"its own {number:02}\nin two lines" for number in range(40)]
-        assert sorted(failures.said()) == [*own, "the same"]
+        os.close(ready)
+        assert failures.said() == messages
+        assert not log(messages[0])
         assert not log("one too many")  # ten are shown
-        assert failures.said()[-1] == "one too many"
+        assert failures.said() == [*messages, "one too many"]
+        assert [log(text) for text in ("a", "b")] == [False, False]
+
+
+def test_ten_failures_are_shown_each_once():
+    with contextlib.closing(luigi_engine._Failures()) as failures:
+        shown = [
+            failures.filter(logging.makeLogRecord({"msg": f"{number // 2}"}))
+            for number in range(24)
+        ]
+    assert shown == [True, False] * 10 + [False] * 4
 
 
 def test_what_logs_where_is_as_it_was_after_a_build():
