@@ -24,7 +24,7 @@ def ours(manifest: Path, out: Path) -> None:
     from basilar.pipeline.tracking.location import embedded_tracking_uri
 
     plan = Plan(Recipe.load(RECIPE), Manifest.read(manifest))
-    build = Build(out, plan, embedded_tracking_uri(out))
+    build = Build(root=out, plan=plan, tracking_uri=embedded_tracking_uri(out))
     assert luigi_engine.run(build, workers=2, log=False).succeeded
 
 

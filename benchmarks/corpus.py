@@ -74,7 +74,7 @@ class Corpus:
                 }
             )
             plan = Plan(recipe, excerpts(seconds))
-            build = Build(self.root, plan, embedded_tracking_uri(self.root))
+            build = Build(root=self.root, plan=plan, tracking_uri=embedded_tracking_uri(self.root))
             if not luigi_engine.run(build, workers=os.cpu_count() or 1).succeeded:
                 raise SystemExit(f"{self.root}: the build failed")
             build.store.rename(path)  # both have one key: make room for the other

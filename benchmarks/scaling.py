@@ -44,7 +44,9 @@ def built(manifest: Path, root: Path) -> dict[str, int]:
     from basilar.pipeline.tracking.location import embedded_tracking_uri
 
     plan = Plan(Recipe.load(RECIPE), Manifest.read(manifest))
-    outcome = luigi_engine.run(Build(root, plan, embedded_tracking_uri(root)), workers=2, log=False)
+    outcome = luigi_engine.run(
+        Build(root=root, plan=plan, tracking_uri=embedded_tracking_uri(root)), workers=2, log=False
+    )
     assert outcome.succeeded
     return outcome.computed
 

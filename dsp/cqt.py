@@ -33,7 +33,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import sparse
 
-from basilar.dsp.buffers import Allocate, allocate_rows, batches
+from basilar.dsp.buffers import Allocate, allocate_rows, batches, keep_freed_memory
 from basilar.dsp.framing import PadMode, pad
 from basilar.dsp.stft import is_portable, power_spectrum
 
@@ -211,6 +211,7 @@ def _transform(
     """Apply `function` to each signal's transform: arrays of `dtype`, views of a single one."""
     if not all(y.size for y in signals):
         raise ValueError("a signal of 0 samples has no transform: leave it out")
+    keep_freed_memory()
     stages = _stages(cqt, sample_rate)
     counts = [1 + y.size // cqt.hop_length for y in signals]
     out = allocate_rows(counts, cqt.n_bins, dtype, empty=empty)

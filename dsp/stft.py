@@ -21,14 +21,9 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from basilar.dsp.buffers import Allocate, views
+from basilar.dsp.buffers import Allocate, keep_freed_memory, views
 from basilar.dsp.framing import Framing
 from basilar.dsp.streaming import spans
-
-# glibc gives the memory of freed arrays back to the system, which clears every page of the next
-# ones, until an array larger than these was freed: this one, whose memory is never touched. Without
-# it the blocks of a clip of one second take three times as long.
-np.empty(16 << 20, np.uint8)
 
 
 def is_portable(n_fft: int) -> bool:
@@ -54,6 +49,7 @@ def spectra(
     without a gap, across block borders. The last block ends in spectra of zeros, up to a multiple
     of 16 frames. The caller may overwrite a block.
     """
+    keep_freed_memory()
     count = sum(framing.n_frames(y.size) for y in signals)
     rows = min(_block_rows(framing.n_fft), _whole(count))
     block_tn = np.empty((rows, framing.n_fft), np.float32)

@@ -97,7 +97,7 @@ class Plan:
     @cached_property
     def shards(self) -> tuple[Shard, ...]:
         """The shards, in content order."""
-        order, words = self.order, self.manifest.words
+        order, words = self.manifest.order, self.manifest.words
         changes = (words[order[1:]] != words[order[:-1]]).any(axis=1)
         first = np.concatenate([[0], np.flatnonzero(changes) + 1])  # of each content
         rows = order[first]
@@ -110,11 +110,6 @@ class Plan:
         )
 
     @cached_property
-    def order(self) -> NDArray[np.int64]:
-        """The manifest's rows in content order; equal contents by id."""
-        return self.manifest.order
-
-    @cached_property
     def is_fitted(self) -> NDArray[np.bool_]:
         """Whether normalization is fitted on a row of the manifest: bool (clips,)."""
         split = self.recipe.normalization.split
@@ -125,7 +120,8 @@ class Plan:
     @cached_property
     def fit_key(self) -> str:
         """The key of the statistics: the recipe and the contents they are fitted on."""
-        rows = self.order[self.is_fitted[self.order]]
+        order = self.manifest.order
+        rows = order[self.is_fitted[order]]
         return hash_of(
             "statistics",
             recipe=self.hashes["normalization"],

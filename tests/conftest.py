@@ -14,6 +14,7 @@ import soundfile as sf
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from basilar.pipeline.process import configure
 from basilar.pipeline.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Shared machines stall: how long an example takes says nothing about it.
 settings.register_profile("basilar", deadline=None, max_examples=50)
 settings.register_profile("thorough", deadline=None, max_examples=300)  # make torture
+configure()  # before mlflow is imported
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "basilar"))
 
 CORPORA = REPOSITORY.parent / "shared" / "corpora"
@@ -106,7 +108,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> "Build":
         sf.write(file, y, 11025 if i == 5 else 8000, subtype="PCM_16")
     (folder / "audio" / "broken.wav").write_bytes(b"RIFF broken")
     manifest = scan(folder / "audio", label="parent", split={"train": 0.7, "test": 0.3})
-    build = Build(folder / "root", Plan(Recipe.from_dict(SMALL), manifest, 1.0), "")
+    build = Build(
+        root=folder / "root", plan=Plan(Recipe.from_dict(SMALL), manifest, 1.0), tracking_uri=""
+    )
     assert luigi_engine.run(build, workers=1, log=False).succeeded
     return build
 
@@ -144,7 +148,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> "Build":
     lines.append(json.dumps({"id": f"broken {HOSTILE}", "path": "broken.wav", "label": "up"}))
     (folder / "clips.jsonl").write_text("\n".join(lines))
     manifest = scan(folder / "clips.jsonl", root=audio)
-    build = Build(folder / "root", Plan(Recipe.from_dict(SMALL), manifest, 4.0), "")
+    build = Build(
+        root=folder / "root", plan=Plan(Recipe.from_dict(SMALL), manifest, 4.0), tracking_uri=""
+    )
     assert luigi_engine.run(build, workers=1, log=False).succeeded
     return build
 

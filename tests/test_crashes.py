@@ -74,7 +74,7 @@ def carry_out(said, root, manifest, options):
     table = {**SMALL, "resample": {"sample_rate": options.get("sample_rate", 8000)}}
     plan = Plan(Recipe.from_dict(table), Manifest.read(manifest), 2.0)
     tracker, keep = options.get("tracker", ""), ("resample", "representation")
-    build = Build(root, plan, tracker, keep=options.get("keep", keep))
+    build = Build(root=root, plan=plan, tracking_uri=tracker, keep=options.get("keep", keep))
     if "counted" in options:
         stages.represent = counted(stages.represent, options["counted"])
     outcome = luigi_engine.run(build, workers=options.get("workers", 2), log=bool(tracker))

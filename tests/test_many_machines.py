@@ -56,7 +56,7 @@ def work(tmp_path_factory):
     (folder / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
     plan = Plan(Recipe.from_dict(SMALL), Manifest.read(folder / "m.parquet"), 1.5)
     assert len(plan.shards) > 20
-    build = Build(folder / "clean", plan, "")
+    build = Build(root=folder / "clean", plan=plan, tracking_uri="")
     assert luigi_engine.run(build, workers=1, log=False).succeeded
     return folder, digest_in(build.root)
 
@@ -112,7 +112,7 @@ def running(url, process):
 def test_a_worker_in_a_folder_of_its_own_shares_a_build_by_a_luigid(work, tmp_path):
     folder, clean = work
     plan = Plan(Recipe.from_dict(SMALL), Manifest.read(folder / "m.parquet"), 3.0)
-    build = Build(tmp_path / "root", plan, "")
+    build = Build(root=tmp_path / "root", plan=plan, tracking_uri="")
     with Processes() as processes, locks.session(build.root):
         url = luigid(processes, tmp_path / "luigid")
         build.register(scheduler=url)
@@ -152,7 +152,7 @@ def test_a_clip_that_two_hosts_lost_is_had_by_the_next_set_of_two_others(work, t
 
     def built(names, changes, **environment):
         plan = Plan(Recipe.from_dict({**SMALL, **changes}), manifest, 3.0)
-        build = Build(tmp_path / "root", plan, "", max_bad=0.1)
+        build = Build(root=tmp_path / "root", plan=plan, tracking_uri="", max_bad=0.1)
         with locks.session(build.root):
             build.register(scheduler=url)
             workers = [

@@ -28,6 +28,7 @@ from basilar.pipeline.store import publish
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
+from basilar.pipeline.process import configure
 from basilar.pipeline.build.build import Build
 from basilar.dsp import streaming, resample
 
@@ -48,8 +49,10 @@ def watch():
             most[process] = max(most.get(process, 0), held(process))
         time.sleep(0.02)
 
+configure()
 manifest = scan(Path(folder))
-build = Build(Path(root), Plan(Recipe.load(Path(recipe)), manifest), "")
+plan = Plan(Recipe.load(Path(recipe)), manifest)
+build = Build(root=Path(root), plan=plan, tracking_uri="")
 before, most = held(os.getpid()), {}
 if int(limit):
     resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))

@@ -257,7 +257,9 @@ def test_one_clip_of_the_manifest(as_json, built, key, tmp_path, what):
     assert [clip["id"] for clip in found["clips"][what]["clips"]] == [clip_id]
     assert Plan(built.plan.recipe, mutated).key != key
     if what in ("relabelled", "renamed"):
-        build = Build(tmp_path / "root", Plan(built.plan.recipe, mutated), "")
+        build = Build(
+            root=tmp_path / "root", plan=Plan(built.plan.recipe, mutated), tracking_uri=""
+        )
         assert luigi_engine.run(build, workers=1, log=False).succeeded
         assert FeatureSet.open(build.store).digest == FeatureSet.open(built.store).digest
 
@@ -310,7 +312,9 @@ def test_one_value_of_another_set(as_json, root, built, key, monkeypatch):
     table = built.plan.recipe.resolved()
     table["representation"]["floor"] = 2e-10  # so that it has another key
     plan = Plan(Recipe.from_dict(table), built.plan.manifest)
-    assert luigi_engine.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    assert luigi_engine.run(
+        Build(root=root, plan=plan, tracking_uri=""), workers=1, log=False
+    ).succeeded
     code, found = as_json("diff", key, plan.key, "--root", root)
     assert (code, found["equal"]) == (1, False)
     assert max(found["largest"]) > 0

@@ -18,7 +18,7 @@ import pytest
 from basilar.pipeline.build.set_tasks import FitNormalization
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.compute.waveforms import Waveforms, write_waveforms
+from basilar.pipeline.compute.waveforms import ClipSamples, Waveforms, write_waveforms
 from basilar.pipeline.storage import atomic, files
 from basilar.pipeline.store import shard_tables, statistics
 from basilar.pipeline.store.publish import publish
@@ -142,10 +142,9 @@ def test_a_replaced_file_is_the_old_or_the_new(top, monkeypatch):
 
 def test_waveforms_are_whole_or_not_there(top, monkeypatch):
     def made(spool):
-        place = spool.put([np.arange(1000, dtype=np.float32)])
-        out = Waveforms(["c"], [], [8000], [(8000, 1000)], [(place.crc32,)])
-        out.lie_at([place], spool)
-        return out
+        span = spool.put([np.arange(1000, dtype=np.float32)])
+        clip = ClipSamples("c", span, 8000, 8000, 1000, (span.crc32,))
+        return Waveforms([clip], spool.mapped())
 
     recorder = Recorder(top, monkeypatch)
     write_waveforms(top / "root" / "resample" / "key", made)

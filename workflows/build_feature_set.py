@@ -21,16 +21,11 @@ from basilar.pipeline.build.shard_tasks import Target
 from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.plan import Plan
+from basilar.pipeline.process import configure
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 
-# By default, Luigi's command exits with 0 whatever happens.
-_config = luigi.configuration.get_config()
-for _name in ("already_running", "missing_data", "not_run", "task_failed", "scheduling_error"):
-    if not _config.has_option("retcode", _name):
-        _config.set("retcode", _name, "1")
-if not _config.has_option("retcode", "unhandled_exception"):
-    _config.set("retcode", "unhandled_exception", "2")
+configure()  # Luigi's command imports this module, and runs no line of it before its tasks
 
 
 class PlaceParameter(luigi.PathParameter):
@@ -93,14 +88,14 @@ class BuildFeatureSet(luigi.WrapperTask):
         keep = tuple(name for name in self.keep.split(",") if name)
         tracker = self.tracking_uri or embedded_tracking_uri(self.root)
         return Build(
-            self.root,
-            plan,
-            tracker,
-            keep,
-            self.max_bad,
-            self.register_as,
-            self.clip_timeout,
-            self.dask,
+            root=self.root,
+            plan=plan,
+            tracking_uri=tracker,
+            keep=keep,
+            max_bad=self.max_bad,
+            register_as=self.register_as,
+            clip_timeout=self.clip_timeout,
+            dask=self.dask,
         )
 
     @cached_property

@@ -27,6 +27,7 @@ from basilar.pipeline import storage
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.deployment.export import write_bundle
 from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.process import configure
 from basilar.pipeline.records.locate import locate
 from basilar.pipeline.records.record import Record
 from basilar.pipeline.training.feature_set import FeatureSet
@@ -84,7 +85,7 @@ def parity(record: Record, *, n_clips: int, audio_root: Path | None = None) -> l
     manifest = locate(record.manifest, audio_root, needed=needed)
     clips = [_clip(manifest, fs.clips["content"][row]) for row in rows]
     expected = [fs.normalize(fs[row]) for row in rows]
-    transform = Transform.from_recipe(fs.recipe)
+    transform = Transform(fs.typed_recipe)
     ways = {
         "pipeline": lambda: [
             fs.normalize(transform.apply_file(path, offset=offset, duration=duration))
@@ -165,6 +166,7 @@ def _request(transform: Transform, clip: Clip) -> dict[str, Any]:
 
 
 def _save_model(folder: Path, fs: FeatureSet) -> None:
+    configure()
     from basilar.pipeline.tracking.model import save_model  # imports mlflow
 
     save_model(folder / "model", folder / "bundle", fs)

@@ -76,7 +76,7 @@ def _prepare(
             f"and decoders {record.attributes['decoders']}, and this installation would make "
             "another key; basilar reproduce says whether the values are the same"
         )
-    build = Build(scratch, plan, "", keep=("representation",), max_bad=1.0)
+    build = Build(root=scratch, plan=plan, tracking_uri="", keep=("representation",), max_bad=1.0)
     broken = _written_wrong(record, verified)
     computed, needed = [], set()
     for shard in plan.shards:

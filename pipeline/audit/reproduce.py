@@ -81,7 +81,9 @@ def reproduce(
     then, now = (m.column("path") for m in (record.manifest, manifest))
     with _folder(into) as root:
         plan = record.plan(manifest, shard_seconds)
-        build = Build(root.absolute(), plan, "", keep=("representation",), max_bad=1.0)
+        build = Build(
+            root=root.absolute(), plan=plan, tracking_uri="", keep=("representation",), max_bad=1.0
+        )
         outcome = luigi_engine.run(build, workers=workers, log=False)
         if not outcome.succeeded:
             raise BuildFailedError(

@@ -23,7 +23,12 @@ from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.progress import Progress
 from basilar.pipeline.records.compare import first_stage
 from basilar.pipeline.records.locate import MissingAudioError, locate
-from basilar.pipeline.records.record import Record, find_record, inconsistencies, read_attributes
+from basilar.pipeline.records.record import (
+    Record,
+    find_record,
+    inconsistencies,
+    read_attributes_and_recipe,
+)
 from basilar.pipeline.storage.checksums import CHECKSUMS, Checksum, checksum, read_checksums
 from basilar.pipeline.training.feature_set import FeatureSet
 
@@ -151,7 +156,7 @@ def _check_content(
     if record.source != "store":  # the store's own record is not consistent
         file = out.path / "zarr.json"
         try:
-            own = Record("store", read_attributes(file), record.manifest, Path())
+            own = Record("store", *read_attributes_and_recipe(file), record.manifest, Path())
             problems = list(inconsistencies(own, out.key))
         except DamagedArtifactError as error:
             problems = [str(error)]
@@ -192,11 +197,7 @@ def _check_sample(
             lost = made.quarantined[0]
             problems.append(Problem(file, f"{clip['id']}: {lost.stage}: {lost.message}"))
             continue
-        now = {
-            **dict(zip(("decoded_crc32", "resampled_crc32"), made.checksums[0], strict=True)),
-            "values_sha256": made.values[0],
-        }
-        if stage := first_stage(clip, now):
+        if stage := first_stage(clip, made.clips[0]._asdict()):
             said = f"{clip['id']}: computed from its audio, it differs from the stage {stage} on"
             problems.append(Problem(file, said))
     return problems

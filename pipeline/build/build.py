@@ -26,7 +26,7 @@ from basilar.pipeline.tracking.location import is_embedded
 _MOST_BUILDS = 64  # that a process remembers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Build:
     """One build: a plan, where it is carried out, and how. Its text form is a task's parameter."""
 
@@ -209,14 +209,14 @@ def _read(text: str) -> Build:
     recipe = Recipe.from_dict(fields["recipe"])
     plan = Plan(recipe, manifest, fields["shard_seconds"])
     return Build(
-        root,
-        plan,
-        fields["tracking_uri"],
-        tuple(fields["keep"]),
-        fields["max_bad"],
-        fields["register_as"],
-        fields["clip_timeout"],
-        fields["dask"],
+        root=root,
+        plan=plan,
+        tracking_uri=fields["tracking_uri"],
+        keep=tuple(fields["keep"]),
+        max_bad=fields["max_bad"],
+        register_as=fields["register_as"],
+        clip_timeout=fields["clip_timeout"],
+        dask=fields["dask"],
     )
 
 

@@ -17,6 +17,7 @@ from basilar.pipeline.build.build import build_of
 from basilar.pipeline.build.shard_tasks import Decode, Represent, Resample
 from basilar.pipeline.errors import ClusterError
 from basilar.pipeline.plan import Shard
+from basilar.pipeline.process import configure
 from basilar.pipeline.storage import locks
 
 _TIMEOUT = 30  # seconds until a scheduler that does not answer is given up
@@ -65,6 +66,7 @@ def map_shards(
 
 def compute(build: str, index: int) -> None:
     """Compute one shard of a build: what a worker of the cluster calls."""
+    configure()
     with _one:
         the_build = build_of(build)
         shard = the_build.plan.shards[index]

@@ -7,9 +7,9 @@ ends the worker it failed on.
 """
 
 import contextlib
+import fcntl
 import json
 import logging
-import mmap
 import multiprocessing
 import os
 import shutil
@@ -18,6 +18,7 @@ import sys
 import time
 import urllib.request
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from basilar.pipeline.build.shard_tasks import new_attempt
 from basilar.pipeline.console import print_error
 from basilar.pipeline.errors import LostWorkerError, SchedulerError
 from basilar.pipeline.plan import disk_bytes
+from basilar.pipeline.process import configure
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.storage import locks
 from basilar.pipeline.text import Lines, explain_error, in_lines
@@ -99,6 +101,7 @@ def run(
     Without `log` it ends with the published feature set and is no run in MLflow. `show` shows how
     far it is on standard error. Raises SchedulerError.
     """
+    configure()
     started = time.perf_counter()
     new_attempt()
     last = LogRun if log else Publish
@@ -163,39 +166,58 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> Ran:
 
     Failures are reported on standard error, the first ten; Luigi's own log is silent.
     """
+    configure()
+    luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_tell_of_death)
+    if scheduler:
+        _refuse_silence(scheduler)
+    with _failures_reported() as failures:
+        while True:
+            code = _run_once(task, workers=workers, scheduler=scheduler)
+            if code in _UNPLANNED:
+                _tell_why_unplanned(task)
+            said = failures.said()
+            if more := len(said[_SHOWN:]):
+                print_error(in_lines(f"{more} more tasks failed; run it again to see what is left"))
+            done = code in _GOOD if not scheduler else task.complete()
+            if done or not scheduler or code in _BAD:
+                return Ran(done, said)
+            time.sleep(_ASK_AGAIN)  # others are at what is left, or were when they died
+
+
+def _run_once(task: luigi.Task, *, workers: int, scheduler: str) -> luigi.LuigiStatusCode:
+    """Run what there is to run of a task now, until none of its processes is left."""
+    # For luigid's page. Containers may share a host's name, and have the same process ids.
+    name = f"{socket.gethostname()}:{os.getpid()}-{uuid.uuid4().hex[:4]}"
+    luigi.configuration.get_config().set("worker", "id", name)
+    where: dict[str, Any] = {"scheduler_url": scheduler} if scheduler else {"local_scheduler": True}
+    summary = luigi.build([task], workers=workers, detailed_summary=True, **where)
+    code: luigi.LuigiStatusCode = summary.status
+    # A task's process has said how it ended, and holds its locks until it is gone.
+    for child in multiprocessing.active_children():
+        if isinstance(child, TaskProcess):
+            child.join()
+    return code
+
+
+@contextlib.contextmanager
+def _failures_reported() -> Iterator["_Failures"]:
+    """While the block runs, Luigi's loggers report failures on standard error, and nothing else."""
     luigi.configuration.get_config().set("core", "no_configure_logging", "true")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
-    failures = _Failures()
-    handler.addFilter(failures)
-    for name in ("luigi", "luigi-interface"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(logging.ERROR)
-        logger.propagate = False
-    where: dict[str, Any] = {"local_scheduler": True}
-    if scheduler:
-        _refuse_silence(scheduler)
-        where = {"scheduler_url": scheduler}
-    while True:
-        # For luigid's page. Containers may share a host's name, and have the same process ids.
-        name = f"{socket.gethostname()}:{os.getpid()}-{uuid.uuid4().hex[:4]}"
-        luigi.configuration.get_config().set("worker", "id", name)
-        summary = luigi.build([task], workers=workers, detailed_summary=True, **where)
-        for child in multiprocessing.active_children():
-            if isinstance(
-                child, TaskProcess
-            ):  # it has said how it ended, and holds locks until then
-                child.join()
-        if summary.status in _UNPLANNED:
-            _tell_why_unplanned(task)
-        said = failures.said()
-        if more := len(said[_SHOWN:]):
-            print_error(in_lines(f"{more} more tasks failed; run it again to see what is left"))
-        done = summary.status in _GOOD if not scheduler else task.complete()
-        if done or not scheduler or summary.status in _BAD:
-            return Ran(done, said)
-        time.sleep(_ASK_AGAIN)  # others are at what is left, or were when they died
+    loggers = [logging.getLogger(name) for name in ("luigi", "luigi-interface")]
+    before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    with contextlib.closing(_Failures()) as failures:
+        handler.addFilter(failures)
+        for logger in loggers:
+            logger.handlers, logger.propagate = [handler], False
+            logger.setLevel(logging.ERROR)
+        try:
+            yield failures
+        finally:
+            for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+                logger.handlers, logger.propagate = handlers, propagate
+                logger.setLevel(level)
 
 
 def _tell_why_unplanned(task: luigi.Task) -> None:
@@ -245,34 +267,37 @@ def _tell_of_death(task: luigi.Task, message: str) -> None:
     _LOGGER.error(lost, exc_info=lost)
 
 
-luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_tell_of_death)
-
-
 class _Failures(logging.Filter):
     """Lets each message through once, and ten in all, whichever of the workers has them.
 
-    A full disk or missing audio fails many tasks in the same way.
+    A full disk or missing audio fails many tasks in the same way. The messages lie in a file, a
+    line each, that all workers share, since they are forks. It is in memory: a disk may be full.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._memory = mmap.mmap(-1, 1 << 24)  # shared with workers: they are forks
-        self._lock = multiprocessing.Lock()
+        self._file = os.memfd_create("basilar-failures")
+
+    def close(self) -> None:
+        """Forget the messages."""
+        os.close(self._file)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is shown."""
         error = record.exc_info[1] if record.exc_info else None
         text = record.getMessage() if error is None else explain_error(error)
         line = json.dumps(text).encode() + b"\n"
-        with self._lock:
-            said, end = self.said(), self._memory.find(b"\0")
+        fcntl.lockf(self._file, fcntl.LOCK_EX)  # a worker that is killed leaves no lock
+        try:
+            said = self.said()
             if text in said:
                 return False
-            if end + len(line) < len(self._memory):
-                self._memory[end : end + len(line)] = line
+            os.pwrite(self._file, line, os.fstat(self._file).st_size)
             return len(said) < _SHOWN
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def said(self) -> list[str]:
         """The messages so far, as `WHERE: WHAT; WHAT TO DO`."""
-        lines = self._memory[: self._memory.find(b"\0")].splitlines()
+        lines = os.pread(self._file, os.fstat(self._file).st_size, 0).splitlines()
         return [json.loads(line) for line in lines]

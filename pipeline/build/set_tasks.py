@@ -22,6 +22,7 @@ from basilar.pipeline.build.build import Build, build_of, logged_run, run_file
 from basilar.pipeline.build.shard_tasks import Represent, Target, Task, attempt, name_of
 from basilar.pipeline.errors import TooManyBadError
 from basilar.pipeline.plan import Plan
+from basilar.pipeline.process import configure
 from basilar.pipeline.storage import atomic, files
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ class LogRun(_SetTask):
     def make(self) -> None:
         """Log the feature set, or leave it to the next build if the tracker does not answer."""
         build = self.the_build
+        configure()  # before mlflow is imported
         from basilar.pipeline import errors
         from basilar.pipeline.tracking import runs  # imports mlflow, which no other task needs
 

@@ -32,11 +32,6 @@ _TELL_EVERY = 1.0  # seconds
 # Names the build in this process and those it forks.
 _attempt = {"id": uuid.uuid4().hex}
 
-# What a task reads is computed again if it is gone or damaged; Luigi would refuse to run the task.
-_config = luigi.configuration.get_config()
-if not _config.has_option("worker", "check_unfulfilled_deps"):
-    _config.set("worker", "check_unfulfilled_deps", "false")
-
 
 def new_attempt() -> None:
     """Begin a build: a tracker that did not answer is asked again, once."""
@@ -188,7 +183,7 @@ class ShardTask(Task):
         except FileNotFoundError:
             return None
         except errors.DamagedArtifactError:
-            atomic.remove(file, durable=False)
+            atomic.discard(file)
             return None
 
     def computed(self, stage: str, spool: Spool) -> Waveforms:
@@ -246,14 +241,14 @@ class Represent(ShardTask):
     stage = "representation"
 
     def make(self) -> None:
-        """Compute the representation of the clips of the shard, and count its values."""
+        """Compute the representation of the clips of the shard, and the histogram of its values."""
         from basilar.pipeline.store import shard_tables, statistics
 
         self._represent()
         release_memory()
         # Here, where shards are made at once, and not one after the other in FitNormalization.
         build, made = self.the_build, shard_tables.read_shard(self.path())
-        statistics.count_shard(build.plan, self.the_shard, made, histograms=build.histograms)
+        statistics.write_histogram(build.plan, self.the_shard, made, histograms=build.histograms)
         storage.drop(self.path())
 
     def made_already(self) -> bool:

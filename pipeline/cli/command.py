@@ -16,6 +16,7 @@ import typer
 from basilar.pipeline.cli.core import OF_USE, leave
 from basilar.pipeline.cli.options import StoppedError, UsageError, app
 from basilar.pipeline.console import on_screen, print_error, print_failure
+from basilar.pipeline.process import configure
 from basilar.pipeline.text import Lines, begin, explain_error
 
 _KEPT = "what was made is kept; the same command goes on from there"
@@ -63,6 +64,7 @@ for _name in (
 def main() -> NoReturn:
     """Run the command; wrong use exits with 2, failures with 1."""
     _name_files_in_utf8()
+    configure()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     logging.getLogger("basilar").handlers = [handler]

@@ -180,7 +180,7 @@ def plot(
         else:
             assert root is not None
             fs = FeatureSet.open(find_store(root, source or ""))
-            subject = gallery.Subject(Recipe.from_dict(fs.recipe))
+            subject = gallery.Subject(fs.typed_recipe)
             if clip is not None:
                 subject = gallery.of_clip(
                     fs, clip, root=root, audio_root=audio_root, offset=offset, duration=duration

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from basilar.pipeline import audio, storage
 from basilar.pipeline.audio.isolation import Lost, isolated
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.compute.waveforms import Waveforms
+from basilar.pipeline.compute.waveforms import ClipSamples, Waveforms
 from basilar.pipeline.defaults import CLIP_TIMEOUT
 from basilar.pipeline.errors import ChangedAudioError, ManifestError
 from basilar.pipeline.hashing import values_hash
@@ -45,20 +45,30 @@ from basilar.pipeline.storage.scratch import SignalSpan, Spool, release_pages, s
 LOST = ("crashed", "timeout")  # reasons that the machine has a part in
 
 
-@dataclass
-class Represented:
-    """What is known of the features of one shard, in content order, as they are stored.
+class ClipFeatures(NamedTuple):
+    """What is known of the features of one clip, as they are stored.
 
-    `moments` are float64 (clips, 4, bins); `values` the SHA-256 of each clip's values; `sources`
-    the (sample rate in Hz, samples) that each had in its file, `checksums` the CRC-32 of its
-    samples when they were decoded and when they were resampled.
+    `values_sha256` is the hash of its values. In its audio file the clip had `source_samples`
+    samples at `source_rate` Hz; the CRC-32 are those of its samples after each stage.
     """
 
-    contents: list[str]
+    content: str
+    values_sha256: str
+    source_rate: int
+    source_samples: int
+    decoded_crc32: int
+    resampled_crc32: int
+
+
+@dataclass
+class Represented:
+    """The features of one shard: its clips in content order.
+
+    `moments` are float64 (clips, 4, bins); `seconds` is the time that each stage took.
+    """
+
+    clips: list[ClipFeatures]
     moments: NDArray[np.float64]
-    values: list[str]
-    sources: list[tuple[int, int]]
-    checksums: list[tuple[int, ...]]
     quarantined: list[Quarantined]
     seconds: dict[str, float]
 
@@ -87,7 +97,6 @@ def decode(
         )
     started, decoding = time.perf_counter(), 0.0
     out = Waveforms()
-    places = []
     with _opened(spool) as signals:
         for here, some in storage.read_ahead(root, sources, lambda source: source.path):
 
@@ -97,28 +106,22 @@ def decode(
                     for source in left:
                         refuse_escape(here, source.path, here, follow=real)
                         file = here / source.path
-                        yield retrying(
+                        made = retrying(
                             partial(_decode, source, transform, file, cache, signals, resampled)
                         )
+                        yield _as_json(made)
 
             known = (ChangedAudioError, ManifestError)
-            for i, result in isolated(work, some, timeout=timeout, known=known):
-                source = some[i]
-                if isinstance(result, Lost):
-                    out.quarantined.append(_lost(source, result, here))
-                elif "reason" in result:
-                    out.quarantined.append(Quarantined(source.content, **result))
+            for i, said in isolated(work, some, timeout=timeout, known=known):
+                result = _lost(some[i], said, here) if isinstance(said, Lost) else _from_json(said)
+                if isinstance(result, Quarantined):
+                    out.quarantined.append(result)
                 else:
-                    place = SignalSpan(*result["place"])
-                    places.append(place)
-                    out.contents.append(source.content)
-                    out.sample_rates.append(result["sample_rate"])
-                    out.sources.append((result["source_rate"], result["n_samples"]))
-                    out.checksums.append(tuple(result["checksums"]))
-                    decoding += result["seconds"]
-                    signals.settle(place)
-                tell(len(places) + len(out.quarantined), len(out.quarantined))
-        out.lie_at(places, signals)
+                    out.clips.append(result.clip)
+                    decoding += result.seconds
+                    signals.settle(result.clip.span)
+                tell(len(out.clips) + len(out.quarantined), len(out.quarantined))
+        out.samples = signals.mapped()
     seconds = time.perf_counter() - started
     out.seconds = {"decode": seconds}
     if resampled:
@@ -131,25 +134,55 @@ def _opened(spool: Spool | None) -> AbstractContextManager[Spool]:
     return Spool(None) if spool is None else nullcontext(spool)
 
 
-class _Decoded:
-    """The blocks of one clip as they come, and what they were: rate, samples, CRC-32, seconds."""
+class _DecodedClip(NamedTuple):
+    """A clip that a child has decoded, and how long that took without what came after it, s."""
+
+    clip: ClipSamples
+    seconds: float
+
+
+def _as_json(made: _DecodedClip | Quarantined) -> dict[str, Any]:
+    """What a child says to its parent, in plain values."""
+    if isinstance(made, Quarantined):
+        return {"quarantined": made._asdict()}
+    return {"clip": {**made.clip._asdict(), "span": [*made.clip.span]}, "seconds": made.seconds}
+
+
+def _from_json(said: dict[str, Any]) -> _DecodedClip | Quarantined:
+    """What `_as_json` was told."""
+    if "quarantined" in said:
+        return Quarantined(**said["quarantined"])
+    clip = ClipSamples(**said["clip"])
+    clip = clip._replace(span=SignalSpan(*clip.span), checksums=tuple(clip.checksums))
+    return _DecodedClip(clip, said["seconds"])
+
+
+class _Blocks:
+    """The blocks of one clip: to be gone through once, and counted on the way.
+
+    `samples` and `crc32` are those of the blocks so far, `seconds` is the time it took to make
+    them. `sample_rate` is known from the start.
+    """
 
     def __init__(self, blocks: Iterable[tuple[NDArray[np.float32], int]]) -> None:
-        self.samples, self.crc32, self.seconds = 0, 0, -time.perf_counter()
-        following = iter(blocks)
-        self._block, self.sample_rate = next(following)
-        self._following = (block for block, _ in following)
+        self.samples, self.crc32, self.seconds, self.sample_rate = 0, 0, 0.0, 0
+        self._blocks = iter(blocks)
+        self._next = self._count_next()
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        block: NDArray[np.float32] | None = self._block
-        while block is not None:
+        while self._next is not None:
+            yield self._next
+            self._next = self._count_next()
+
+    def _count_next(self) -> NDArray[np.float32] | None:
+        started = time.perf_counter()
+        block, rate = next(self._blocks, (None, 0))
+        if block is not None:
+            self.sample_rate = rate
             self.samples += block.size
             self.crc32 = zlib.crc32(np.ascontiguousarray(block).data.cast("B"), self.crc32)
-            self.seconds += time.perf_counter()
-            yield block
-            self.seconds -= time.perf_counter()
-            block = next(self._following, None)
-        self.seconds += time.perf_counter()
+        self.seconds += time.perf_counter() - started
+        return block
 
 
 def _decode(
@@ -159,15 +192,16 @@ def _decode(
     cache: FileCache,
     spool: Spool,
     resampled: bool,
-) -> dict[str, Any]:
-    """Decode one clip in the child: where its samples are, or why it cannot be used."""
+) -> _DecodedClip | Quarantined:
+    """Decode one clip in the child; what comes back is the clip, or why it cannot be used."""
     before = _version(file)
     if cache.sha256(file) != source.sha256:
         raise _changed(file)
+    result: _DecodedClip | Quarantined
     try:
         result = _decode_blocks(source, transform, file, spool, resampled)
     except audio.AudioError as error:
-        result = {"stage": "decode", "reason": error.reason, "message": error.message}
+        result = Quarantined(source.content, "decode", error.reason, error.message)
     if _version(file) != before:  # while it was decoded
         raise _changed(file)
     return result
@@ -181,25 +215,28 @@ def _version(file: Path) -> tuple[int, ...]:
 
 def _decode_blocks(
     source: Source, transform: Transform, file: Path, spool: Spool, resampled: bool
-) -> dict[str, Any]:
+) -> _DecodedClip | Quarantined:
     """As `_decode`, of a file whose content is right. Raises AudioError if it cannot be decoded."""
-    blocks = transform.decode_blocks(file, offset=source.offset, duration=source.duration)
-    decoded = _Decoded(blocks)
+    blocks = _Blocks(transform.decode_blocks(file, offset=source.offset, duration=source.duration))
+    span: SignalSpan | Quarantined
     if resampled:
-        made, sample_rate = _resample(decoded, transform, spool), transform.sample_rate
+        span, sample_rate = (
+            _resample(source.content, blocks, transform, spool),
+            transform.sample_rate,
+        )
     else:
-        made, sample_rate = spool.put(decoded), decoded.sample_rate
-    if isinstance(made, dict):
-        return made
-    checksums = [decoded.crc32, made.crc32] if resampled else [made.crc32]
-    return {
-        "place": made,
-        "sample_rate": sample_rate,
-        "source_rate": decoded.sample_rate,
-        "n_samples": decoded.samples,
-        "checksums": checksums,
-        "seconds": decoded.seconds,
-    }
+        span, sample_rate = spool.put(blocks), blocks.sample_rate
+    if isinstance(span, Quarantined):
+        return span
+    clip = ClipSamples(
+        content=source.content,
+        span=span,
+        sample_rate=sample_rate,
+        source_rate=blocks.sample_rate,
+        source_samples=blocks.samples,
+        checksums=(blocks.crc32, span.crc32) if resampled else (span.crc32,),
+    )
+    return _DecodedClip(clip, blocks.seconds)
 
 
 def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
@@ -228,45 +265,41 @@ def resample(
     """Bring all clips to one sample rate. Signals go to `spool`, or to a nameless file."""
     started = time.perf_counter()
     out = Waveforms(quarantined=list(waveforms.quarantined))
-    places = []
     with _opened(spool) as signals:
-        for content, y, rate, source, checksums in zip(
-            waveforms.contents,
-            waveforms.signals,
-            waveforms.sample_rates,
-            waveforms.sources,
-            waveforms.checksums,
-            strict=True,
-        ):
-            made = _resample(_Decoded((block, rate) for block in in_blocks(y)), transform, signals)
-            if isinstance(made, dict):
-                out.quarantined.append(Quarantined(content, **made))
+        for clip, y in zip(waveforms.clips, waveforms.signals, strict=True):
+            blocks = _Blocks((block, clip.sample_rate) for block in in_blocks(y))
+            made = _resample(clip.content, blocks, transform, signals)
+            if isinstance(made, Quarantined):
+                out.quarantined.append(made)
                 continue
-            places.append(made)
-            out.contents.append(content)
-            out.sample_rates.append(transform.sample_rate)
-            out.sources.append(source)
-            out.checksums.append((*checksums, made.crc32))
+            checksums = (*clip.checksums, made.crc32)
+            out.clips.append(
+                clip._replace(span=made, sample_rate=transform.sample_rate, checksums=checksums)
+            )
             signals.settle(made)
-        out.lie_at(places, signals)
+        out.samples = signals.mapped()
     out.seconds = {**waveforms.seconds, "resample": time.perf_counter() - started}
     return out
 
 
-def _resample(decoded: _Decoded, transform: Transform, spool: Spool) -> SignalSpan | dict[str, Any]:
-    """Resample one clip: where its samples are, or why it cannot be used."""
-    blocks = iter(decoded)
+def _resample(
+    content: str, blocks: _Blocks, transform: Transform, spool: Spool
+) -> SignalSpan | Quarantined:
+    """Resample one clip; what comes back is where its samples are, or why it cannot be used."""
+    left = iter(blocks)
     try:
-        place = spool.put(transform.resample_blocks(blocks, source_rate=decoded.sample_rate))
+        span = spool.put(transform.resample_blocks(left, source_rate=blocks.sample_rate))
     except ValueError as error:  # between rates that the method does not know how to
-        for _ in blocks:  # it may yet be one that cannot be decoded
+        for _ in left:  # it may yet be one that cannot be decoded
             pass
-        return {"stage": "resample", "reason": "unsupported", "message": str(error)}
-    if place.samples == 0:
-        left = f"{decoded.samples} samples at {decoded.sample_rate} Hz leave none at"
-        message = f"{left} {transform.sample_rate} Hz"
-        return {"stage": "resample", "reason": "empty", "message": message}
-    return place
+        return Quarantined(content, "resample", "unsupported", str(error))
+    if span.samples == 0:
+        message = (
+            f"{blocks.samples} samples at {blocks.sample_rate} Hz leave none at "
+            f"{transform.sample_rate} Hz"
+        )
+        return Quarantined(content, "resample", "empty", message)
+    return span
 
 
 def represent(
@@ -284,34 +317,41 @@ def represent(
     kind = transform.recipe.representation
     quarantined = list(waveforms.quarantined)
     usable = []
-    for i, (content, y) in enumerate(zip(waveforms.contents, waveforms.signals, strict=True)):
+    for clip, y in zip(waveforms.clips, waveforms.signals, strict=True):
         if kind.n_frames(y.size):
-            usable.append(i)
+            usable.append((clip, y))
         else:
             message = f"{y.size} samples are {kind.too_short_message} of the {kind.kind}"
-            quarantined.append(Quarantined(content, "representation", "empty", message))
+            quarantined.append(Quarantined(clip.content, "representation", "empty", message))
     made = np.empty((len(usable), 4, kind.columns()))
-    out = Represented([], made, [], [], [], quarantined, {})
-    for some in batches([waveforms.signals[i] for i in usable]):
-        signals = [waveforms.signals[i] for i in usable[some]]
+    out = Represented([], made, quarantined, {})
+    for some in batches([y for _, y in usable]):
+        clips, signals = zip(*usable[some], strict=True)
         features = transform.represent(signals, empty=scratch_allocator(folder))
         release_pages(signals)
-        for i, stored in zip(usable[some], features, strict=True):
+        for clip, stored in zip(clips, features, strict=True):
             with np.errstate(over="ignore", invalid="ignore"):  # looked at in the next line
                 described = moments(stored, pivot=kind.pivot)
             if not np.isfinite(described).all():
                 message = f"the {kind.kind} has values that {stored.dtype} cannot hold"
                 quarantined.append(
-                    Quarantined(waveforms.contents[i], "representation", "too_loud_or_nan", message)
+                    Quarantined(clip.content, "representation", "too_loud_or_nan", message)
                 )
                 continue
             put(stored)
-            made[len(out.contents)] = described
-            out.contents.append(waveforms.contents[i])
-            out.values.append(values_hash(stored))
-            out.sources.append(waveforms.sources[i])
-            out.checksums.append(waveforms.checksums[i])
+            made[len(out.clips)] = described
+            decoded_crc32, resampled_crc32 = clip.checksums
+            out.clips.append(
+                ClipFeatures(
+                    content=clip.content,
+                    values_sha256=values_hash(stored),
+                    source_rate=clip.source_rate,
+                    source_samples=clip.source_samples,
+                    decoded_crc32=decoded_crc32,
+                    resampled_crc32=resampled_crc32,
+                )
+            )
         del features, stored  # before there are more
-    out.moments = made[: len(out.contents)]
+    out.moments = made[: len(out.clips)]
     out.seconds = {**waveforms.seconds, "representation": time.perf_counter() - started}
     return out

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basilar.dsp.buffers import Allocate, allocate_rows
-from basilar.dsp.dither import dither
 from basilar.dsp.representations import Features, Signals
 from basilar.dsp.resample import ResampleStream, resample, resample_blocks
 from basilar.dsp.streaming import FrameStream
@@ -145,13 +144,7 @@ class Transform:
             return []
         kind, dtype = self.recipe.representation, self.recipe.representation.stored_dtype()
         with np.errstate(over="ignore", invalid="ignore"):
-            if isinstance(kind, Framed) and kind.dither:
-                dithered = allocate_rows([y.size for y in signals], 1, np.float32, empty=empty)
-                amplitude = kind.dither / kind.scale
-                signals = [
-                    dither(y, amplitude=amplitude, out=x[:, 0])
-                    for y, x in zip(signals, dithered, strict=True)
-                ]
+            signals = kind.prepare(signals, empty=empty)
             features = kind.compute(signals, sample_rate=self.sample_rate, empty=empty)
             if features[0].dtype == dtype:
                 return features

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,29 +29,44 @@ SAMPLES, INDEX = "samples.f32", "index.json"
 _RELEASED_AT_ONCE = 64  # signals
 
 
+class ClipSamples(NamedTuple):
+    """What is known of one clip that was decoded, or resampled, too.
+
+    Its samples are at `sample_rate` Hz and lie in `span` of the shard's file. In its audio file it
+    had `source_samples` samples at `source_rate` Hz. `checksums` are the CRC-32 of its samples
+    after each stage so far, the last one that of `span`.
+    """
+
+    content: str
+    span: SignalSpan
+    sample_rate: int
+    source_rate: int
+    source_samples: int
+    checksums: tuple[int, ...]
+
+
 @dataclass
 class Waveforms:
     """The decoded or resampled clips of one shard, in content order.
 
-    `signals` are float32 (samples,), each at its `sample_rates` Hz, read-only, mapped from a file,
-    which has them at `begins` (bytes). `sources` keeps the (sample rate in Hz, samples) that each
-    had in its file, `checksums` the CRC-32 of each clip's samples after each stage so far,
-    `seconds` the time each stage took.
+    `samples` are the bytes of the file that holds the samples of all `clips`, memory-mapped and
+    read-only; `seconds` is the time that each stage took.
     """
 
-    contents: list[str] = field(default_factory=list)
-    signals: list[NDArray[np.float32]] = field(default_factory=list)
-    sample_rates: list[int] = field(default_factory=list)
-    sources: list[tuple[int, int]] = field(default_factory=list)
-    checksums: list[tuple[int, ...]] = field(default_factory=list)
+    clips: list[ClipSamples] = field(default_factory=list)
+    samples: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
     quarantined: list[Quarantined] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    begins: list[int] = field(default_factory=list)
 
-    def lie_at(self, places: list[SignalSpan], spool: Spool) -> None:
-        """Take the signals from where a spool has them."""
-        self.begins = [place.begin for place in places]
-        self.signals = spool.signals(places)
+    @property
+    def contents(self) -> list[str]:
+        """The content of each clip."""
+        return [clip.content for clip in self.clips]
+
+    @property
+    def signals(self) -> list[NDArray[np.float32]]:
+        """The samples of each clip, float32 (samples,)."""
+        return [clip.span.of(self.samples) for clip in self.clips]
 
 
 def write_waveforms(folder: Path, make: Callable[[Spool], Waveforms]) -> None:
@@ -62,11 +77,11 @@ def write_waveforms(folder: Path, make: Callable[[Spool], Waveforms]) -> None:
             made = make(spool)
         index: dict[str, Any] = {
             "contents": made.contents,
-            "begins": made.begins,
-            "n_samples": [y.size for y in made.signals],
-            "sample_rates": made.sample_rates,
-            "sources": made.sources,
-            "checksums": made.checksums,
+            "begins": [clip.span.begin for clip in made.clips],
+            "n_samples": [clip.span.samples for clip in made.clips],
+            "sample_rates": [clip.sample_rate for clip in made.clips],
+            "sources": [(clip.source_rate, clip.source_samples) for clip in made.clips],
+            "checksums": [clip.checksums for clip in made.clips],
             "quarantined": made.quarantined,
             "seconds": made.seconds,
             "bytes": (temporary / SAMPLES).stat().st_size,
@@ -90,21 +105,18 @@ def read_waveforms(folder: Path) -> Waveforms:
         if zlib.crc32(json.dumps(index).encode()) != expected:
             raise ValueError("the checksum of its index does not match")
         waveforms = Waveforms(
-            contents=index["contents"],
-            signals=_mapped(folder / SAMPLES, index),
-            begins=index["begins"],
-            sample_rates=index["sample_rates"],
-            sources=[(rate, n_samples) for rate, n_samples in index["sources"]],
-            checksums=[tuple(stages) for stages in index["checksums"]],
+            clips=_clips(index),
+            samples=_mapped(folder / SAMPLES, index["bytes"]),
             quarantined=[Quarantined(*entry) for entry in index["quarantined"]],
             seconds=index["seconds"],
         )
-        for i, y in enumerate(waveforms.signals):
-            if zlib.crc32(y.data.cast("B")) != waveforms.checksums[i][-1]:
+        signals = waveforms.signals
+        for i, (clip, y) in enumerate(zip(waveforms.clips, signals, strict=True)):
+            if zlib.crc32(y.data.cast("B")) != clip.span.crc32:
                 raise ValueError("a checksum of its samples does not match")
             if i % _RELEASED_AT_ONCE == 0:
                 release_pages([y])
-        release_pages(waveforms.signals)
+        release_pages(signals)
         return waveforms
     except (OSError, ValueError, KeyError, TypeError, DamagedArtifactError) as error:
         raise DamagedArtifactError(
@@ -112,13 +124,29 @@ def read_waveforms(folder: Path) -> Waveforms:
         ) from error
 
 
-def _mapped(file: Path, index: dict[str, Any]) -> list[NDArray[np.float32]]:
-    """The signals in `samples.f32`."""
+def _clips(index: dict[str, Any]) -> list[ClipSamples]:
+    """The clips that an index lists, column by column."""
+    names = ("contents", "begins", "n_samples", "sample_rates", "sources", "checksums")
+    return [
+        ClipSamples(
+            content=content,
+            span=SignalSpan(begin, n_samples, checksums[-1]),
+            sample_rate=sample_rate,
+            source_rate=source[0],
+            source_samples=source[1],
+            checksums=tuple(checksums),
+        )
+        for content, begin, n_samples, sample_rate, source, checksums in zip(
+            *(index[name] for name in names), strict=True
+        )
+    ]
+
+
+def _mapped(file: Path, expected_size: int) -> NDArray[np.uint8]:
+    """The bytes of `samples.f32`."""
     with file.open("rb") as samples:
-        if (size := samples.seek(0, 2)) != index["bytes"]:
-            raise ValueError(f"{SAMPLES} has {size} bytes, not {index['bytes']}")
-        if not index["contents"]:
-            return []
-        data = np.frombuffer(mmap.mmap(samples.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        places = zip(index["n_samples"], index["begins"], strict=True)
-        return [data[begin : begin + 4 * n].view("<f4") for n, begin in places]
+        if (size := samples.seek(0, 2)) != expected_size:
+            raise ValueError(f"{SAMPLES} has {size} bytes, not {expected_size}")
+        if not size:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(samples.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)

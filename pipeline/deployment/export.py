@@ -62,7 +62,7 @@ def write_bundle(folder: Path, fs: FeatureSet, *, manifest: Manifest, clips: int
     """
     if folder.exists():
         raise FileExistsError(f"{folder}: there already; name another folder, or delete it")
-    transform = Transform.from_recipe(fs.recipe)
+    transform = Transform(fs.typed_recipe)
     canary.guard(transform.recipe)
     with atomic.replacing(folder) as temporary:
         (temporary / "golden").mkdir(parents=True)
@@ -123,7 +123,7 @@ def _of_clips(
         content = fs.clips["content"][i]
         source = Source(content, *(column[row_of[content]] for column in columns))
         decoded = stages.decode([source], transform, root=manifest.root)
-        y, sample_rate = np.array(decoded.signals[0]), decoded.sample_rates[0]
+        y, sample_rate = np.array(decoded.signals[0]), decoded.clips[0].sample_rate
         name, file = f"clip {fs.clips['id'][i]}", f"golden/clip_{number}.npy"
         yield _Vector(name, file, y, sample_rate, fs.normalize(fs[i]))
 

@@ -40,10 +40,6 @@ from basilar.pipeline.manifests.table import (
 from basilar.pipeline.storage.atomic import replacing
 from basilar.pipeline.text import printable
 
-# Arrow's other allocators hold on to freed memory, and forked processes would inherit it.
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-
-
 _METADATA_KEY = b"basilar"
 _ROWS = 4096  # that are Python's objects at once
 _GROUP_ROWS = 1 << 16  # that are written at once

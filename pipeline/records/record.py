@@ -33,6 +33,7 @@ class Record:
 
     source: str
     attributes: dict[str, Any]
+    recipe: Recipe
     manifest: Manifest
     clips_file: Path
     store: Path | None = None
@@ -46,11 +47,6 @@ class Record:
     def digest(self) -> str:
         """The digest of its values."""
         return str(self.attributes["digest"])
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        """The recipe that it was made with."""
-        return Recipe.from_dict(self.attributes["recipe"])
 
     @cached_property
     def clips(self) -> list[dict[str, Any]]:
@@ -92,14 +88,13 @@ def find_record(root: Path, key: str) -> Record:
         if not storage.exists(file):
             continue
         try:
-            attributes = read_attributes(file)
+            attributes, recipe = read_attributes_and_recipe(file)
             manifest = manifest_of(root, attributes)
         except DamagedArtifactError as error:
             problems.append(str(error))
             continue
-        record = Record(
-            source, attributes, manifest, clips_file, store if storage.exists(store) else None
-        )
+        values = store if storage.exists(store) else None
+        record = Record(source, attributes, recipe, manifest, clips_file, values)
         wrong = [
             f"{file}: {problem}; restore it, or build again"
             for problem in inconsistencies(record, key)
@@ -119,9 +114,9 @@ def read_record(folder: Path, source: str) -> Record:
 
     Raises DamagedArtifactError if it cannot be trusted.
     """
-    attributes = read_attributes(folder / "feature_set.json")
+    attributes, recipe = read_attributes_and_recipe(folder / "feature_set.json")
     manifest = _read_manifest(folder / "manifest.parquet")
-    record = Record(source, attributes, manifest, folder / "clips.parquet")
+    record = Record(source, attributes, recipe, manifest, folder / "clips.parquet")
     if wrong := list(inconsistencies(record, record.key)):
         raise DamagedArtifactError(
             f"{source}: its record is damaged ({', '.join(wrong)}); take it from a --root"
@@ -134,10 +129,15 @@ def read_attributes(file: Path) -> dict[str, Any]:
 
     Raises DamagedArtifactError if the file is damaged.
     """
+    return read_attributes_and_recipe(file)[0]
+
+
+def read_attributes_and_recipe(file: Path) -> tuple[dict[str, Any], Recipe]:
+    """As `read_attributes`, and the recipe among them, which was validated on the way."""
     try:
         found = json.loads(storage.fetch(file).read_text("utf-8"))
         attributes = found if "key" in found else found["attributes"]["basilar"]
-        Recipe.from_dict(attributes["recipe"])
+        recipe = Recipe.from_dict(attributes["recipe"])
         attributes = checked_attributes(attributes, file)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -145,7 +145,7 @@ def read_attributes(file: Path) -> dict[str, Any]:
         raise DamagedArtifactError(
             f"{file}: it cannot be read ({said}); restore it, or build again"
         ) from None
-    return attributes
+    return attributes, recipe
 
 
 def attributes_of(store: Path) -> dict[str, Any]:

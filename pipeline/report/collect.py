@@ -90,7 +90,7 @@ def collect(
     `built` is the root's record of its build (`build.registry.recorded`); about `seconds` of audio
     are measured. Raises OSError or DamagedArtifactError if the store cannot be read.
     """
-    recipe = Recipe.from_dict(fs.recipe)
+    recipe = fs.typed_recipe
     plan = Plan(recipe, manifest, fs.attributes["shard_seconds"])
     clips = describe.columns(fs.path, "id", "label", "split", "group", "duration", "n_frames")
     duration = clips["duration"].to_numpy()

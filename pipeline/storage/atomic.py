@@ -71,28 +71,41 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
     finally:
-        remove(temporary, durable=False)
+        discard(temporary)
 
 
-def remove(path: Path, *, durable: bool = True) -> None:
-    """Remove a file or a folder, if it is there; a folder disappears at once.
+def remove(path: Path) -> None:
+    """Remove an artifact, if it is there, also from its object store; a folder goes at once.
 
-    Without `durable` a power cut may bring back parts of a folder, which must be known by their
-    name or checksum, and what lies in an object store stays there.
+    No part of a folder comes back after a power cut.
     """
-    if durable and urls.is_remote(path):
+    if urls.is_remote(path):
         remote.remove(path)
-    if path.is_dir():
-        grave = path.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            path.rename(grave)
-        except FileNotFoundError:
-            return
-        if durable:
-            fsync_folder(path.parent)
+    if grave := _take_away(path):
+        fsync_folder(path.parent)
         shutil.rmtree(grave, ignore_errors=True)
-    else:
+
+
+def discard(path: Path) -> None:
+    """Remove a temporary file or folder, or a working copy, if it is there, from this disk alone.
+
+    A power cut may bring parts of a folder back: they must be known by their name or checksum.
+    """
+    if grave := _take_away(path):
+        shutil.rmtree(grave, ignore_errors=True)
+
+
+def _take_away(path: Path) -> Path | None:
+    """Remove a file; rename a folder, so that it is gone at once: what it is called now."""
+    if not path.is_dir():
         path.unlink(missing_ok=True)
+        return None
+    grave = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.rename(grave)
+    except FileNotFoundError:
+        return None
+    return grave
 
 
 def leftovers(root: Path) -> Iterator[Path]:
@@ -107,7 +120,7 @@ def sweep(root: Path) -> None:
     """Remove what killed processes left under a root. Nothing else may be at work there."""
     put_back(root)
     for path in list(leftovers(root)):
-        remove(path, durable=False)
+        discard(path)
 
 
 def put_back(root: Path) -> None:

@@ -9,7 +9,7 @@ import mmap
 import os
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
@@ -98,6 +98,10 @@ class SignalSpan(NamedTuple):
     samples: int
     crc32: int
 
+    def of(self, mapped: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The signal, float32 (samples,), in the mapped bytes of its spool."""
+        return mapped[self.begin : self.begin + 4 * self.samples].view(np.float32)
+
 
 class Spool:
     """float32 signals that are written one after the other, and then mapped; a context manager.
@@ -152,9 +156,8 @@ class Spool:
                 os.fdatasync(self._file.fileno())
             self._settled = end
 
-    def signals(self, places: Sequence[SignalSpan]) -> list[NDArray[np.float32]]:
-        """The signals at these places, read-only; they outlive the context."""
-        if not places:
-            return []
-        mapped = np.frombuffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        return [mapped[p.begin : p.begin + 4 * p.samples].view(np.float32) for p in places]
+    def mapped(self) -> NDArray[np.uint8]:
+        """The bytes of all signals (`SignalSpan.of`), read-only; they outlive the context."""
+        if not os.fstat(self._file.fileno()).st_size:
+            return np.empty(0, np.uint8)
+        return np.frombuffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)

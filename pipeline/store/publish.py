@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
-from basilar.pipeline import storage
 from basilar.pipeline.hashing import digest
 from basilar.pipeline.manifests.table import release_memory, take_rows
 from basilar.pipeline.plan import Plan
@@ -105,11 +104,9 @@ def publish(
             link(temporary / "clips.parquet", clips)
         entry = catalogue / f"{plan.key}.json"
         write_json(entry, attributes)
-    # Another machine may have published it at the same time: one of them says how long it took.
-    published = read_json(folder / "zarr.json")["attributes"]["basilar"]
-    storage.drop(entry)
-    if read_json(entry) != published:
-        write_json(entry, published)
+    # Of machines that publish at once the first one stays, and the entry may be of another, which
+    # may be killed before it comes here: attributes say how long the build took.
+    write_json(entry, read_json(folder / "zarr.json")["attributes"]["basilar"])
 
 
 def _write_clips(

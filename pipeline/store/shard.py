@@ -38,15 +38,16 @@ def write_shard(
     with replacing(folder) as temporary:
         with FeatureWriter(temporary / "features", recipe) as features:
             represented = make(features.put)
+        made = represented.clips
         clips: dict[str, list[Any]] = {
-            "content": represented.contents,
+            "content": [clip.content for clip in made],
             "start": features.starts,
             "n_frames": features.n_frames,
-            "values_sha256": represented.values,
-            "sample_rate": [rate for rate, _ in represented.sources],
-            "n_samples": [samples for _, samples in represented.sources],
-            "decoded_crc32": [decoded for decoded, _ in represented.checksums],
-            "resampled_crc32": [resampled for _, resampled in represented.checksums],
+            "values_sha256": [clip.values_sha256 for clip in made],
+            "sample_rate": [clip.source_rate for clip in made],
+            "n_samples": [clip.source_samples for clip in made],
+            "decoded_crc32": [clip.decoded_crc32 for clip in made],
+            "resampled_crc32": [clip.resampled_crc32 for clip in made],
         }
         schema = pa.schema([(name, CLIP_COLUMNS[name]) for name in clips])
         pq.write_table(
@@ -56,8 +57,7 @@ def write_shard(
         for name in ("start", "n_frames"):
             write_array(temporary / name, np.asarray(clips[name], np.int64), ("clip",))
         by_name = dict(zip(MOMENTS, represented.moments.transpose(1, 0, 2), strict=True))
-        n_clips = len(represented.contents)
-        write_moments(temporary, lambda name: [by_name[name]], n_clips, n_bins)
+        write_moments(temporary, lambda name: [by_name[name]], len(made), n_bins)
         attributes = {
             "kind": "shard",
             "key": shard.keys["representation"],

@@ -68,6 +68,7 @@ def fit_statistics(plan: Plan, shards: Sequence[ShardTables], *, histograms: Pat
                 continue
             n_clips += int(weights.sum())
             histogram[...] += _histogram(shard, clips, weights, kind.grid, histograms)
+            storage.drop(shard.folder / "features" / "c")  # if they were fetched to be counted
             rows = np.repeat(np.arange(len(weights)), weights)
             n_frames, moments_of = clips["n_frames"].to_numpy(), shard.moments
             for start in range(0, len(rows), _CLIPS):
@@ -87,8 +88,8 @@ def fit_statistics(plan: Plan, shards: Sequence[ShardTables], *, histograms: Pat
     return Statistics(n_clips, summary, histogram, kind.grid.edges(), centre, scale)
 
 
-def count_shard(plan: Plan, planned: Shard, shard: ShardTables, *, histograms: Path) -> None:
-    """Count the values of a shard of a plan ahead of `fit_statistics`, and keep the histogram."""
+def write_histogram(plan: Plan, planned: Shard, shard: ShardTables, *, histograms: Path) -> None:
+    """Count the values of a shard of a plan ahead of `fit_statistics`, which reads the file."""
     clips = shard.clips
     weights = _weights(plan, planned, clips)
     if weights.any():
@@ -104,11 +105,23 @@ def _weights(plan: Plan, planned: Shard, clips: pa.Table) -> NDArray[np.int64]:
 def _histogram(
     shard: ShardTables, clips: pa.Table, weights: NDArray[np.int64], grid: Grid, folder: Path
 ) -> NDArray[np.int64]:
-    """The histogram of a shard's clips, each counted as often as its weight says."""
+    """The histogram of a shard's clips, each counted as often as its weight says.
+
+    It is read from the folder, or counted and kept there.
+    """
     kept = folder / histogram_name(shard.key, weights.tolist())
     if storage.exists(kept):
         with suppress(DamagedArtifactError):  # it is counted again
             return _read_arrays(kept)["histogram"]
+    counts = _count(shard, clips, weights, grid)
+    _write_arrays(kept, histogram=counts)
+    return counts
+
+
+def _count(
+    shard: ShardTables, clips: pa.Table, weights: NDArray[np.int64], grid: Grid
+) -> NDArray[np.int64]:
+    """Count the values of a shard, whose working copy is made if it is remote."""
     features = Rows(storage.fetch(shard.folder) / "features", access="read")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
@@ -122,8 +135,6 @@ def _histogram(
         block = features.read(start, start + len(here))
         for weight in np.unique(here[here > 0]):
             counts += weight * histogram(block[here == weight], grid=grid)
-    storage.drop(shard.folder / "features" / "c")
-    _write_arrays(kept, histogram=counts)
     return counts
 
 

@@ -23,7 +23,6 @@ from mlflow.types.schema import AnyType
 from basilar.pipeline.deployment.export import write_bundle
 from basilar.pipeline.errors import TrackerError
 from basilar.pipeline.manifests.manifest import Manifest
-from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.tracking.summary import parameters
 from basilar.pipeline.training.feature_set import FeatureSet
 
@@ -37,7 +36,7 @@ def log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Manif
         name="bundle",
         source_run_id=run_id,
         tags={"basilar.key": fs.key, "basilar.digest": fs.digest},
-        params=parameters(Recipe.from_dict(fs.recipe)),
+        params=parameters(fs.typed_recipe),
     )
     try:
         with tempfile.TemporaryDirectory() as name:

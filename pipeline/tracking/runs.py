@@ -9,7 +9,6 @@ are bounded, and TrackerError is raised.
 import contextlib
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -45,19 +44,6 @@ from basilar.pipeline.tracking.summary import (
 )
 from basilar.pipeline.training.feature_set import FeatureSet
 
-# Set before mlflow is imported: no telemetry, no truncated values, few retries, no messages.
-for _name, _value in {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_TRUNCATE_LONG_VALUES": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}.items():
-    os.environ.setdefault(_name, _value)
-
-
 EXPERIMENT = "basilar"
 Step = Callable[[MlflowClient, str], None]  # an action on a run, given by its id
 _AT_ONCE = 1000  # metrics that MLflow takes in one request
@@ -84,7 +70,7 @@ def log_run(
     refuses.
     """
     fs = FeatureSet.open(store)
-    recipe = Recipe.from_dict(fs.recipe)
+    recipe = fs.typed_recipe
     name = f"{recipe.name or 'feature set'} {fs.key[:12]}"
     fill = partial(_fill, fs=fs, recipe=recipe, manifest=manifest, built=built)
     then = partial(register, register_as=register_as) if register_as else None

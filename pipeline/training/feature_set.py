@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from datasets import Dataset
+
+    from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.store.dense import dense
 from basilar.pipeline.training.columns import encoded, is_one_of
 
@@ -131,6 +133,13 @@ class FeatureSet:
         """The resolved recipe it was made by."""
         recipe: dict[str, Any] = self.attributes["recipe"]
         return recipe
+
+    @cached_property
+    def typed_recipe(self) -> "Recipe":
+        """The resolved recipe as a `Recipe`, validated when it is first asked for."""
+        from basilar.pipeline.recipes.recipe import Recipe
+
+        return Recipe.from_dict(self.recipe)
 
     @property
     def features(self) -> Any:
@@ -308,9 +317,7 @@ class FeatureSet:
 
     def seconds(self, frames: ArrayLike) -> NDArray[np.float64]:
         """The time in seconds, from the start of its clip, that each frame is centred on."""
-        from basilar.pipeline.recipes.recipe import Recipe
-
-        recipe = Recipe.from_dict(self.recipe)
+        recipe = self.typed_recipe
         samples = recipe.representation.centres(np.asarray(frames, np.float64))
         times: NDArray[np.float64] = samples / recipe.resample.sample_rate
         return times
@@ -321,14 +328,12 @@ class FeatureSet:
         They come from the moments that the store keeps; no feature is read. `pooled("mean", "std")`
         is what a classifier of scikit-learn takes. Values are not normalized.
         """
-        from basilar.pipeline.recipes.recipe import Recipe
-
         storage.fetch(self.path, only="moments/")
         kept = [dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]
         per_clip = moments.of_clips(
             np.stack([self._of_selected(values) for values in kept], axis=1),
             self.n_frames,
-            pivot=Recipe.from_dict(self.recipe).representation.pivot,
+            pivot=self.typed_recipe.representation.pivot,
         )
         for name in names:
             if name not in per_clip:

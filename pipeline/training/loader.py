@@ -8,6 +8,8 @@ workers there are nor where training was interrupted changes what is trained on.
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,11 @@ EpochOrder = tuple[
 Augment = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 
 
+# What changes nothing of which items a batch holds: a state may be loaded with others of these.
+_NOT_IN_IDENTITY = {"normalize", "augment", "pad_value"}
+
+
+@dataclass(frozen=True, eq=False)
 class Loader:
     """Batches of NumPy arrays, an epoch each time it is iterated over.
 
@@ -50,63 +57,54 @@ class Loader:
     on. Raises ValueError for numbers out of range, and where there is no batch.
     """
 
-    def __init__(
-        self,
-        fs: FeatureSet,
-        *,
-        batch_size: int = 32,
-        n_frames: int | None = None,
-        crops_per_clip: int = 1,
-        shuffle: bool = True,
-        window: int | None = None,
-        seed: int = 0,
-        normalize: bool = True,
-        augment: Augment | None = None,
-        pad_value: float = 0.0,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        least = {
-            "batch_size": batch_size,
-            "n_frames": n_frames,
-            "crops_per_clip": crops_per_clip,
-            "window": window,
-            "world_size": world_size,
-        }
-        for name, value in least.items():
+    fs: FeatureSet
+    _: KW_ONLY
+    batch_size: int = 32
+    n_frames: int | None = None
+    crops_per_clip: int = 1
+    shuffle: bool = True
+    window: int | None = None
+    seed: int = 0
+    normalize: bool = True
+    augment: Augment | None = None
+    pad_value: float = 0.0
+    drop_last: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "n_frames", "crops_per_clip", "window", "world_size"):
+            value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} = {value}: it must be 1 or more")
-        if n_frames is None and crops_per_clip != 1:
-            raise ValueError(f"crops_per_clip = {crops_per_clip} needs n_frames, a crop's length")
-        if seed < 0:
-            raise ValueError(f"seed = {seed}: it must be 0 or more")
-        if not 0 <= rank < world_size:
+        if self.n_frames is None and self.crops_per_clip != 1:
             raise ValueError(
-                f"rank = {rank}: it must be 0 to {world_size - 1}, for world_size = {world_size}"
+                f"crops_per_clip = {self.crops_per_clip} needs n_frames, a crop's length"
             )
-        self.fs = fs
-        self.batch_size = batch_size
-        self.n_frames = n_frames
-        self.crops_per_clip = crops_per_clip
-        self.shuffle = shuffle
-        self.window = window
-        self.seed = seed
-        self.normalize = normalize
-        self.augment = augment
-        self.pad_value = pad_value
-        self.drop_last = drop_last
-        self.rank = rank
-        self.world_size = world_size
-        self._planned: tuple[int, EpochOrder] | None = None
-        if not len(fs):
-            raise ValueError(f"{fs.path}: no clip is selected; look at the values of fs.clips")
+        if self.seed < 0:
+            raise ValueError(f"seed = {self.seed}: it must be 0 or more")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(
+                f"rank = {self.rank}: it must be 0 to {self.world_size - 1}, "
+                f"for world_size = {self.world_size}"
+            )
+        if not len(self.fs):
+            raise ValueError(f"{self.fs.path}: no clip is selected; look at the values of fs.clips")
         if not len(self):
             raise ValueError(
-                f"rank {rank} of {world_size} has no batch: {len(fs) * crops_per_clip} items, "
-                f"batch_size = {batch_size}, drop_last = {drop_last}; lower one of them"
+                f"rank {self.rank} of {self.world_size} has no batch: "
+                f"{len(self.fs) * self.crops_per_clip} items, batch_size = {self.batch_size}, "
+                f"drop_last = {self.drop_last}; lower one of them"
             )
-        self._sampler = Sampler(len(self))
+
+    @cached_property
+    def _sampler(self) -> "Sampler":
+        return Sampler(len(self))
+
+    @cached_property
+    def _planned(self) -> dict[int, EpochOrder]:
+        """The order of the epoch that was asked for last."""
+        return {}
 
     def __repr__(self) -> str:
         length = "whole clips" if self.n_frames is None else f"crops of {self.n_frames} frames"
@@ -192,11 +190,12 @@ class Loader:
         self._sampler.load_state_dict(state)
 
     def _identity(self) -> dict[str, Any]:
-        names = ("batch_size", "n_frames", "crops_per_clip", "shuffle", "window", "seed")
+        """What the batches depend on: the clips, and all settings but those that are left out."""
+        names = [field.name for field in fields(self) if field.name != "fs"]
         return {
             "key": self.fs.key,
             "clips": hashlib.sha256(self.fs.rows.tobytes()).hexdigest()[:32],
-            **{name: getattr(self, name) for name in (*names, "drop_last", "rank", "world_size")},
+            **{name: getattr(self, name) for name in names if name not in _NOT_IN_IDENTITY},
         }
 
     def _share(self) -> tuple[int, int]:
@@ -208,9 +207,12 @@ class Loader:
 
     def _plan(self, epoch: int) -> EpochOrder:
         """The items of this rank in the order of an epoch, and the first frames of their crops."""
-        if self._planned is None or self._planned[0] != epoch:
-            self._planned = (epoch, self._make_plan(epoch))
-        return self._planned[1]
+        order = self._planned.get(epoch)
+        if order is None:
+            order = self._make_plan(epoch)
+            self._planned.clear()
+            self._planned[epoch] = order
+        return order
 
     def _make_plan(self, epoch: int) -> EpochOrder:
         total = len(self.fs) * self.crops_per_clip

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from basilar.pipeline import audio
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.compute.waveforms import Waveforms
 from basilar.pipeline.errors import RecipeError
 from basilar.pipeline.recipes.hashes import recipe_hashes
 from basilar.pipeline.recipes.kinds.registry import KINDS
@@ -24,6 +23,7 @@ from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths, tables
+from tests.waveforms import waveforms
 
 NOISE = (0.1 * np.random.default_rng(0).standard_normal((3000, 64))).astype(np.float32)
 ANY = st.sampled_from(list(KINDS)).flatmap(tables)
@@ -79,9 +79,8 @@ def test_an_accepted_recipe_computes_what_it_says(kind):
         assert x.shape == (expected.n_frames(resampled.size), expected.columns())
         assert x.dtype == expected.stored_dtype()
         computed.append(table)
-        waveforms = Waveforms(["c"], [resampled], [1], [(1, 1)], [(0,)])
         features = []
-        made = stages.represent(waveforms, transform, features.append)
+        made = stages.represent(waveforms(resampled), transform, features.append)
         if np.isfinite(x).all() and not made.quarantined:
             assert features[0].tobytes() == x.tobytes()
         else:

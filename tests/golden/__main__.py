@@ -39,7 +39,9 @@ def main() -> None:
     (root / "audio" / "broken.wav").write_bytes(b"RIFF broken")
     manifest = scan(root / "audio", split={"train": 0.3, "test": 0.7})
     plan = Plan(Recipe.from_dict(RECIPE), manifest, 0.4)
-    assert luigi_engine.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    assert luigi_engine.run(
+        Build(root=root, plan=plan, tracking_uri=""), workers=1, log=False
+    ).succeeded
     for name in ("artifacts", "running", ".lock"):
         path = root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

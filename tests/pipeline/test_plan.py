@@ -77,7 +77,7 @@ def test_equal_contents_are_computed_once():
     twice = [("a", 1, 1.0, None, None), ("b", 1, 1.0, None, None), ("c", 2, 1.0, None, None)]
     plan = Plan(RECIPE, manifest(twice))
     assert len(contents_of(plan)) == 2
-    assert [plan.manifest.column("id")[row] for row in plan.order] in (
+    assert [plan.manifest.column("id")[row] for row in plan.manifest.order] in (
         ["a", "b", "c"],
         ["c", "a", "b"],
     )

@@ -64,6 +64,10 @@ class Representation(Section):
         """How the message about a clip too short for a row describes its length."""
         return "less than one frame"
 
+    def prepare(self, signals: Signals, *, empty: Allocate = np.empty) -> Signals:
+        """What `compute` is given of whole clips: a kind may change their samples first."""
+        return signals
+
     def compute(
         self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
     ) -> Features:

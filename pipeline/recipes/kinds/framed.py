@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from basilar.dsp.buffers import Allocate, allocate_rows
 from basilar.dsp.compress import FloorMode, Log, LogUnit
+from basilar.dsp.dither import dither
 from basilar.dsp.framing import Align, Framing, PadMode, WindowKind
 from basilar.dsp.histogram import Grid
+from basilar.dsp.representations import Signals
 from basilar.dsp.stft import is_portable
 from basilar.pipeline.recipes.kinds.base import (
     MOST_WEIGHTS,
@@ -63,6 +66,17 @@ class Framed(Representation):
                 f"win_length = {self.win_length} must not exceed n_fft = {self.n_fft}; lower it"
             )
         return self
+
+    def prepare(self, signals: Signals, *, empty: Allocate = np.empty) -> Signals:
+        """The signals with the noise of `dither`."""
+        if not self.dither:
+            return signals
+        dithered = allocate_rows([y.size for y in signals], 1, np.float32, empty=empty)
+        amplitude = self.dither / self.scale
+        return [
+            dither(y, amplitude=amplitude, out=x[:, 0])
+            for y, x in zip(signals, dithered, strict=True)
+        ]
 
     def columns(self) -> int:
         return self.framing.n_bins

@@ -85,7 +85,7 @@ def of_clip(
     PictureError if the set has no such clip, or no frame is centred in the excerpt.
     """
     row = _row_of(fs, clip)
-    recipe = Recipe.from_dict(fs.recipe)
+    recipe = fs.typed_recipe
     kind, sample_rate = recipe.representation, recipe.resample.sample_rate
     centres = kind.centres(np.arange(fs.n_frames[row], dtype=np.float64)) / sample_rate
     end = np.inf if duration is None else offset + duration

@@ -34,7 +34,7 @@ def plans(manifest):
 def several(built, tmp_path_factory):
     """A root with five sets, of which some share artifacts."""
     root = tmp_path_factory.mktemp("several") / "root"
-    builds = [Build(root, plan, "") for plan in plans(built.plan.manifest)]
+    builds = [Build(root=root, plan=plan, tracking_uri="") for plan in plans(built.plan.manifest)]
     for build in builds:
         assert luigi_engine.run(build, workers=1, log=False).succeeded
     return builds
@@ -54,7 +54,7 @@ def stats(root):
 def test_what_is_left_is_all_that_the_sets_need(several, tmp_path_factory, gone):
     root = tmp_path_factory.mktemp("copy") / "root"
     subprocess.run(["cp", "-a", several[0].root, root], check=True)
-    builds = [Build(root, build.plan, "") for build in several]
+    builds = [Build(root=root, plan=build.plan, tracking_uri="") for build in several]
     for i in gone:
         shutil.rmtree(builds[i].store)
     expected, before = garbage.find(root), files(root)

@@ -16,7 +16,8 @@ NAMES = ["pipeline", "bundle, bare", "MLflow model", "served model", "stream"]
 def test_all_ways_give_the_bits_that_are_stored(tmp_path, audio_folder, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # the environment need not be activated
     fs, manifest = make_set(tmp_path / "root", audio_folder)
-    record = Record("store", fs.attributes, manifest, fs.path / "clips.parquet", fs.path)
+    clips = fs.path / "clips.parquet"
+    record = Record("store", fs.attributes, fs.typed_recipe, manifest, clips, fs.path)
     ways = parity.parity(record, n_clips=4)
     assert ways == [Way(name, identical=True, difference=0.0) for name in NAMES]
 

@@ -17,7 +17,9 @@ from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
 
 def planned_in(folder, audio_folder):
     plan = Plan(recipe_of(LOG_MEL), scan(audio_folder), 2.0)
-    return Build(folder / "root", plan, "sqlite:///nowhere.db", (), 0.5)
+    return Build(
+        root=folder / "root", plan=plan, tracking_uri="sqlite:///nowhere.db", keep=(), max_bad=0.5
+    )
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def test_the_catalogue_holds_recipe_and_manifest_where_the_audio_is_now(planned,
     assert json.loads(recipe.read_text()) == planned.plan.recipe.resolved()
     assert (catalogue / "manifests" / f"{planned.plan.manifest.hash}.parquet").exists()
     moved = Manifest(tmp_path / "moved", planned.plan.manifest.table)
-    elsewhere = Build(planned.root, Plan(planned.plan.recipe, moved, 2.0), "sqlite:///x.db")
+    elsewhere = Build(
+        root=planned.root, plan=Plan(planned.plan.recipe, moved, 2.0), tracking_uri="sqlite:///x.db"
+    )
     assert build_of(elsewhere.register()).plan.manifest.root == tmp_path / "moved"
     file = catalogue / "manifests" / f"{moved.hash}.parquet"
     assert Manifest.read(file).root == tmp_path / "moved"
@@ -78,7 +82,7 @@ def test_a_catalogue_that_cannot_be_written_hinders_no_build_over_audio_that_mov
 
 def test_only_stages_can_be_kept(planned):
     with pytest.raises(ValueError, match="keep: resmple are no stages; allowed are decode, resam"):
-        Build(planned.root, planned.plan, "", ("resmple",))
+        Build(root=planned.root, plan=planned.plan, tracking_uri="", keep=("resmple",))
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])

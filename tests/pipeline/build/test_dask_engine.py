@@ -21,7 +21,7 @@ def plan(audio_folder):
 @pytest.fixture
 def clean(plan, tmp_path):
     """The digest of the plan's set, built here."""
-    build = Build(tmp_path / "clean", plan, "")
+    build = Build(root=tmp_path / "clean", plan=plan, tracking_uri="")
     assert luigi_engine.run(build, workers=1, log=False).succeeded
     return digest(build)
 
@@ -36,7 +36,7 @@ def kept(build):
 
 def test_one_call_makes_a_shard_and_writes_what_is_kept(plan, tmp_path):
     for keep in (("representation",), ("resample",), ("decode", "resample", "representation")):
-        build = Build(tmp_path / "-".join(keep), plan, "", keep)
+        build = Build(root=tmp_path / "-".join(keep), plan=plan, tracking_uri="", keep=keep)
         text = build.register()
         dask_engine.compute(text, 0)
         assert kept(build_of(text)) == {*keep, "representation"}
@@ -46,13 +46,13 @@ def test_one_call_makes_a_shard_and_writes_what_is_kept(plan, tmp_path):
 def test_a_dask_cluster_builds_the_same_set(plan, clean, tmp_path):
     with Processes() as processes:
         file, _ = dask(processes, tmp_path / "dask")
-        build = Build(tmp_path / "root", plan, "", dask=str(file))
+        build = Build(root=tmp_path / "root", plan=plan, tracking_uri="", dask=str(file))
         outcome = luigi_engine.run(build, workers=1, log=False)
         assert outcome.succeeded
         assert outcome.computed["representation"] == len(plan.shards) > 4
         assert digest(build) == clean
         # An error is that of the shard, and the others are made.
-        other = Build(tmp_path / "other", plan, "", dask=str(file))
+        other = Build(root=tmp_path / "other", plan=plan, tracking_uri="", dask=str(file))
         (plan.manifest.root / plan.shards[1].sources[0].path).unlink()
         text = other.register()
         with pytest.raises(FileNotFoundError):

@@ -6,7 +6,7 @@ from tests.pipeline.records.test_explain import edited, mel, plan_of
 
 
 def explained(built, *, root=None, **changes):
-    return explain(Build(root or built.root, plan_of(built, **changes), ""))
+    return explain(Build(root=root or built.root, plan=plan_of(built, **changes), tracking_uri=""))
 
 
 def test_what_is_published_needs_no_explanation(built):

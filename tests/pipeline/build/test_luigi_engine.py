@@ -1,8 +1,11 @@
 """Whole builds: the promises about keys, digests, and what is computed again."""
 
+import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import json
+import logging
 import os
 import resource
 import shutil
@@ -44,7 +47,7 @@ def build(tmp_path, tracker):
 
     def run(recipe, manifest, *, root="root", workers=1, shard_seconds=600.0, **options):
         plan = Plan(recipe, manifest, shard_seconds)
-        planned = Build(tmp_path / root, plan, tracker, **options)
+        planned = Build(root=tmp_path / root, plan=plan, tracking_uri=tracker, **options)
         return luigi_engine.run(planned, workers=workers), planned
 
     return run
@@ -109,7 +112,7 @@ def test_a_rerun_computes_nothing_and_logs_no_second_run(build, audio_folder):
 
 
 def test_a_build_may_end_with_the_feature_set_and_without_mlflow(tmp_path, audio_folder):
-    planned = Build(tmp_path / "root", Plan(small(), scan(audio_folder)), "")
+    planned = Build(root=tmp_path / "root", plan=Plan(small(), scan(audio_folder)), tracking_uri="")
     outcome = luigi_engine.run(planned, workers=1, log=False)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
@@ -289,7 +292,7 @@ def values_of(store):
 @pytest.mark.parametrize("fitted", [False, True])
 def test_artifacts_that_are_damaged_are_made_anew(built, root, caplog, fitted):
     """Also if Luigi finds all shards complete; what was published of them stays as it is."""
-    again = Build(root, built.plan, "")
+    again = Build(root=root, plan=built.plan, tracking_uri="")
     expected = values_of(again.store)
     moved = again.store.rename(root / "published.zarr")
     shards = [again.shard_folder(shard) for shard in again.plan.shards]
@@ -313,14 +316,16 @@ def test_a_dead_tracker_costs_seconds_loses_nothing_and_is_logged_next_time(
 ):
     manifest = scan(audio_folder)
     plan = Plan(small(), manifest)
-    dead = Build(tmp_path / "root", plan, "http://127.0.0.1:9")
+    dead = Build(root=tmp_path / "root", plan=plan, tracking_uri="http://127.0.0.1:9")
     outcome = luigi_engine.run(dead, workers=1)
     assert outcome.succeeded
     assert outcome.mlflow_run_id is None
     assert outcome.seconds < 30
     assert "not logged to MLflow: http://127.0.0.1:9" in caplog.text
     assert dead.store.exists()
-    outcome = luigi_engine.run(Build(tmp_path / "root", plan, tracker), workers=1)
+    outcome = luigi_engine.run(
+        Build(root=tmp_path / "root", plan=plan, tracking_uri=tracker), workers=1
+    )
     assert outcome.mlflow_run_id is not None
     assert outcome.shards_computed == 0
 
@@ -397,7 +402,7 @@ def test_two_rates_in_one_workflow(tmp_path, audio_folder, tracker):
     """Both need the same decoded shards."""
     manifest = scan(audio_folder)
     builds = [
-        Build(tmp_path / "root", Plan(at_rate(rate), manifest, 1.0), tracker)
+        Build(root=tmp_path / "root", plan=Plan(at_rate(rate), manifest, 1.0), tracking_uri=tracker)
         for rate in (16000, 11025)
     ]
 
@@ -479,7 +484,7 @@ def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, m
 
     def run(**changes):
         plan = Plan(Recipe.from_dict({**SMALL, **changes}), built.plan.manifest, 1.0)
-        planned = Build(tmp_path / "root", plan, "", keep, max_bad=0.5)
+        planned = Build(root=tmp_path / "root", plan=plan, tracking_uri="", keep=keep, max_bad=0.5)
         expected = planned.work(begun=False)
         outcome = luigi_engine.run(planned, workers=1, log=False)
         assert outcome.succeeded
@@ -509,3 +514,50 @@ def test_what_a_set_lost_to_the_machine_no_other_set_inherits(built, tmp_path, m
     shutil.rmtree(hurt.store)
     again, _ = run()
     assert values_of(again.store) == values_of(built.store)
+
+
+def test_failures_of_all_processes_are_collected_once():
+    """Whichever processes log them at the same time, and if one is killed at it."""
+    messages = [f"failure {number}\nin two lines" for number in range(200)]
+    ready, go = os.pipe()
+    with contextlib.closing(luigi_engine._Failures()) as failures:
+
+        def log(text):
+            return failures.filter(logging.makeLogRecord({"msg": text}))
+
+        for child in range(4):
+            if not os.fork():
+                os.close(go)
+                os.read(ready, 1)  # all begin when the parent closes its end
+                for text in messages:
+                    log(text)
+                if child == 0:
+                    fcntl.lockf(failures._file, fcntl.LOCK_EX)
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.close(go)
+        for _ in range(4):
+            os.wait()
+        os.close(ready)
+        assert failures.said() == messages
+        assert not log(messages[0])
+        assert not log("one too many")  # ten are shown
+        assert failures.said() == [*messages, "one too many"]
+        assert [log(text) for text in ("a", "b")] == [False, False]
+
+
+def test_ten_failures_are_shown_each_once():
+    with contextlib.closing(luigi_engine._Failures()) as failures:
+        shown = [
+            failures.filter(logging.makeLogRecord({"msg": f"{number // 2}"}))
+            for number in range(24)
+        ]
+    assert shown == [True, False] * 10 + [False] * 4
+
+
+def test_what_logs_where_is_as_it_was_after_a_build():
+    logger = logging.getLogger("luigi-interface")
+    before = logger.handlers, logger.level, logger.propagate
+    with luigi_engine._failures_reported():
+        assert logger.level == logging.ERROR
+        assert (logger.handlers, logger.level, logger.propagate) != before
+    assert (logger.handlers, logger.level, logger.propagate) == before

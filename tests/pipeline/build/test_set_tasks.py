@@ -96,7 +96,7 @@ def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
 
     for module, name in (
         *((stages, name) for name in ("decode", "resample", "represent")),
-        *((statistics, "fit"), (publish_module, "publish")),
+        *((statistics, "fit_statistics"), (publish_module, "publish")),
     ):
         monkeypatch.setattr(module, name, fail)
     monkeypatch.setattr(shard_tables, "read_shard", lambda folder: None)  # it is whole
@@ -138,7 +138,7 @@ def test_the_record_of_a_run_has_no_password(planned, monkeypatch, caplog):
 
 def test_a_run_is_gone_with_the_database_it_was_in(planned):
     uri = embedded_tracking_uri(planned.root)
-    embedded = Build(planned.root, planned.plan, uri)
+    embedded = Build(root=planned.root, plan=planned.plan, tracking_uri=uri)
     run = LogRun.of(embedded.register())
     run.requires().path().mkdir(parents=True)
     run.path().parent.mkdir(parents=True)
@@ -151,7 +151,11 @@ def test_a_run_is_gone_with_the_database_it_was_in(planned):
 
 def test_two_layouts_of_one_set_are_different_tasks(planned):
     compact = recipe_of(LOG_MEL, codec="compact")
-    other = Build(planned.root, Plan(compact, planned.plan.manifest, 2.0), planned.tracking_uri)
+    other = Build(
+        root=planned.root,
+        plan=Plan(compact, planned.plan.manifest, 2.0),
+        tracking_uri=planned.tracking_uri,
+    )
     one, two = planned.register(), other.register()
     shard = planned.plan.shards[0]
     assert Represent.of(one, shard).task_id != Represent.of(two, shard).task_id
@@ -187,6 +191,6 @@ def test_a_run_without_the_model_that_is_asked_for_is_not_done(planned):
 
 
 def test_another_tracker_wants_a_run_of_its_own(planned):
-    other = Build(planned.root, planned.plan, "sqlite:///elsewhere.db")
+    other = Build(root=planned.root, plan=planned.plan, tracking_uri="sqlite:///elsewhere.db")
     one, two = LogRun.of(planned.register()), LogRun.of(other.register())
     assert one.path() != two.path()

@@ -20,7 +20,11 @@ from tests.conftest import SMALL
 def build(audio_folder, tmp_path):
     """A build that has only begun, over 12 clips and a bad one."""
     (audio_folder / "broken.wav").write_bytes(b"RIFF broken")
-    planned = Build(tmp_path / "root", Plan(Recipe.from_dict(SMALL), scan(audio_folder), 1.5), "")
+    planned = Build(
+        root=tmp_path / "root",
+        plan=Plan(Recipe.from_dict(SMALL), scan(audio_folder), 1.5),
+        tracking_uri="",
+    )
     with locks.session(planned.root):
         planned.register()
         yield planned

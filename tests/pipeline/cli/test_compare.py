@@ -17,7 +17,9 @@ def two(root, built):
         built.plan.manifest,
         1.0,
     )
-    assert luigi_engine.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    assert luigi_engine.run(
+        Build(root=root, plan=plan, tracking_uri=""), workers=1, log=False
+    ).succeeded
     return built.plan.key, plan.key
 
 
@@ -92,7 +94,9 @@ def test_diff_refuses_sets_of_other_bins(basilar, root, built):
     plan = Plan(
         Recipe.from_dict({**SMALL, "representation": {"kind": "waveform"}}), built.plan.manifest
     )
-    assert luigi_engine.run(Build(root, plan, ""), workers=1, log=False).succeeded
+    assert luigi_engine.run(
+        Build(root=root, plan=plan, tracking_uri=""), workers=1, log=False
+    ).succeeded
     code, _, err = basilar("diff", built.plan.key, plan.key, "--root", root)
     assert code == 2
     assert "they have 8 and 1 bins" in " ".join(err.split())

@@ -29,7 +29,7 @@ def basilar(capsys, monkeypatch):
 @pytest.fixture
 def built(audio_folder, tmp_path, tracker):
     plan = Plan(recipe_of(LOG_MEL), scan(audio_folder), 2.0)
-    build = Build(tmp_path / "root", plan, tracker)
+    build = Build(root=tmp_path / "root", plan=plan, tracking_uri=tracker)
     assert luigi_engine.run(build, workers=1).succeeded
     return build
 

@@ -41,7 +41,7 @@ def planned(audio_folder, tmp_path, tracker):
 
     def make(**representation):
         plan = Plan(recipe_of({**LOG_MEL, **representation}), scan(audio_folder), 2.0)
-        return Build(tmp_path / "root", plan, tracker)
+        return Build(root=tmp_path / "root", plan=plan, tracking_uri=tracker)
 
     return make
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import time
-import zlib
 from functools import partial
 
 import numpy as np
@@ -22,7 +21,7 @@ from basilar.pipeline.audio import decoding
 from basilar.pipeline.compute import stages
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.compute.waveforms import Waveforms, read_waveforms, write_waveforms
+from basilar.pipeline.compute.waveforms import read_waveforms, write_waveforms
 from basilar.pipeline.errors import ChangedAudioError, ManifestError
 from basilar.pipeline.hashing import values_hash
 from basilar.pipeline.manifests.scan import scan
@@ -33,7 +32,7 @@ from basilar.pipeline.storage import scratch
 from basilar.pipeline.storage.retry import ATTEMPTS, retrying
 from tests.conftest import REPOSITORY
 from tests.damage import flip
-from tests.pipeline.test_audio import expectations
+from tests.waveforms import waveforms
 
 RECIPE = Recipe.from_dict(
     {"resample": {"sample_rate": 8000}, "representation": {"kind": "log_mel", "n_fft": 512}}
@@ -58,12 +57,11 @@ def test_decoding_a_shard(audio_folder):
     decoded = stages.decode(clips, TRANSFORM, root=audio_folder)
     assert decoded.contents == [clip.content for clip in clips]
     assert len(decoded.contents) == 11  # twelve files, two of them equal
-    for clip, y, rate, source in zip(
-        clips, decoded.signals, decoded.sample_rates, decoded.sources, strict=True
-    ):
+    for clip, y, made in zip(clips, decoded.signals, decoded.clips, strict=True):
         expected, _ = sf.read(audio_folder / clip.path, dtype="float32")
         np.testing.assert_array_equal(y, expected)
-        assert (rate, source) == (8000, (8000, len(expected)))
+        assert (made.sample_rate, made.source_rate) == (8000, 8000)
+        assert made.source_samples == made.span.samples == len(expected)
     assert decoded.seconds["decode"] > 0
 
 
@@ -123,27 +121,21 @@ def test_a_path_that_leaves_the_root_is_not_opened(audio_folder, tmp_path):
         stages.decode([Source("x", "link", "x")], TRANSFORM, root=audio_folder)
 
 
-def waveforms(*signals, sample_rate=8000):
-    names = [f"{i:064x}" for i in range(len(signals))]
-    rates = [sample_rate] * len(signals)
-    sources = [(sample_rate, y.size) for y in signals]
-    checksums = [(zlib.crc32(y), zlib.crc32(y)) for y in signals]
-    return Waveforms(names, list(signals), rates, sources, checksums)
-
-
 def test_resampling_a_shard(noise):
     before = waveforms(noise(8000), noise(4000, 1))
     before.quarantined.append(Quarantined("q", "decode", "corrupt", "m"))
     after = stages.resample(before, at_rate(16000))
     assert [y.size for y in after.signals] == [16000, 8000]
-    assert after.sample_rates == [16000, 16000]
-    assert after.sources == before.sources
+    assert [clip.sample_rate for clip in after.clips] == [16000, 16000]
+    assert [clip.source_rate for clip in after.clips] == [8000, 8000]
+    assert [clip.source_samples for clip in after.clips] == [8000, 4000]
+    assert [clip.checksums[:2] for clip in after.clips] == [c.checksums for c in before.clips]
     assert after.quarantined == before.quarantined
 
 
 def test_a_clip_that_resampling_leaves_nothing_of_is_quarantined(noise):
     after = stages.resample(waveforms(noise(1), noise(8000), sample_rate=192_000), at_rate(8000))
-    assert len(after.contents) == 1
+    assert len(after.clips) == 1
     (lost,) = after.quarantined
     assert (lost.stage, lost.reason) == ("resample", "empty")
     assert lost.message == "1 samples at 192000 Hz leave none at 8000 Hz"
@@ -159,9 +151,9 @@ def test_representing_a_shard(noise):
     clips = waveforms(noise(8000), noise(100, 1))
     shard, features = represented(clips, TRANSFORM)
     assert [x.shape for x in features] == [(16, 128), (1, 128)]
-    for x, moments, values in zip(features, shard.moments, shard.values, strict=True):
+    for x, moments, clip in zip(features, shard.moments, shard.clips, strict=True):
         assert x.dtype == np.float32
-        assert values == values_hash(x)
+        assert clip.values_sha256 == values_hash(x)
         np.testing.assert_allclose(moments[0], (x.astype(float) + 100).sum(axis=0), rtol=1e-12)
         np.testing.assert_array_equal(moments[2:], [x.min(axis=0), x.max(axis=0)])
 
@@ -169,8 +161,9 @@ def test_representing_a_shard(noise):
 def test_a_clip_has_the_same_values_alone_and_in_a_shard(noise):
     signals = [noise(n, n) for n in (8000, 300, 5001, 17, 40_000)]
     together = stages.represent(waveforms(*signals), TRANSFORM)
-    for y, values in zip(signals, together.values, strict=True):
-        assert stages.represent(waveforms(y), TRANSFORM).values == [values]
+    for y, clip in zip(signals, together.clips, strict=True):
+        (alone,) = stages.represent(waveforms(y), TRANSFORM).clips
+        assert alone.values_sha256 == clip.values_sha256
 
 
 def test_clips_shorter_than_a_frame_are_quarantined(noise):
@@ -178,7 +171,7 @@ def test_clips_shorter_than_a_frame_are_quarantined(noise):
         {"representation": {"kind": "mel", "n_fft": 512, "center": False}}
     )
     shard = stages.represent(waveforms(noise(511), noise(512)), transform)
-    assert len(shard.contents) == 1
+    assert len(shard.clips) == 1
     (lost,) = shard.quarantined
     assert lost[1:] == ("representation", "empty", "511 samples are less than one frame of the mel")
 
@@ -198,7 +191,7 @@ def test_values_that_the_stored_type_cannot_hold_are_quarantined(noise):
 
 def test_an_empty_shard(noise):
     shard, features = represented(waveforms(), TRANSFORM)
-    assert shard.contents == features == []
+    assert shard.clips == features == []
     assert shard.moments.shape == (0, 4, 128)
 
 
@@ -232,7 +225,7 @@ def everything(sources, transform, root, folder):
 
 def bits_of(made, features):
     found = [x.tobytes() for x in (*features, made.moments)]
-    return found, made.contents, made.values, made.checksums, made.sources, made.quarantined
+    return found, made.clips, made.quarantined
 
 
 @pytest.mark.parametrize("file", PARAMS, ids=lambda file: file.stem)
@@ -313,7 +306,8 @@ def test_a_clip_that_kills_the_decoder_is_quarantined(audio_folder, monkeypatch)
     monkeypatch.undo()
     others = [clip for clip in sources(audio_folder) if clip.path != "c/05.wav"]
     alone = stages.decode(others, TRANSFORM, root=audio_folder)
-    assert (decoded.contents, decoded.checksums) == (alone.contents, alone.checksums)
+    assert decoded.contents == alone.contents
+    assert [c.checksums for c in decoded.clips] == [c.checksums for c in alone.clips]
     for y, expected in zip(decoded.signals, alone.signals, strict=True):
         np.testing.assert_array_equal(y, expected, strict=True)
 

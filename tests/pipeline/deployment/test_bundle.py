@@ -125,7 +125,7 @@ def test_excerpts(made, clips):
 def test_priming_is_the_same_by_every_route(made, corpora, name):
     fs, folder = made["log_mel"]
     path = corpora / "music" / name
-    transform = Transform.from_recipe(fs.recipe)
+    transform = Transform(fs.typed_recipe)
     y, rate = audio.decode(path)
     source = Source("x", name, hashlib.sha256(path.read_bytes()).hexdigest())
     pieces = [

@@ -114,7 +114,7 @@ def server(tmp_path, audio_folder):
     recipe = Recipe.from_dict({**sections, "normalization": STANDARD})
     plan, root = Plan(recipe, scan(audio_folder), 600.0), tmp_path / "root"
     uri = embedded_tracking_uri(root)
-    build = Build(root, plan, uri, register_as="served@live")
+    build = Build(root=root, plan=plan, tracking_uri=uri, register_as="served@live")
     assert luigi_engine.run(build, workers=1).mlflow_run_id
     (folder,) = root.glob("mlflow/artifacts/models/*/artifacts/artifacts/bundle")
     port = free_port()

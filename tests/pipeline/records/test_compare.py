@@ -24,7 +24,9 @@ def other(built):
         keep = [clip_id not in without for clip_id in manifest.column("id")]
         manifest = type(manifest)(manifest.root, manifest.table.filter(keep))
         build = Build(
-            built.root.parent / "other", Plan(Recipe.from_dict(recipe), manifest, 600), ""
+            root=built.root.parent / "other",
+            plan=Plan(Recipe.from_dict(recipe), manifest, 600),
+            tracking_uri="",
         )
         assert luigi_engine.run(build, workers=1, log=False).succeeded
         return FeatureSet.open(build.store)
@@ -101,7 +103,7 @@ def test_sets_without_a_clip_in_common_are_refused(built, tmp_path):
     (tmp_path / "audio").mkdir()
     sf.write(tmp_path / "audio" / "sine.wav", np.sin(np.arange(4000) / 9), 8000)
     plan = Plan(Recipe.from_dict(SMALL), scan(tmp_path / "audio"))
-    build = Build(tmp_path / "root", plan, "")
+    build = Build(root=tmp_path / "root", plan=plan, tracking_uri="")
     assert luigi_engine.run(build, workers=1, log=False).succeeded
     with pytest.raises(IncomparableError, match="have no clip in common"):
         compare(FeatureSet.open(built.store), FeatureSet.open(build.store))

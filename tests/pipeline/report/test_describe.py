@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basilar import FeatureSet
-from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.report import describe
 
 names = st.lists(st.sampled_from(["a", "b", "", "é", None]), min_size=1, max_size=40)
@@ -80,7 +79,7 @@ def test_no_clip_is_outside_of_the_histograms(numbers):
 
 def test_percentiles_lie_within_the_range_and_distances_are_of_means(built):
     fs = FeatureSet.open(built.store)
-    kind = Recipe.from_dict(fs.recipe).representation
+    kind = fs.typed_recipe.representation
     before, after = describe.profiles(fs, kind)
     assert (np.diff(before.percentiles, axis=0) >= 0).all()
     assert (before.percentiles[0] >= before.min).all()

@@ -15,7 +15,9 @@ def published(tmp_path_factory, built):
         patched.setattr(urls, "_made", {})
         manifest = built.plan.manifest
         build = Build(
-            storage.place("memory://kept/root"), Plan(built.plan.recipe, manifest, 1.0), ""
+            root=storage.place("memory://kept/root"),
+            plan=Plan(built.plan.recipe, manifest, 1.0),
+            tracking_uri="",
         )
         assert luigi_engine.run(build, workers=1, log=False).succeeded
         value = FeatureSet.open(built.store).digest

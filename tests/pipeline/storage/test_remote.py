@@ -69,7 +69,11 @@ def uploaded(store, folder, where):
 def planned(audio, root, *, shard_seconds=1.0):
     """A build of the small recipe over the audio that is somewhere."""
     manifest = scan(audio)
-    return Build(storage.place(root), Plan(Recipe.from_dict(SMALL), manifest, shard_seconds), "")
+    return Build(
+        root=storage.place(root),
+        plan=Plan(Recipe.from_dict(SMALL), manifest, shard_seconds),
+        tracking_uri="",
+    )
 
 
 def digest(build, *, workers=1):

@@ -41,7 +41,8 @@ def test_arrays_that_do_not_fit_together_lie_in_files(tmp_path, monkeypatch):
 def test_what_was_read_of_a_file_is_given_back_and_can_be_read_again(tmp_path, noise):
     with Spool(tmp_path) as spool:
         places = [spool.put([noise(1 << 22, seed)]) for seed in (0, 1)]
-        signals = spool.signals(places)
+        mapped = spool.mapped()
+        signals = [place.of(mapped) for place in places]
     sums = [y.sum() for y in signals]
     held = resident("RssFile")
     release_pages([*signals, noise(10)])
@@ -81,14 +82,15 @@ def test_a_file_that_may_not_grow_is_an_error_that_names_the_folder(tmp_path):
 def test_signals_of_children_are_mapped(noise):
     lengths = [5, 1, 7000, 1]
     with Spool(None) as spool:
-        assert spool.signals([]) == []
+        assert spool.mapped().size == 0
 
         def put(items):
             for n in items:
                 yield spool.put(np.array_split(noise(n, n), 3))
 
         places = [SignalSpan(*place) for _, place in isolated(put, lengths)]
-        signals = spool.signals(places)
+        mapped = spool.mapped()
+        signals = [place.of(mapped) for place in places]
     for n, y, place in zip(lengths, signals, places, strict=True):
         np.testing.assert_array_equal(y, noise(n, n), strict=True)
         assert (place.samples, place.crc32) == (n, zlib.crc32(noise(n, n)))
@@ -108,7 +110,7 @@ def test_samples_of_a_child_that_died_are_passed_over(noise):
 
         found = dict(isolated(put, [100, 13, 50]))
         assert isinstance(found.pop(1), Lost)
-        first, last = spool.signals([SignalSpan(*found[0]), SignalSpan(*found[2])])
+        first, last = (SignalSpan(*found[i]).of(spool.mapped()) for i in (0, 2))
     np.testing.assert_array_equal(first, noise(100, 100))
     np.testing.assert_array_equal(last, noise(50, 50))
 

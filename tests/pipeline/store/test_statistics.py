@@ -25,7 +25,7 @@ def frames_of(plan, tables, split):
         columns = (table.clips[name].to_pylist() for name in ("content", "start", "n_frames"))
         for content, start, n in zip(*columns, strict=True):
             found[content] = features[start : start + n]
-    rows = [row for row in plan.order if split in (plan.manifest.splits[row], "all")]
+    rows = [row for row in plan.manifest.order if split in (plan.manifest.splits[row], "all")]
     return np.concatenate([found[plan.manifest.contents[row]] for row in rows]).astype(np.float64)
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 from collections import Counter
@@ -293,3 +294,29 @@ def test_numbers_out_of_range_are_refused(fs, options, message):
 def test_batches_there_are_not(fs):
     with pytest.raises(IndexError, match="batch 2 of 2"):
         Loader(fs)[0, 2]
+
+
+def test_a_state_says_what_it_always_said(fs):
+    """States that were saved before still load: names and values of what decides on batches."""
+    loader = Loader(fs, batch_size=3, n_frames=4, crops_per_clip=2, window=1, seed=7, pad_value=5.0)
+    assert loader.state_dict()["of"] == {
+        "key": fs.key,
+        "clips": hashlib.sha256(fs.rows.tobytes()).hexdigest()[:32],
+        "batch_size": 3,
+        "n_frames": 4,
+        "crops_per_clip": 2,
+        "shuffle": True,
+        "window": 1,
+        "seed": 7,
+        "drop_last": False,
+        "rank": 0,
+        "world_size": 1,
+    }
+
+
+def test_settings_stay_as_they_were_checked(fs):
+    loader = Loader(fs, batch_size=3)
+    with pytest.raises(AttributeError):
+        loader.batch_size = 0
+    with pytest.raises(TypeError):
+        Loader(fs, 3)

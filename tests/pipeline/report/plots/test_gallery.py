@@ -75,7 +75,7 @@ def test_an_excerpt_of_a_file_keeps_its_time(file):
 def test_a_stored_clip_is_drawn_as_it_is_stored(built):
     fs, subject = of_built(built, "a/00.wav")
     np.testing.assert_array_equal(subject.features(), fs["a/00.wav"])
-    recipe = Recipe.from_dict(fs.recipe)
+    recipe = fs.typed_recipe
     np.testing.assert_array_equal(
         Transform(recipe).represent([subject.signal()])[0], fs["a/00.wav"]
     )
