@@ -32,6 +32,7 @@ from basilar.pipeline.storage import scratch
 from basilar.pipeline.storage.retry import ATTEMPTS, retrying
 from tests.conftest import REPOSITORY
 from tests.damage import flip
+from tests.pipeline.audio.test_decoding import expectations
 from tests.waveforms import waveforms
 
 RECIPE = Recipe.from_dict(
