@@ -11,7 +11,7 @@ HOLD = """
 import signal, sys
 from pathlib import Path
 from basilar.pipeline.build import registry
-running.begin(Path(sys.argv[1]), "text", key="k")
+registry.begin(Path(sys.argv[1]), "text", key="k")
 print(flush=True)
 signal.pause()
 """

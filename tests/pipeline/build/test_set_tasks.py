@@ -96,7 +96,7 @@ def test_a_run_whose_output_exists_does_nothing(planned, monkeypatch):
 
     for module, name in (
         *((stages, name) for name in ("decode", "resample", "represent")),
-        *((statistics, "fit"), (publish_module, "publish")),
+        *((statistics, "fit_statistics"), (publish_module, "publish")),
     ):
         monkeypatch.setattr(module, name, fail)
     monkeypatch.setattr(shard_tables, "read_shard", lambda folder: None)  # it is whole
