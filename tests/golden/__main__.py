@@ -31,7 +31,7 @@ def main() -> None:
     """Three short clips in two shards, and one that cannot be read."""
     root = Path(__file__).parent / f"store-{schema.STORE_SCHEMA}"
     if root.exists():
-        raise SystemExit(f"{root} is there; raise SCHEMA in pipeline/store.py first")
+        raise SystemExit(f"{root} is there; raise STORE_SCHEMA in pipeline/store/schema.py first")
     (root / "audio").mkdir(parents=True)
     for i in range(3):
         y = 0.1 * np.random.default_rng(i).standard_normal(1600 + 400 * i)
