@@ -89,7 +89,7 @@ def _extras() -> Check:
         missing = host.missing(extra)
         there = ", ".join(f"{name} {version(name)}" for name in names if name not in missing)
         lacks = f"not installed: {', '.join(missing)} (pip install 'basilar[{extra}]')"
-        said.append(f"{extra}: {'; '.join(filter(None, (there, missing and lacks)))}")
+        said.append(f"{extra}: {'; '.join(filter(None, (there, lacks if missing else '')))}")
     return Check("extras", "ok", " | ".join(said))
 
 
