@@ -15,12 +15,13 @@ FUZZ_SECONDS ?= 600
 $(DEMO): pyproject.toml constraints.txt
 	@echo "making $(VENV) with what the demo needs: about 110 packages, 1 GB; a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[demo]'
+	$(INSTALL) --no-compile -e '.[demo]' # to compile all of it takes longer than the demo
 	touch $(DEMO)
 
 $(READY): $(DEMO)
 	@echo "adding to $(VENV) what tests and checks need: a few minutes"
 	$(INSTALL) -e '.[test]'
+	-$(BIN)/python -m compileall -q -j 2 $(VENV)/lib > /dev/null # what the demo's install left out
 	touch $(READY)
 
 demo: $(DEMO)  ## Synthesise a corpus, build a feature set, train on it

@@ -90,8 +90,7 @@ def _extras() -> Check:
         missing = host.missing(extra)
         there = ", ".join(f"{name} {version(name)}" for name in names if name not in missing)
         lacks = f"not installed: {', '.join(missing)} (pip install 'basilar[{extra}]')"
-        parts = [part for part in [there, lacks if missing else ""] if part]
-        said.append(f"{extra}: {'; '.join(parts)}")
+        said.append(f"{extra}: {'; '.join(filter(None, (there, lacks if missing else '')))}")
     return Check("extras", "ok", " | ".join(said))
 
 
