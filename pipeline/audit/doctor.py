@@ -252,7 +252,7 @@ def _file_system(folder: Path) -> Iterator[Check]:
     yield _tried("hard links", hard_link, f"{costs}; {local} to save it", state="warning")
     yield _tried("fsync", fsync, local)
     alone = "let only one build at a time run there"
-    yield _tried("locks", lock, f"{alone}, and remove what gc would by hand", state="warning")
+    yield _tried("locks", lock, f"{alone}, and remove by hand what gc would", state="warning")
 
 
 def _tracker(uri: str) -> Check:
