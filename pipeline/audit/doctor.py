@@ -251,7 +251,7 @@ def _file_system(folder: Path) -> Iterator[Check]:
     costs = "published sets are copies and need twice the space"
     yield _tried("hard links", hard_link, f"{costs}; {local} to save it", state="warning")
     yield _tried("fsync", fsync, local)
-    alone = "let only one build at a time run there"
+    alone = "let one build at a time work there"
     yield _tried("locks", lock, f"{alone}, and remove by hand what gc would", state="warning")
 
 

@@ -196,7 +196,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
     """Write a manifest as Parquet, or export it as CSV or JSON Lines, by the file's suffix."""
     if path.suffix not in (".parquet", ".csv", ".jsonl"):
         raise ManifestError(
-            f"{path}: this kind of table cannot be written; use the suffix .parquet, .csv or .jsonl"
+            f"{path}: no such table is written; the suffix must be .parquet, .csv or .jsonl"
         )
     with replacing(path) as temporary:
         if path.suffix == ".parquet":

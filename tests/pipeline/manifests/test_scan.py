@@ -301,7 +301,7 @@ def test_reading_a_manifest_refuses_what_is_not_one(audio_folder, tmp_path):
     file.write_bytes(b"no")
     with pytest.raises(ManifestError, match="not a Parquet file"):
         read_manifest(file)
-    with pytest.raises(ManifestError, match=r"use the suffix \.parquet, \.csv or \.jsonl"):
+    with pytest.raises(ManifestError, match=r"the suffix must be \.parquet, \.csv or \.jsonl"):
         write_manifest(manifest, audio_folder / "m.txt")
 
 
