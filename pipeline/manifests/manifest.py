@@ -200,7 +200,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         )
     with replacing(path) as temporary:
         if path.suffix == ".parquet":
-            # A root beside or below the manifest is stored relative to it: both can move together.
+            # A root beside or below the manifest is written relative to it: both can move together.
             root, folder = manifest.root.resolve(), path.absolute().parent.resolve()
             beside = root.is_relative_to(folder) and not storage.is_remote(root)
             stored = root.relative_to(folder).as_posix() if beside else storage.name(root)
