@@ -141,7 +141,7 @@ def read_at(file: io.FileIO, position: int, count: int) -> bytes:
 def _cut(begin: int, length: int, size: int) -> AudioError | None:
     """The error if `length` bytes of sound at `begin` exceed a file of `size`; None if they fit.
 
-    Lengths that writers of streams use for "unknown" are no error.
+    Lengths that writers of streams use for "unknown" are not errors.
     """
     streams = 0x7FFFF000 <= length <= 0x80000000 or 0xFFFFF000 <= length <= 0xFFFFFFFF
     if begin + length <= size or streams or length >= 2**63 - 1:
