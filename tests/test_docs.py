@@ -334,24 +334,26 @@ def test_the_tour_names_what_is_there():
     text = PAGES["CONTRIBUTING.md"].split("## A tour for newcomers")[1].split("\n## ")[0]
     entered = []
     for step in re.split(r"^\d+\. ", text, flags=re.M)[1:]:
-        rooms = set()
-        for path, names in re.findall(r"`(\w+/[\w/]+\.py)`:\s((?:`\w+`(?:,\s)?)+)", step):
-            file = REPOSITORY / path
-            rooms.add(room_of(tree.name_of(file)))
-            defined = {getattr(node, "name", None) for node in tree.parsed(file).body}
-            defined |= {name.id for name in assigned(tree.parsed(file))}
-            assert set(re.findall(r"\w+", names)) <= defined, path
-        (room,) = rooms
+        files = [REPOSITORY / path for path in re.findall(r"`(\w+/[\w/]+\.py)`", step)]
+        (room,) = {room_of(tree.name_of(file)) for file in files}
         entered.append(room)
+        # A name is that of the file before it: `file.py`: `one`, `two`.
+        for path, names in re.findall(r"`(\w+/[\w/]+\.py)`:\s([^/]+)(?=`\w+/|\Z)", step):
+            found = set(re.findall(r"`(\w+)`", names))
+            assert found, path
+            assert found <= defined(tree.parsed(REPOSITORY / path)), path
+        assert len(re.findall(r"\.py`:\s+`", step)) == len(files), step
     assert sorted(entered) == sorted(ROOMS)
 
 
-def assigned(module):
-    """The names that a module gives at its top level by assignment."""
+def defined(module):
+    """The names of a module's functions, classes and variables."""
+    names = {getattr(node, "name", None) for node in module.body}
     for node in module.body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (target for target in targets if isinstance(target, ast.Name))
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
 
 
 def test_the_tables_of_recipes_are_right():
