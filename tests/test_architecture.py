@@ -20,33 +20,35 @@ from tests.tree import imports, inside, modules, name_of, parsed, roots
 ROOMS = {
     "dsp": "",
     "errors": "",
+    "host": "errors",
     "hashing": "",
     "progress": "",
     "defaults": "",
+    "process": "dsp",
     "storage": "dsp errors",
     "text": "errors storage",
-    "console": "storage text",
-    "audio": "errors defaults",
-    "recipes": "dsp errors hashing audio",
-    "manifests": "errors hashing progress storage audio",
+    "console": "text",
+    "audio": "errors host defaults",
+    "recipes": "dsp errors host hashing audio",
+    "manifests": "errors hashing progress storage text audio",
     "plan": "errors hashing defaults audio recipes manifests",
     "compute": "dsp errors hashing defaults storage audio recipes manifests",
-    "store": "dsp errors hashing storage recipes manifests plan compute",
-    "training": "dsp errors defaults storage recipes store",
+    "store": "dsp errors host hashing storage recipes manifests plan compute",
+    "training": "dsp errors host defaults storage text recipes store",
     "records": "dsp errors progress storage recipes manifests plan store training",
     "deployment": "dsp errors storage audio recipes manifests compute training",
     "report": "dsp errors progress storage text recipes manifests plan compute store training "
     "records",
     "tracking": "errors storage recipes manifests training records deployment report",
-    "build": "errors hashing defaults storage text console audio recipes manifests plan compute "
-    "store records tracking",
-    "audit": "dsp errors hashing progress storage audio recipes manifests compute store training "
-    "records deployment tracking build",
-    "cli": "errors storage text console audio recipes manifests plan training records deployment "
-    "report tracking build audit",
-    "basilar": "errors audio recipes manifests compute training deployment cli",
-    "workflows": "errors hashing defaults storage recipes manifests plan records tracking build "
-    "basilar",
+    "build": "errors host hashing progress defaults process storage text console audio recipes "
+    "manifests plan compute store training records tracking",
+    "audit": "dsp errors host hashing progress process storage audio recipes manifests compute "
+    "store training records deployment tracking build",
+    "cli": "errors host defaults process storage text console audio recipes manifests plan "
+    "training records deployment report tracking build audit",
+    "basilar": "errors audio recipes manifests compute training deployment build cli",
+    "workflows": "errors hashing defaults process storage recipes manifests plan records tracking "
+    "build basilar",
 }
 # `python -m pipeline.bundle` and `pipeline.canary` in a clone: old names of modules of a room.
 OLD_NAMES = {"bundle": "deployment", "canary": "compute"}
@@ -198,6 +200,7 @@ def test_what_is_imported_imports_nothing_heavier(loaded, number):
 
 # Messages that are put together elsewhere, from others that have the form.
 PUT_TOGETHER = {
+    "message",
     "str(error)",
     "f'{said}; {where}'",
     "'\\n'.join(lines)",

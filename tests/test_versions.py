@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from pipeline import FeatureSet
+from basilar import FeatureSet
 from tests import bits
 from tests.conftest import REPOSITORY
 
@@ -100,7 +100,7 @@ def test_the_core_runs_on_the_next_python(tmp_path):
     (store,) = (REPOSITORY / "tests" / "golden" / "store-1" / "features").glob("*.zarr")
     code = """
 import hashlib, json, sys
-from pipeline import FeatureSet
+from basilar import FeatureSet
 from tests import bits
 rows = [hashlib.sha256(x.tobytes()).hexdigest() for x in FeatureSet.open(sys.argv[1])]
 print(json.dumps(["%d.%d" % sys.version_info[:2], rows, bits.digests()]))
