@@ -118,7 +118,7 @@ def _status(file: Path) -> os.stat_result:
     try:
         status = file.stat()
     except FileNotFoundError:
-        raise ManifestError(f"{file}: it is not there; remove its row, or scan again") from None
+        raise ManifestError(f"{file}: the file is missing; remove its row, or scan again") from None
     if not stat.S_ISREG(status.st_mode):
         raise ManifestError(f"{file}: it is not a file; remove its row, or scan again")
     return status

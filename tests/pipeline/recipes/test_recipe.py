@@ -156,7 +156,7 @@ def test_an_older_recipe_is_read_with_a_note_upgraded_on_request_or_refused(
     assert Recipe.load(file) == expected
     assert not caplog.text
     file.write_text('[representation]\nkind = "gone"\n')
-    with pytest.raises(RecipeError, match=r"r\.toml: schema_version = 1 cannot be .*\(the kind go"):
+    with pytest.raises(RecipeError, match=r"schema_version = 1 can no longer be .*\(the kind go"):
         Recipe.load(file)
     file.write_text('schema_version = 3\n[representation]\nkind = "mel"\n')
     with pytest.raises(RecipeError, match="schema_version = 3 is newer than 2"):
