@@ -30,6 +30,7 @@ from pipeline.shards import Plan
 from pipeline.verify import verify
 from tests.conftest import REPOSITORY, SMALL
 
+pytestmark = pytest.mark.usefixtures("disk")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["pipeline.store", "tests.test_crashes"])
 

@@ -25,6 +25,7 @@ from pipeline.waveforms import read_waveforms
 from tests.conftest import SMALL
 from tests.damage import store_of
 
+pytestmark = pytest.mark.usefixtures("disk")
 NOBODY = 65534
 
 

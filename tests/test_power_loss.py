@@ -20,6 +20,7 @@ from pipeline.tasks import FitNormalization
 from pipeline.transform import Transform
 from pipeline.waveforms import Waveforms, write_waveforms
 
+pytestmark = pytest.mark.usefixtures("disk")
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
 Names = dict[int, dict[str, int]]  # by the inode of a folder, the inode of each name in it
 

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import FeatureSet, audio, recover, stages, tracking
+from pipeline import FeatureSet, audio, recover, stages
 from pipeline.keys import values_hash
 from pipeline.recover import MissingAudioError, NoRecordError
 from pipeline.reproduce import RebuildError, changes, reproduce
@@ -186,6 +186,8 @@ def test_what_may_explain_a_difference():
 
 
 def test_an_mlflow_run_alone_is_enough(root, built, tmp_path, tracker):
+    from pipeline import tracking
+
     store, key = store_of(root), built.plan.key
     tracking.log_run(store, built.plan.manifest, tracker, folder=tmp_path / "mlflow")
     shutil.rmtree(root)

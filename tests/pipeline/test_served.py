@@ -16,18 +16,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from mlflow.exceptions import MlflowException
 
 from pipeline import Bundle, Transform, engines
 from pipeline.build import Build, embedded_tracking_uri
 from pipeline.bundling import write_bundle
 from pipeline.recipe import Recipe
 from pipeline.scan import scan
-from pipeline.served import ServedBundle
 from pipeline.shards import Plan
 from tests.conftest import REPOSITORY
 from tests.pipeline.test_bundling import STANDARD, make_set
 from tests.pipeline.test_store import LOG_MEL, SMALL
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _mlflow():
+    """Imported when the first of these tests runs: it takes seconds, and makes every fork dear."""
+    global MlflowException, ServedBundle
+    from mlflow.exceptions import MlflowException
+
+    from pipeline.served import ServedBundle
 
 
 def in_base64(data):

@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import xarray
 import zarr
 
 from pipeline import FeatureSet, stages, statistics, store
@@ -108,6 +107,8 @@ def test_an_uncompressed_shard_file_is_the_array_itself_and_then_its_index(tmp_p
 
 
 def test_a_published_set_is_linked_shards_that_zarr_and_xarray_read(audio_folder, tmp_path):
+    import xarray
+
     plan, path = publish(tmp_path, audio_folder, recipe_of(LOG_MEL))
     assert len(plan.shards) > 2
     links = [

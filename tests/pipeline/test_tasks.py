@@ -4,7 +4,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipeline import artifacts, shard_tasks, stages, statistics, store, tracking
+from pipeline import artifacts, shard_tasks, stages, statistics, store
 from pipeline.build import KEEP, Build, build_of, embedded_tracking_uri
 from pipeline.keys import STAGES
 from pipeline.shard_tasks import Decode, Represent, Resample
@@ -118,6 +118,8 @@ def test_a_run_that_could_not_be_logged_is_tried_once_a_build(planned):
 
 
 def test_the_record_of_a_run_has_no_password(planned, monkeypatch, caplog):
+    from pipeline import tracking
+
     uri = "http://me:secret@127.0.0.1:9"
     run = LogRun.of(replace(planned, tracking_uri=uri).register())
     error = tracking.TrackerError("no answer")

@@ -5,21 +5,28 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-import mlflow
 import pytest
-from mlflow.exceptions import MlflowException
-from mlflow.models import Model
-from mlflow.tracking import MlflowClient
 
-from pipeline import Bundle, FeatureSet, tracking
+from pipeline import Bundle, FeatureSet
 from pipeline.build import embedded_tracking_uri
 from pipeline.manifest import SCHEMA, Manifest, read_manifest
 from pipeline.recover import NoRecordError
 from tests.conftest import write_clips
 from tests.pipeline.test_store import LOG_MEL, publish, recipe_of
 
-SERVED = Path(tracking.__file__).with_name("served.py")
 EMPTY = Manifest(Path(), SCHEMA.empty_table())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _mlflow():
+    """Imported when the first of these tests runs: it takes seconds, and makes every fork dear."""
+    global Model, MlflowClient, MlflowException, mlflow, tracking
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+    from mlflow.tracking import MlflowClient
+
+    from pipeline import tracking
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +138,8 @@ def test_its_bundle_is_logged_as_a_model_without_pickle(logged, tmp_path):
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"MLmodel", "served.py", "artifacts/bundle/bundle.json"} <= names
     assert not {name for name in names if name.endswith((".pkl", ".pickle", ".pyc"))}
-    assert (folder / "served.py").read_bytes() == SERVED.read_bytes()
+    source = Path(tracking.__file__).with_name("served.py")
+    assert (folder / "served.py").read_bytes() == source.read_bytes()
     assert Bundle.load(folder / "artifacts" / "bundle").key == fs.key
     described = Model.load(folder)
     assert described.metadata == {"basilar.key": fs.key, "basilar.digest": fs.digest}

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from dsp import resample
-from pipeline import engines, tracking
+from pipeline import engines
 from pipeline.build import Build
 from pipeline.manifest import write_manifest
 from pipeline.recipe import Recipe
@@ -96,6 +96,8 @@ def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built
 
 
 def test_reproduce_from_mlflow(as_json, root, built, tmp_path, tracker):
+    from pipeline import tracking
+
     tracking.log_run(store_of(root), built.plan.manifest, tracker, folder=tmp_path / "mlflow")
     shutil.rmtree(root / "features")
     shutil.rmtree(root / "catalogue")
