@@ -1,10 +1,13 @@
 """What all tests share: the corpora, a cache of their own, and small made-up audio."""
 
+import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,63 @@ configure()  # before mlflow is imported
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "basilar"))
 
 CORPORA = REPOSITORY.parent / "shared" / "corpora"
+
+MEMORY = Path("/dev/shm")
+ROOM = 6 << 30  # bytes
+DISK = "BASILAR_TESTS_DISK"  # the folder for temporary files on a disk, while others are in memory
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files go to memory if there is room: a small build is hundreds of fsyncs."""
+    config.pluginmanager.register(Examples())
+    inside = DISK in os.environ or config.option.basetemp  # a worker, or as the user wants it
+    if not inside and room_in_memory() > ROOM:
+        os.environ[DISK] = tempfile.gettempdir()
+        folder = tempfile.mkdtemp(prefix="basilar-tests-", dir=MEMORY)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def pytest_collection_finish() -> None:
+    """Collections of garbage need not look at what is imported, which is there to stay."""
+    gc.collect()
+    gc.freeze()
+
+
+def room_in_memory() -> int:
+    """The bytes that files in memory may take, as far as the memory itself has room for them."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (free,) = (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+        return min(free, shutil.disk_usage(MEMORY).free)
+    except (OSError, ValueError):
+        return 0
+
+
+class Examples:
+    """A module without examples is not imported to look for them: some import PyTorch or MLflow."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        if collection_path.suffix != ".py" or collection_path.name.startswith("test_"):
+            return None
+        return None if ">>>" in collection_path.read_text("utf-8") else True
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Temporary files on a disk, for tests that are about one."""
+    if DISK not in os.environ:
+        yield
+        return
+    system = os.environ[DISK]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="basilar-tests-", dir=system) as folder,
+    ):
+        patch.setenv("TMPDIR", system)
+        patch.setattr(tempfile, "tempdir", system)
+        patch.setattr(tmp_path_factory, "_basetemp", Path(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

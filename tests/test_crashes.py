@@ -31,6 +31,7 @@ from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.record import recorded_keys
 from tests.conftest import REPOSITORY, SMALL
 
+pytestmark = pytest.mark.usefixtures("disk")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["basilar.pipeline.store.publish", "tests.test_crashes"])
 

@@ -26,6 +26,7 @@ from basilar.pipeline.storage import checksums
 from tests.conftest import SMALL
 from tests.damage import store_of
 
+pytestmark = pytest.mark.usefixtures("disk")
 NOBODY = 65534
 
 

@@ -16,6 +16,7 @@ import soundfile as sf
 from basilar.pipeline.recipes.recipe import Recipe
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.usefixtures("disk")
 PROBE = """
 import json, os, resource, sys, threading, time
 from pathlib import Path

@@ -24,6 +24,7 @@ from basilar.pipeline.store import shard_tables, statistics
 from basilar.pipeline.store.publish import publish
 from basilar.pipeline.store.shard import write_shard
 
+pytestmark = pytest.mark.usefixtures("disk")
 STEPS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
 Names = dict[int, dict[str, int]]  # by the inode of a folder, the inode of each name in it
 

@@ -1,8 +1,7 @@
 import librosa
 import numpy as np
 import pytest
-import scipy.fft
-import scipy.signal
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 

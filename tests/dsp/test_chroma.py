@@ -1,7 +1,7 @@
 import librosa
 import numpy as np
 import pytest
-import scipy.io
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import scipy.stats
+import scipy
 
 from basilar.dsp.dither import dither, normal
 

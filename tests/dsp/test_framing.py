@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import scipy.signal
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-import scipy.signal
+import scipy
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,8 +1,7 @@
 import librosa
 import numpy as np
 import pytest
-import scipy.io
-import scipy.signal
+import scipy
 import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st

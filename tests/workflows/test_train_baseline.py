@@ -7,7 +7,6 @@ import fsspec
 import numpy as np
 import pytest
 import soundfile as sf
-from mlflow.tracking import MlflowClient
 
 from basilar import FeatureSet
 from basilar.pipeline.build import luigi_engine
@@ -66,7 +65,16 @@ def feature_set(manifest, root, tracker, recipe="log_mel_speech"):
     return FeatureSet.open(task.output().path)
 
 
-def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, tracker, monkeypatch):
+@pytest.fixture
+def client(tracker):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracker)
+
+
+def test_spoken_digits_of_known_and_of_unknown_speakers(
+    corpora, tmp_path, tracker, client, monkeypatch
+):
     manifest = scan(corpora / "speech" / "fsdd", label=r"^(\d)_", group="_([a-z]+)_")
     manifest.write(tmp_path / "fsdd.parquet")
     task = TrainBaseline(
@@ -85,7 +93,6 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
     assert unknown["accuracy"] >= 0.7  # 0.66 without augmented copies; by chance 0.1
     assert min(score["accuracy"] for score in unknown["groups"].values()) >= 0.55
 
-    client = MlflowClient(tracker)
     run = client.get_run(files.read_json(Path(task.output().path))["run_id"])
     assert run.data.metrics["accuracy_random_fifth"] == known["accuracy"]
     assert run.data.metrics["accuracy_leave_one_group_out"] == unknown["accuracy"]
@@ -104,7 +111,7 @@ def test_spoken_digits_of_known_and_of_unknown_speakers(corpora, tmp_path, track
 
 
 @pytest.mark.torture
-def test_a_dead_tracker_loses_no_result(made_up, tmp_path, tracker):
+def test_a_dead_tracker_loses_no_result(made_up, tmp_path, tracker, client):
     _, manifest = made_up
     root = tmp_path / "root"
     dead = command(manifest, root, "--tracking-uri", DEAD, "--copies", "1")
@@ -118,14 +125,14 @@ def test_a_dead_tracker_loses_no_result(made_up, tmp_path, tracker):
     alive = command(manifest, root, "--tracking-uri", tracker, "--copies", "1")
     assert alive.returncode == 0, alive.stderr
     (marker,) = (root / "runs").glob(f"{result.stem}-*.json")
-    run = MlflowClient(tracker).get_run(json.loads(marker.read_text())["run_id"])
+    run = client.get_run(json.loads(marker.read_text())["run_id"])
     assert run.data.tags["basilar.training"] == f"baseline {result.stem}"
     again = command(manifest, root, "--tracking-uri", tracker, "--copies", "1")
     assert "1 complete ones were encountered" in again.stderr
     assert result.stat().st_mtime_ns == trained
 
 
-def test_the_root_may_be_a_url(made_up, tracker, monkeypatch, capsys):
+def test_the_root_may_be_a_url(made_up, tracker, client, monkeypatch, capsys):
     _, manifest = made_up
     monkeypatch.setattr(train_baseline, "evaluate", lambda fs, **_: {"clips": len(fs), **RESULT})
     task = TrainBaseline(
@@ -141,7 +148,7 @@ def test_the_root_may_be_a_url(made_up, tracker, monkeypatch, capsys):
         assert json.loads(store.cat_file(where))["clips"] == 30
         assert f"the whole result is in memory:/{where}" in capsys.readouterr().out
         (marker,) = store.glob(f"/trained/root/runs/{task.address}-*.json")
-        run = MlflowClient(tracker).get_run(json.loads(store.cat_file(marker))["run_id"])
+        run = client.get_run(json.loads(store.cat_file(marker))["run_id"])
         assert run.data.metrics == {"accuracy_random_fifth": 0.5}
         monkeypatch.setattr(train_baseline, "evaluate", None)
         assert task.complete()

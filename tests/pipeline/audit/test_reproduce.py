@@ -12,8 +12,6 @@ from basilar.pipeline.errors import BuildFailedError, NoRecordError
 from basilar.pipeline.hashing import values_hash
 from basilar.pipeline.records.locate import MissingAudioError
 from basilar.pipeline.records.record import find_record
-from basilar.pipeline.tracking import runs
-from basilar.pipeline.tracking.fetch import fetch_record
 from tests.damage import flip, store_of
 
 
@@ -192,6 +190,9 @@ def test_what_may_explain_a_difference():
 
 
 def test_an_mlflow_run_alone_is_enough(root, built, tmp_path, tracker):
+    from basilar.pipeline.tracking import runs
+    from basilar.pipeline.tracking.fetch import fetch_record
+
     store, key = store_of(root), built.plan.key
     runs.log_run(store, built.plan.manifest, tracker, folder=tmp_path / "mlflow")
     shutil.rmtree(root)

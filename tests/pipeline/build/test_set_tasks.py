@@ -16,7 +16,6 @@ from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.storage import files
 from basilar.pipeline.store import publish as publish_module
 from basilar.pipeline.store import shard_tables, statistics
-from basilar.pipeline.tracking import runs
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.pipeline.build.test_build import planned_in
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
@@ -126,6 +125,8 @@ def test_a_run_that_could_not_be_logged_is_tried_once_a_build(planned):
 
 
 def test_the_record_of_a_run_has_no_password(planned, monkeypatch, caplog):
+    from basilar.pipeline.tracking import runs
+
     uri = "http://me:secret@127.0.0.1:9"
     run = LogRun.of(replace(planned, tracking_uri=uri).register())
     error = errors.TrackerError("no answer")

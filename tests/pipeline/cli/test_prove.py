@@ -4,7 +4,6 @@ import pytest
 
 from basilar.dsp import resample
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.tracking import runs
 from tests.damage import flip, store_of
 
 
@@ -91,6 +90,8 @@ def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built
 
 
 def test_reproduce_from_mlflow(as_json, root, built, tmp_path, tracker):
+    from basilar.pipeline.tracking import runs
+
     runs.log_run(store_of(root), built.plan.manifest, tracker, folder=tmp_path / "mlflow")
     shutil.rmtree(root / "features")
     shutil.rmtree(root / "catalogue")

@@ -16,13 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from mlflow.exceptions import MlflowException
 
 from basilar import Bundle, Transform
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.deployment.export import write_bundle
-from basilar.pipeline.deployment.mlflow_model import ServedBundle
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
@@ -30,6 +28,15 @@ from basilar.pipeline.tracking.location import embedded_tracking_uri
 from tests.conftest import REPOSITORY
 from tests.pipeline.deployment.test_export import STANDARD, make_set
 from tests.pipeline.store.test_publish import LOG_MEL, SMALL
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _mlflow():
+    """Imported when the first of these tests runs: it takes seconds, and makes every fork dear."""
+    global MlflowException, ServedBundle
+    from mlflow.exceptions import MlflowException
+
+    from basilar.pipeline.deployment.mlflow_model import ServedBundle
 
 
 def in_base64(data):

@@ -9,12 +9,6 @@ import pytest
 from basilar import Loader
 from tests.pipeline.training.test_loader import fs, order
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-from torch.utils.data import DataLoader  # noqa: E402
-from torchdata.stateful_dataloader import StatefulDataLoader  # noqa: E402
-
-from basilar.pipeline.training.torch import IterableBatches  # noqa: E402
-
 __all__ = ["fs"]  # the fixture
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes"),
@@ -28,12 +22,23 @@ WORKERS = [
 ]
 
 
-def by_sampler(loader, kind=DataLoader, **options):
-    return kind(loader, sampler=loader.sampler(), batch_size=None, **options)
+@pytest.fixture(autouse=True, scope="module")
+def _torch():
+    """Imported when the first of these tests runs: it takes seconds, and makes every fork dear."""
+    global DataLoader, IterableBatches, StatefulDataLoader, torch
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from torch.utils.data import DataLoader
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    from basilar.pipeline.training.torch import IterableBatches
 
 
-def by_iterable(loader, kind=DataLoader, **options):
-    return kind(IterableBatches(loader), batch_size=None, **options)
+def by_sampler(loader, kind=None, **options):
+    return (kind or DataLoader)(loader, sampler=loader.sampler(), batch_size=None, **options)
+
+
+def by_iterable(loader, kind=None, **options):
+    return (kind or DataLoader)(IterableBatches(loader), batch_size=None, **options)
 
 
 def how(workers, context):
