@@ -1,4 +1,4 @@
-"""`python -m pipeline.bundle DIR` in a clone: what bundles made before version 0.2 name.
+"""`python -m pipeline.bundle DIR` in a clone: what older bundles name.
 
 MLflow models that were logged before import `Bundle` from here.
 """

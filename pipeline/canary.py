@@ -1,4 +1,4 @@
-"""`python -m pipeline.canary` in a clone: what bundles made before version 0.2 name."""
+"""`python -m pipeline.canary` in a clone: what older bundles name."""
 
 import sys
 
