@@ -22,7 +22,7 @@ def of_function(function):
 
 
 def of_command(name):
-    import basilar.pipeline.cli  # noqa: F401  # registers the commands
+    import basilar.pipeline.cli.command  # noqa: F401  # registers the commands
 
     (found,) = (c for c in app.registered_commands if (c.name or c.callback.__name__) == name)
     command = typer.main.get_command_from_info(

@@ -85,11 +85,11 @@ def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_
     names = [name for name in again.table.column_names if name != "label"]
     assert again.table.select(names) == first.table.select(names)
     assert again.ignored_columns == ()
-    with pytest.raises(ManifestError, match="is not there"):
+    with pytest.raises(ManifestError, match="the file is missing"):
         scan(tmp_path / "m.parquet", rehash=True)
     partial = first.table.drop_columns(["codec"])
     pq.write_table(partial, tmp_path / "partial.parquet")
-    with pytest.raises(ManifestError, match="is not there"):
+    with pytest.raises(ManifestError, match="the file is missing"):
         scan(tmp_path / "partial.parquet", root=audio_folder)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCodec
 
 from basilar.pipeline.errors import DamagedArtifactError
-from basilar.pipeline.store import reader
+from basilar.pipeline.store import reader, shard_file
 from basilar.pipeline.store.reader import Rows
 from tests.pipeline.store.test_publish import recipe_of
 from tests.pipeline.store.test_shard import write_arrays
@@ -525,7 +525,7 @@ def test_rows_read_one_after_the_other_are_read_ahead(large, monkeypatch):
             Map.asked += 1
             super().madvise(*arguments)
 
-    monkeypatch.setattr(reader.mmap, "mmap", Map)
+    monkeypatch.setattr(shard_file.mmap, "mmap", Map)
     rows = Rows(large, access="map")
     for first in range(0, rows.shape[0], 64):
         rows.read(first, first + 64)
