@@ -135,7 +135,7 @@ def test_rows_that_are_taken_some_at_a_time_make_the_same_manifest(
     [
         ({"path": "../x.wav"}, "leads out of the root"),
         ({"path": None}, "a row has no path"),
-        ({"path": "missing.wav"}, "the file is missing"),
+        ({"path": "missing.wav"}, "it is not there"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
