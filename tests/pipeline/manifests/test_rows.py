@@ -85,11 +85,11 @@ def test_rows_that_state_all_of_a_file_are_believed_and_no_file_is_opened(audio_
     names = [name for name in again.table.column_names if name != "label"]
     assert again.table.select(names) == first.table.select(names)
     assert again.ignored_columns == ()
-    with pytest.raises(ManifestError, match="is not there"):
+    with pytest.raises(ManifestError, match="the file is missing"):
         scan(tmp_path / "m.parquet", rehash=True)
     partial = first.table.drop_columns(["codec"])
     pq.write_table(partial, tmp_path / "partial.parquet")
-    with pytest.raises(ManifestError, match="is not there"):
+    with pytest.raises(ManifestError, match="the file is missing"):
         scan(tmp_path / "partial.parquet", root=audio_folder)
 
 
@@ -135,7 +135,7 @@ def test_rows_that_are_taken_some_at_a_time_make_the_same_manifest(
     [
         ({"path": "../x.wav"}, "leads out of the root"),
         ({"path": None}, "a row has no path"),
-        ({"path": "missing.wav"}, "it is not there"),
+        ({"path": "missing.wav"}, "the file is missing"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
