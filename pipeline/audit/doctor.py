@@ -1,4 +1,4 @@
-"""Whether Basilar works here: libraries, decoders, canaries, file system, tracker."""
+"""Check whether Basilar works here: libraries, decoders, canaries, file system, tracker."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ from basilar.pipeline.storage import atomic, files, locks
 
 State = Literal["ok", "warning", "failed"]
 LIBRARIES = ("basilar", *host.CORE)
-# What libsndfile and FFmpeg must be able to read, by their own names for it.
+# The formats and codecs that libsndfile and FFmpeg must read, by the libraries' own names.
 SNDFILE = ("WAV", "W64", "RF64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
 FFMPEG = (
     *("aac", "alac", "wmav2", "opus", "vorbis", "flac", "mp3", "ac3", "ape", "wavpack", "tta"),
@@ -38,7 +38,7 @@ _TIMEOUT = 3.0  # seconds
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried: what came of it, and what to do unless it is ok."""
+    """The result of a check; unless it is ok, the message ends with what to do."""
 
     name: str
     state: State
@@ -46,7 +46,7 @@ class Check:
 
 
 def checks(root: Path | None = None, tracking_uri: str = "") -> Iterator[Check]:
-    """Try everything, one after the other: with a root, its file system; with a URI, its tracker.
+    """Run all checks, one after the other; those of a root or a tracker only if it is given.
 
     >>> next(iter(checks())).name
     'python'
@@ -95,7 +95,7 @@ def _extras() -> Check:
 
 
 def _decoders() -> Iterator[Check]:
-    """What both decoders say they read, and what they do read of what is written here."""
+    """Check what both decoders claim to read, and that they read files which are written here."""
     import av
     import soundfile as sf
 
@@ -105,7 +105,7 @@ def _decoders() -> Iterator[Check]:
     ):
         missing = [each for each in needed if each not in known]
         if missing:
-            said = f"reads no {', '.join(missing)}: install the wheels of soundfile and av"
+            said = f"cannot read {', '.join(missing)}: install the wheels of soundfile and av"
             yield Check(name, "warning", said)
         else:
             decoder: audio.Decoder = "soundfile" if name == "libsndfile" else "ffmpeg"
@@ -127,16 +127,16 @@ def _decoders() -> Iterator[Check]:
                 file.write_bytes(written.getvalue())
                 back, rate = transform.decode(file)
             if rate != canary.SAMPLE_RATE or back.size != y.size:
-                raise ValueError(f"{back.size} samples at {rate} Hz came back of {y.size}")
+                raise ValueError(f"{back.size} samples at {rate} Hz were decoded, not {y.size}")
             if (error := float(np.abs(back - y).max())) > largest:
-                raise ValueError(f"samples came back wrong by {error:.2g}")
-            return f"{back.size} samples came back, wrong by at most {error:.1g}"
+                raise ValueError(f"decoded samples are wrong by {error:.2g}")
+            return f"{back.size} samples were decoded, wrong by at most {error:.1g}"
 
         yield _tried(f"decode {suffix}", decoded, "install the wheel of soundfile again")
 
 
 def _canaries() -> Iterator[Check]:
-    """Whether each stage computes what it did when it was released."""
+    """Check that each stage computes the same numbers as when it was released."""
     good = 0
     for name, _ in canary.names():
         try:
@@ -147,11 +147,12 @@ def _canaries() -> Iterator[Check]:
         if warning:
             yield Check(f"canary {name}", "warning", warning)
         good += not warning
-    yield Check("canaries", "ok", f"{good} stages compute what they did when they were released")
+    said = f"{good} stages compute the same numbers as when they were released"
+    yield Check("canaries", "ok", said)
 
 
 def _root(root: Path) -> Iterator[Check]:
-    """What the file system of a root can do, tried in a temporary folder in it."""
+    """Check what the file system of a root can do, in a temporary folder there."""
     if storage.is_remote(root):
         yield from _object_store(root)
         return
@@ -161,13 +162,13 @@ def _root(root: Path) -> Iterator[Check]:
     try:
         folder = Path(tempfile.mkdtemp(prefix=".doctor-", dir=root))
     except OSError as error:
-        yield Check("root", "failed", f"it cannot be written to ({error}): see its permissions")
+        yield Check("root", "failed", f"it cannot be written to ({error}): check its permissions")
         return
     try:
         yield Check("root", "ok", f"{root} can be written to")
         free = shutil.disk_usage(root).free
         said = f"{free / 1e9:.1f} GB"
-        advice = "" if free > _LITTLE_SPACE else ": little; basilar gc says what can go"
+        advice = "" if free > _LITTLE_SPACE else ": not much; basilar gc lists what can be removed"
         yield Check("free space", "warning" if advice else "ok", said + advice)
         yield from _file_system(folder)
     finally:
@@ -179,49 +180,49 @@ def _root(root: Path) -> Iterator[Check]:
     except errors.BusyError as error:
         yield Check("at work", "warning", str(error))
     else:
-        yield Check("at work", "ok", "no build is at work there")
+        yield Check("at work", "ok", "no build is running there")
         if stale:
-            said = f"{len(stale)} are left by killed processes; the next build sweeps them"
+            said = f"{len(stale)} were left by killed processes; the next build removes them"
             yield Check("temporaries", "warning", said)
         else:
             yield Check("temporaries", "ok", "none are left")
 
 
 def _object_store(root: Path) -> Iterator[Check]:
-    """What the object store of a root can and cannot do, tried with an object of its own."""
+    """Check what the object store of a root can do, with an object made for this."""
     file = root / f".doctor-{uuid.uuid4().hex}.json"
 
     def round_trip() -> str:
         files.write_json(file, "one")
         storage.drop(file)
         if files.read_json(file) != "one":
-            raise OSError("what was written did not come back")
+            raise OSError("it does not return what was written")
         return f"{storage.name(root)} can be written to and read from"
 
     def listing() -> str:
         if storage.children(root, file.name) != [file]:
-            raise OSError(f"{file.name} was written, and is not listed")
-        return "what is in it can be listed"
+            raise OSError(f"{file.name} was written but is not listed")
+        return "its objects can be listed"
 
     def create_only() -> str:
         with contextlib.suppress(FileExistsError):
             storage.create(file, b"two")
-            raise OSError("it writes over what is there")
-        return "machines may build the same set at once"
+            raise OSError("it overwrites existing objects")
+        return "several machines may build the same set"
 
     def removal() -> str:
         storage.remove(file)
         if storage.exists(file):
             raise OSError(f"{storage.name(file)} is still there")
-        return "what is in it can be removed"
+        return "its objects can be removed"
 
-    rights = "see the rights of your credentials"
-    tried = _tried("root", round_trip, f"see its name, and {rights}")
+    rights = "check the permissions of your credentials"
+    tried = _tried("root", round_trip, f"check its name, and {rights}")
     yield tried
     if tried.state != "ok":
         return
     yield _tried("listing", listing, f"gc, verify and ls need it; {rights}")
-    alone = "let one machine at a time build a set there"
+    alone = "let only one machine at a time build a set there"
     yield _tried("create-only", create_only, alone, state="warning")
     yield _tried("removal", removal, f"gc needs it; {rights}", state="warning")
 
@@ -235,7 +236,7 @@ def _file_system(folder: Path) -> Iterator[Check]:
         one.replace(two)
         if one.exists() or two.read_bytes() != b"1":
             raise OSError("the old file is still there")
-        return "a file takes the place of another at once"
+        return "a file replaces another atomically"
 
     def hard_link() -> str:
         os.link(two, one)
@@ -247,26 +248,26 @@ def _file_system(folder: Path) -> Iterator[Check]:
         with two.open("r+b") as file:
             os.fsync(file.fileno())
         atomic.fsync_folder(folder)
-        return "files and folders can be put on the disk"
+        return "files and folders can be flushed to disk"
 
     def lock() -> str:
         import fcntl
 
         with two.open("r+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 << 40)
-        return "builds at once share their work"
+        return "simultaneous builds share their work"
 
-    local = "take a root on another file system"
+    local = "use a root on another file system"
     yield _tried("rename", rename_over, local)
-    costs = "published sets are copies, and need twice the space"
+    costs = "published sets are copies and need twice the space"
     yield _tried("hard links", hard_link, f"{costs}; {local} to save it", state="warning")
     yield _tried("fsync", fsync, local)
-    alone = "let one build at a time work there"
+    alone = "let only one build at a time run there"
     yield _tried("locks", lock, f"{alone}, and remove by hand what gc would", state="warning")
 
 
 def _tracker(uri: str) -> Check:
-    """Whether the tracker's server answers, or the folder of its database can be written to."""
+    """Check that the tracker's server answers, or that its database's folder can be written to."""
     parts = urlsplit(uri)
 
     def answers() -> str:
@@ -282,14 +283,14 @@ def _tracker(uri: str) -> Check:
             if not os.access(existing, os.W_OK):
                 raise OSError(f"{existing} cannot be written to")
             return f"{uri} can be written to"
-        return f"{uri} is of a kind that only a build tries"
+        return f"{uri} is of a kind that is only tried by a build"
 
-    advice = "start it, or name another; builds end well without it, and log the next time"
+    advice = "start it, or name another; builds succeed without it, and the next one logs the set"
     return _tried("tracker", answers, advice)
 
 
 def _tried(name: str, attempt: Callable[[], str], advice: str, *, state: State = "failed") -> Check:
-    """What came of an attempt; where it raises, what to do."""
+    """The result of an attempt; if it raises an error, with the advice."""
     try:
         return Check(name, "ok", attempt())
     except Exception as error:  # a broken library raises what it likes

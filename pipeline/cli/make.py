@@ -73,7 +73,7 @@ def scan(
     )
     if manifest.ignored_columns and output.exists() and output.samefile(source):
         raise UsageError(
-            f"{output}: it is the table that is scanned, and would lose its columns "
+            f"{output}: it is the table being scanned, and would lose its columns "
             f"{', '.join(manifest.ignored_columns)}; name another file with -o"
         )
     manifest.write(output)
@@ -167,15 +167,17 @@ def build(
         typer.Argument(parser=place, metavar="PATH|URL", help="Manifest, or a folder to scan."),
     ],
     root: Root,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = os.cpu_count() or 1,
     shard_seconds: Annotated[
         float, typer.Option(min=0.001, help="Audio a shard, s.")
     ] = SHARD_SECONDS,
     audio_root: AudioRoot = None,
     keep: Annotated[str, typer.Option(help="Stages whose artifacts are kept.")] = ",".join(KEEP),
-    max_bad: Annotated[float, typer.Option(min=0, max=1, help="Share of bad clips.")] = MAX_BAD,
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of clips that may be quarantined.")
+    ] = MAX_BAD,
     clip_timeout: Annotated[
-        float, typer.Option(min=0.001, help="To decode a clip, s; it is tried twice.")
+        float, typer.Option(min=0.001, help="Seconds to decode a clip; it is tried twice.")
     ] = CLIP_TIMEOUT,
     tracking_uri: Annotated[
         str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow; default: in the root.")

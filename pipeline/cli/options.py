@@ -112,7 +112,7 @@ def _find(root: Path, key: str, keys: list[str]) -> str:
     except NoRecordError as error:
         if storage.is_folder(root) and key in complete_recipe(key):
             raise UsageError(
-                f"{key}: it is a recipe, and the key of a feature set is asked for; basilar ls "
+                f"{key}: it is a recipe, but the key of a feature set is needed; basilar ls "
                 f"--root {root} lists keys"
             ) from None
         raise UsageError(str(error)) from None

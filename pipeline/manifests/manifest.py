@@ -41,8 +41,8 @@ from basilar.pipeline.storage.atomic import replacing
 from basilar.pipeline.text import printable
 
 _METADATA_KEY = b"basilar"
-_ROWS = 4096  # that are Python's objects at once
-_GROUP_ROWS = 1 << 16  # that are written at once
+_ROWS = 4096  # that are Python objects at one time
+_GROUP_ROWS = 1 << 16  # of a row group, written at one time
 _COUNTED_ROWS = 1 << 16  # whose length is summed up to be shown: more take longer than 0.1 s
 
 

@@ -44,19 +44,19 @@ def scan(
 ) -> Manifest:
     """Make the manifest of a folder or its URL, or of a table of clips (CSV, JSON Lines, Parquet).
 
-    `label` and `group` are `parent` (the name of the file's folder) or a regular expression with a
-    group of that name (or one group), searched in the path. `split` gives shares by name, as a dict
-    or as a text like `train=0.8,test=0.2`, or is a CSV of `id` and `split`. Shares are assigned by
-    the hash of the group, or without one, of the file's SHA-256: a clip stays in its split whatever
-    is added or renamed, and no file is on both sides, under two names or in excerpts. A table has
-    a `path` column relative to `root` (by default the root it records, or its folder), and
-    optionally `id`, `label`, `split`, `group`, `offset`, `duration` and `sha256`, which go before
-    the options. The rows of a Parquet table that also state `sample_rate`, `channels`,
-    `n_samples`, `format`, `codec`, `decoder` and `lossy` are believed, and their files are not
-    opened, without `rehash`.
+    `label` and `group` are `parent` (the name of the file's folder) or a regular expression that is
+    searched in the path and has a group of that name (or one group). `split` is shares by name, as
+    a dict or as a text like `train=0.8,test=0.2`, or a CSV of `id` and `split`. Shares are assigned
+    by the hash of the group or, without one, of the file's SHA-256: a clip stays in its split when
+    others are added or renamed, and a file is never in two splits, not even under two names or in
+    excerpts. A table has a `path` column relative to `root` (by default the root it records, or its
+    folder), and optionally `id`, `label`, `split`, `group`, `offset`, `duration` and `sha256`;
+    these take precedence over the options. Rows of a Parquet table that also state `sample_rate`,
+    `channels`, `n_samples`, `format`, `codec`, `decoder` and `lossy` are trusted, and their files
+    are not opened, unless `rehash` is set.
 
-    Nothing is written: `Manifest.write` does. What is left out is named by the manifest's
-    `not_audio` and `ignored_columns`, sorted. Raises ManifestError.
+    Nothing is written until `Manifest.write`. The manifest lists what it leaves out in `not_audio`
+    and `ignored_columns`. Raises ManifestError.
 
     >>> import tempfile, wave
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def scan(
         rows, n_rows, columns, recorded = read_rows(source)
         others = sorted(columns - set(CLIP_COLUMNS.names))
         start = storage.place(root or recorded or source.parent).absolute()
-    # In a folder, links were looked at on the way.
+    # In a folder, `_walk` has checked the links.
     real = None if is_folder else Path(os.path.realpath(start))
     believed = source.suffix == ".parquet" and not is_folder and not rehash
 
@@ -89,7 +89,7 @@ def scan(
             yield row, stated_facts(source, row) if believed else None
 
     split_of, status_of = splits_by(split), status_reader(start)
-    for row, facts in () if is_folder else stated():  # all of them before any file is opened
+    for row, facts in () if is_folder else stated():  # check every row before any file is opened
         path = refuse_escape(start, row.get("path"), source, follow=real)
         if facts is None:
             status_of(path)

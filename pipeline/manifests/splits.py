@@ -41,7 +41,7 @@ def from_path(name: str, rule: str | None, path: str) -> str | None:
 def splits_by(
     split: Mapping[str, float] | str | os.PathLike[str] | None,
 ) -> Callable[[dict[str, Any]], str | None]:
-    """What gives a clip its split, by shares or from a CSV; None if it says nothing of it."""
+    """A function that gives a clip its split, by shares or from a CSV; None if it has none."""
     if split is None:
         return lambda clip: None
     if isinstance(split, str) and "=" in split:
@@ -81,5 +81,5 @@ def _shares(text: str) -> dict[str, float]:
         return {name.strip(): float(share) for name, share in parts}
     except ValueError:
         raise ManifestError(
-            f"--split: {text!r} gives no shares; write shares as train=0.8,test=0.2"
+            f"--split: {text!r} is not a list of shares; write shares as train=0.8,test=0.2"
         ) from None

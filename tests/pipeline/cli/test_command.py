@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
         (["build", LOG_MEL, "audio", "--root", "r", "--clip-timeout", "0"], "clip-timeout"),
         (["build", LOG_MEL, "audio", "--root", "r", "--clip-timeout", "inf"], "must be above 0"),
         (["recipe", "missing.toml"], "missing.toml"),
-        (["recipe"], "where: basilar recipe to do: name one, or ask for --schema"),
+        (["recipe"], "where: basilar recipe to do: name one, use --schema"),
         (
             ["recipe", "wrong.toml"],
             "error: representation.n_mel is not a key where: wrong.toml, line 3 to do: did ",
