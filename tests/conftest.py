@@ -1,5 +1,7 @@
 """What all tests share: the corpora, a cache of their own, and small made-up audio."""
 
+import atexit
+import functools
 import gc
 import json
 import os
@@ -79,15 +81,19 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if DISK not in os.environ:
         yield
         return
-    system = os.environ[DISK]
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory(prefix="basilar-tests-", dir=system) as folder,
-    ):
-        patch.setenv("TMPDIR", system)
-        patch.setattr(tempfile, "tempdir", system)
-        patch.setattr(tmp_path_factory, "_basetemp", Path(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", os.environ[DISK])
+        patch.setattr(tempfile, "tempdir", os.environ[DISK])
+        patch.setattr(tmp_path_factory, "_basetemp", _folder_on_disk())
         yield
+
+
+@functools.cache
+def _folder_on_disk() -> Path:
+    """One a process, to its end: fixtures of the session may be made there."""
+    folder = tempfile.mkdtemp(prefix="basilar-tests-", dir=os.environ[DISK])
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")
@@ -227,12 +233,13 @@ def basilar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
     """Run the command in this process: (exit code, standard output, standard error)."""
-    from basilar.pipeline import cli
+    from basilar.pipeline import cli, text
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["basilar", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             cli.main()
+        text.begin([])  # --debug is of this command alone
         said = capsys.readouterr()
         return int(stopped.value.code or 0), said.out, said.err
 

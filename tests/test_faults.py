@@ -70,8 +70,9 @@ def nobody() -> Iterator:
     if os.geteuid():
         pytest.skip("only root can become another user")
 
-    for module in ("engines", "scan", "store", "statistics", "tracking"):
-        importlib.import_module(f"pipeline.{module}")  # which that user may not be able to read
+    for name in ("build.luigi_engine", "manifests.scan", "store.publish", "tracking.runs"):
+        # That user may not be able to read them.
+        importlib.import_module(f"basilar.pipeline.{name}")
     yield lambda: os.seteuid(NOBODY)
     os.seteuid(0)
     importlib.invalidate_caches()

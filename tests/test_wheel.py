@@ -56,7 +56,7 @@ def test_a_wheel_holds_what_it_needs_and_nothing_else(wheel):
         if file.is_file() and "__pycache__" not in file.parts
     } | {f"basilar/{file.name}" for file in (REPOSITORY / "basilar").glob("*.*")}
     files = {name for name in names if ".dist-info/" not in name}
-    assert {"basilar/pipeline/py.typed", "basilar/params/log_mel.toml"} <= expected
+    assert {"basilar/py.typed", "basilar/params/log_mel.toml"} <= expected
     assert {name.partition("/")[0] for name in files} == {"basilar"}
     assert files == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)

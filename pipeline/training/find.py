@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from basilar.pipeline import storage
 from basilar.pipeline.defaults import CACHE_BYTES
@@ -52,7 +53,7 @@ def find_set(root: Path, name: str | None = None, *, latest: bool = False) -> Pa
         recipe = f" of the recipe {name!r}, and none"
         found = [key for key, path in stores.items() if _recipe_name(path) == name]
     if not found:
-        raise NoRecordError(_refusal(root, f"no feature set{recipe}", name, stores))
+        _refuse(root, f"no feature set{recipe}", name, stores)
     if len(found) == 1:
         return stores[found[0]]
     published = sorted((_published(stores[key]), key) for key in found)
@@ -76,7 +77,7 @@ def match_key(root: Path, key: str, keys: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     problem = "several feature sets" if found else "no feature set"
-    raise NoRecordError(_refusal(root, problem, key, found or keys))
+    _refuse(root, problem, key, found or keys)
 
 
 def _refuse_absence(root: Path) -> None:
@@ -86,12 +87,12 @@ def _refuse_absence(root: Path) -> None:
         )
 
 
-def _refusal(
+def _refuse(
     root: Path, problem: str, key: str | None, keys: Sequence[str] | dict[str, Path]
-) -> str:
+) -> NoReturn:
     known = ", ".join(each[:12] for each in sorted(keys)[:_SHOWN]) or "none"
     begins = f"with a key that begins with {key or ''!r}"
-    return f"{storage.name(root)}: {problem} {begins}; there is: {known}"
+    raise NoRecordError(f"{storage.name(root)}: {problem} {begins}; there is: {known}")
 
 
 def _recipe_name(store: Path) -> str | None:

@@ -337,7 +337,7 @@ def test_a_cached_rerun_imports_nothing_that_it_does_not_need(
     manifest.write(tmp_path / "m.parquet")
     build(Recipe.load(LOG_MEL), manifest, to=tracker)
     code = (
-        "import sys; from basilar.pipeline.cli.options import app; "
+        "import sys; from basilar.pipeline.cli.command import app; "
         f"app(['build', {str(LOG_MEL)!r}, {str(tmp_path / 'm.parquet')!r}, '--json', "
         f"'--root', {str(tmp_path / 'root')!r}, '--tracking-uri', {tracker!r}], "
         "standalone_mode=False); "

@@ -92,9 +92,9 @@ def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
     uploaded(memory, audio_folder, "/bucket/audio")
     memory.pipe_file("/bucket/audio/notes.txt", b"not audio")
     here, there = scan(audio_folder), scan("memory://bucket/audio")
-    assert there[0].hash == here.hash
-    assert there[0].table.equals(here.table)
-    assert there[1] == ["notes.txt"]
+    assert there.hash == here.hash
+    assert there.table.equals(here.table)
+    assert there.not_audio == ("notes.txt",)
     there[0].write(tmp_path / "manifest.parquet")
     assert (
         storage.name(Manifest.read(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"

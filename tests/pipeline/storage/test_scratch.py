@@ -11,6 +11,8 @@ from basilar.pipeline.audio.isolation import Lost, isolated
 from basilar.pipeline.storage import scratch
 from basilar.pipeline.storage.scratch import SignalSpan, Spool, release_pages, scratch_allocator
 
+pytestmark = pytest.mark.usefixtures("disk")  # pages of files on a disk are counted
+
 
 def resident(field):
     lines = Path("/proc/self/status").read_text("utf-8").splitlines()

@@ -37,7 +37,7 @@ def test_an_object_may_be_called_as_working_copies_are():
         lambda p: pickle.loads(pickle.dumps(p)),  # noqa: S301  # our own
         lambda p: storage.place(p),
         lambda p: next(iter((p.mkdir(parents=True), (p / "c").touch(), p.glob("*"))[2])),
-        lambda p: next(p.iterdir()),
+        lambda p: next(iter((p.mkdir(parents=True), (p / "d").touch(), p.iterdir())[2])),
     ],
 )
 def test_what_is_derived_from_a_working_copy_is_one(derive):

@@ -24,6 +24,8 @@ from basilar.pipeline.store.reader import Rows
 from tests.pipeline.store.test_publish import recipe_of
 from tests.pipeline.store.test_shard import write_arrays
 
+pytestmark = pytest.mark.usefixtures("disk")  # pages of files on a disk are counted
+
 
 def blosc(cname, shuffle):
     return BloscCodec(cname=cname, shuffle=shuffle, clevel=5)

@@ -16,11 +16,11 @@ def write_arrays(folder, arrays, recipe):
             put(x)
         n = len(arrays)
         return stages.Represented(
-            contents=[f"{i:064x}" for i in range(n)],
+            clips=[
+                stages.ClipFeatures(f"{i:064x}", values_hash(x), 8000, 1, 0, 0)
+                for i, x in enumerate(arrays)
+            ],
             moments=np.zeros((n, 4, arrays[0].shape[1])),
-            values=[values_hash(x) for x in arrays],
-            sources=[(8000, 1)] * n,
-            checksums=[(0, 0)] * n,
             quarantined=[],
             seconds={},
         )
