@@ -117,9 +117,7 @@ class Nightly(luigi.WrapperTask):
     @cached_property
     def manifest(self) -> Path:
         """The manifest of the folder as it is now, written to the catalogue of the root."""
-        found = scan(
-            Path(self.audio), label=self.label, group=self.group, split=dict(self.split) or None
-        )
-        file = Path(self.root) / "catalogue" / "manifests" / f"{found.hash}.parquet"
+        found = scan(self.audio, label=self.label, group=self.group, split=dict(self.split) or None)
+        file = self.root / "catalogue" / "manifests" / f"{found.hash}.parquet"
         found.write(file)
         return file

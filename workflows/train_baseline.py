@@ -87,7 +87,7 @@ class FitBaseline(luigi.Task):
     @property
     def result(self) -> Path:
         """The file of the result."""
-        return Path(self.root) / "results" / f"{self.address}.json"
+        return self.root / "results" / f"{self.address}.json"
 
     def output(self) -> luigi.LocalTarget:
         """The result."""

@@ -18,6 +18,7 @@ from basilar.pipeline.errors import BuildFailedError, SchedulerError, UsageError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import read_or_scan
 from basilar.pipeline.plan import Plan
+from basilar.pipeline.process import configure
 from basilar.pipeline.progress import Progress
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.recipes.recipe import Recipe
@@ -104,6 +105,7 @@ def build(
     Raises BuildFailedError with the messages of what failed, RecipeError, ManifestError and
     UsageError.
     """
+    configure()  # before a scan uses Arrow
     planned = prepare(
         recipe,
         manifest,

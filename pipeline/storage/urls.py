@@ -27,7 +27,8 @@ else:
 class WorkingCopy(_LocalPath):
     """`BASE/.objects/PROTOCOL/BUCKET/PATH`, the copy on this machine of `PROTOCOL://BUCKET/PATH`.
 
-    Paths that are derived from it (`/`, `parent`, `with_name`, `glob`) are working copies, too.
+    Paths that are derived from it (`/`, `parent`, `with_name`, `glob`) are working copies, too;
+    `Path(copy)` is not: use the place itself.
     """
 
     base: ClassVar[Path]  # of each of the classes that `_below` makes: pathlib copies no attributes

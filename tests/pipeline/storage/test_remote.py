@@ -95,7 +95,7 @@ def test_scanned_audio_is_recorded_by_its_url(memory, audio_folder, tmp_path):
     assert there.hash == here.hash
     assert there.table.equals(here.table)
     assert there.not_audio == ("notes.txt",)
-    there[0].write(tmp_path / "manifest.parquet")
+    there.write(tmp_path / "manifest.parquet")
     assert (
         storage.name(Manifest.read(tmp_path / "manifest.parquet").root) == "memory://bucket/audio"
     )
