@@ -81,7 +81,7 @@ class BuildFeatureSet(luigi.WrapperTask):
     @cached_property
     def planned(self) -> Build:
         """The build, planned once before anything runs."""
-        manifest = Manifest.read(Path(self.manifest))
+        manifest = Manifest.read(self.manifest)
         if self.audio_root is not None:
             manifest = manifest.moved_to(self.audio_root)
         plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)

@@ -118,6 +118,6 @@ class Nightly(luigi.WrapperTask):
     def manifest(self) -> Path:
         """The manifest of the folder as it is now, written to the catalogue of the root."""
         found = scan(self.audio, label=self.label, group=self.group, split=dict(self.split) or None)
-        file = self.root / "catalogue" / "manifests" / f"{found.hash}.parquet"
+        file: Path = self.root / "catalogue" / "manifests" / f"{found.hash}.parquet"
         found.write(file)
         return file

@@ -87,7 +87,8 @@ class FitBaseline(luigi.Task):
     @property
     def result(self) -> Path:
         """The file of the result."""
-        return self.root / "results" / f"{self.address}.json"
+        path: Path = self.root / "results" / f"{self.address}.json"
+        return path
 
     def output(self) -> luigi.LocalTarget:
         """The result."""
