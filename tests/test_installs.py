@@ -49,8 +49,10 @@ sys.meta_path.insert(0, CoreOnly())
 NO_UNIX = """
 import mmap
 import os
+import shutil
 import sys
 
+shutil._use_fd_functions = False  # of the standard library, as on Windows
 for name in ("fcntl", "resource", "grp", "pwd", "termios"):
     sys.modules[name] = None
 for name in (

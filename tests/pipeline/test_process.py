@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -56,6 +57,8 @@ def modules():
     """All modules of the package by name, but workflows, which are commands."""
     files = [f for room in ("dsp", "pipeline") for f in (REPOSITORY / room).rglob("*.py")]
     dotted = {".".join(f.relative_to(REPOSITORY).with_suffix("").parts): f for f in files}
+    if find_spec("torch") is None:  # which is optional
+        del dotted["pipeline.training.torch"]
     return {f"basilar.{name.removesuffix('.__init__')}": f for name, f in sorted(dotted.items())}
 
 
