@@ -27,9 +27,7 @@ from basilar.dsp.cqt import Cqt
 from basilar.dsp.cqt import magnitude as cqt_magnitude
 from basilar.dsp.framing import Framing
 from basilar.dsp.mel import MelBank
-from basilar.dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
 from basilar.dsp.stft import over_frames, power_spectrum
-from basilar.dsp.streaming import spans
 
 VERSIONS: dict[str, int] = {
     "waveform": 1,
@@ -312,46 +310,6 @@ def chroma_cqt(
         for part in row_blocks(magnitude_tb):
             magnitude_bt = np.ascontiguousarray(magnitude_tb[part].T)
             chroma_tc[part] = normalize(filters @ magnitude_bt, norm=norm).T
-    return out
-
-
-def spectral_statistics(
-    signals: Signals,
-    *,
-    sample_rate: int,
-    framing: Framing,
-    roll_percent: float,
-    empty: Allocate = np.empty,
-) -> Features:
-    """Level and shape of each frame: float32 (frames, 4).
-
-    Columns are RMS, zero-crossing rate, spectral centroid in Hz, and roll-off in Hz, the frequency
-    below which a share `roll_percent` of the magnitude lies.
-
-    >>> y = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000).astype(np.float32)
-    >>> spectral_statistics([y], sample_rate=8000, framing=Framing(512, 128, center=False),
-    ...                     roll_percent=0.85)[0][0].astype(float).round(2).tolist()
-    [0.71, 0.25, 1000.0, 1015.62]
-    """
-    frequencies = np.arange(framing.n_bins, dtype=np.float64) * (sample_rate / framing.n_fft)
-
-    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-        magnitude_ft = _magnitude(spectrum)
-        out_cf = np.zeros((4, magnitude_ft.shape[1]), np.float32)
-        out_cf[2] = spectral_centroid(magnitude_ft, frequencies=frequencies)
-        out_cf[3] = spectral_rolloff(
-            magnitude_ft, frequencies=frequencies, roll_percent=roll_percent
-        )
-        return out_cf
-
-    out = over_frames(signals, framing, function, n_bins=4, bins_first=True, empty=empty)
-    for y, x in zip(signals, out, strict=True):
-        row = 0
-        for span in spans(y, framing):
-            frames_tn = framing.bare.frames(span)
-            part = x[row : row + len(frames_tn)]
-            part[:, 0], part[:, 1] = rms(frames_tn), zero_crossing_rate(frames_tn)
-            row += len(frames_tn)
     return out
 
 

@@ -8,16 +8,23 @@ Conventions
 * `spectral_centroid` and `spectral_rolloff` take magnitudes (bins, frames) and the bins'
   frequencies in Hz. librosa takes magnitudes, not powers, by default.
 * Each returns float32 (frames,), with 0 for a silent frame; a value depends on its frame alone.
+* `spectral_statistics` is the representation that puts the four side by side.
 
 Sums are float32 additions in one order: by halves (a tree), whose error grows with the logarithm of
 the number of values, or from the lowest bin upwards where every partial sum is needed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from basilar.dsp.buffers import Allocate
+from basilar.dsp.framing import Framing
+from basilar.dsp.stft import over_frames, power_spectrum
+from basilar.dsp.streaming import spans
 
 _BLOCK = 64  # frames: the temporaries of one block stay in the cache
 _ZERO = np.float32(1e-10)
@@ -105,6 +112,46 @@ def spectral_rolloff(
     total = upto_ft[-1]
     bins = np.count_nonzero(upto_ft < np.float32(roll_percent) * total, axis=0)
     return np.where(total < _SMALLEST_NORMAL, np.float32(0), hz[bins])
+
+
+def spectral_statistics(
+    signals: Sequence[NDArray[np.float32]],
+    *,
+    sample_rate: int,
+    framing: Framing,
+    roll_percent: float,
+    empty: Allocate = np.empty,
+) -> list[NDArray[Any]]:
+    """Level and shape of each frame: float32 (frames, 4).
+
+    Columns are RMS, zero-crossing rate, spectral centroid in Hz, and roll-off in Hz, the frequency
+    below which a share `roll_percent` of the magnitude lies.
+
+    >>> y = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000).astype(np.float32)
+    >>> spectral_statistics([y], sample_rate=8000, framing=Framing(512, 128, center=False),
+    ...                     roll_percent=0.85)[0][0].astype(float).round(2).tolist()
+    [0.71, 0.25, 1000.0, 1015.62]
+    """
+    frequencies = np.arange(framing.n_bins, dtype=np.float64) * (sample_rate / framing.n_fft)
+
+    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
+        magnitude_ft = np.sqrt(power_spectrum(spectrum))
+        out_cf = np.zeros((4, magnitude_ft.shape[1]), np.float32)
+        out_cf[2] = spectral_centroid(magnitude_ft, frequencies=frequencies)
+        out_cf[3] = spectral_rolloff(
+            magnitude_ft, frequencies=frequencies, roll_percent=roll_percent
+        )
+        return out_cf
+
+    out = over_frames(signals, framing, function, n_bins=4, bins_first=True, empty=empty)
+    for y, x in zip(signals, out, strict=True):
+        row = 0
+        for span in spans(y, framing):
+            frames_tn = framing.bare.frames(span)
+            part = x[row : row + len(frames_tn)]
+            part[:, 0], part[:, 1] = rms(frames_tn), zero_crossing_rate(frames_tn)
+            row += len(frames_tn)
+    return out
 
 
 def _checked(

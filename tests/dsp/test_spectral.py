@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basilar.dsp.framing import Framing
-from basilar.dsp.spectral import rms, spectral_centroid, spectral_rolloff, zero_crossing_rate
+from basilar.dsp.spectral import (
+    rms,
+    spectral_centroid,
+    spectral_rolloff,
+    spectral_statistics,
+    zero_crossing_rate,
+)
+from basilar.dsp.stft import power_spectrum, stft
 
 HALF_ULP = 2.0**-24
 
@@ -190,3 +197,21 @@ def test_inputs_are_not_changed(noise):
 def test_impossible_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.ones((4, 4), np.float32))
+
+
+def test_the_representation_puts_the_four_side_by_side(noise):
+    framing, hz = Framing(n_fft=256, hop_length=100), np.arange(129) * (8000 / 256)
+    signals = [noise(4000), noise(300, 1)]
+    found = spectral_statistics(
+        signals, sample_rate=8000, framing=framing, roll_percent=0.85, empty=np.empty
+    )
+    for y, x in zip(signals, found, strict=True):
+        frames_tn = framing.frames(y)
+        magnitude_ft = np.sqrt(power_spectrum(stft(y, framing)).T)
+        columns = (
+            rms(frames_tn),
+            zero_crossing_rate(frames_tn),
+            spectral_centroid(magnitude_ft, frequencies=hz),
+            spectral_rolloff(magnitude_ft, frequencies=hz, roll_percent=0.85),
+        )
+        np.testing.assert_allclose(x, np.stack(columns, axis=1), rtol=1e-5)

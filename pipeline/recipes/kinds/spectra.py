@@ -10,6 +10,7 @@ from basilar.dsp.buffers import Allocate
 from basilar.dsp.compress import FloorMode, LogUnit
 from basilar.dsp.histogram import Grid
 from basilar.dsp.representations import Features, Signals
+from basilar.dsp.spectral import spectral_statistics
 from basilar.pipeline.recipes.kinds.base import Floor, Representation, StoredFloat
 from basilar.pipeline.recipes.kinds.framed import Framed, Logarithmic
 
@@ -121,7 +122,7 @@ class Spectral(Framed):
     def compute(
         self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
     ) -> Features:
-        return representations.spectral_statistics(
+        return spectral_statistics(
             signals,
             sample_rate=sample_rate,
             framing=self.framing,
