@@ -14,7 +14,6 @@ A clip or a shard may be longer than memory: samples and features lie in nameles
 
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -28,11 +27,19 @@ from numpy.typing import NDArray
 from basilar.dsp.buffers import batches
 from basilar.dsp.moments import moments
 from basilar.dsp.resample import in_blocks
-from basilar.pipeline import audio, storage
+from basilar.pipeline import storage
 from basilar.pipeline.audio.isolation import Lost, isolated
+from basilar.pipeline.compute.clip import (
+    Blocks,
+    as_json,
+    changed,
+    decode_clip,
+    from_json,
+    resample_clip,
+)
 from basilar.pipeline.compute.quarantine import Quarantined
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.compute.waveforms import ClipSamples, Waveforms
+from basilar.pipeline.compute.waveforms import Waveforms
 from basilar.pipeline.defaults import CLIP_TIMEOUT
 from basilar.pipeline.errors import ChangedAudioError, ManifestError
 from basilar.pipeline.hashing import values_hash
@@ -40,7 +47,7 @@ from basilar.pipeline.manifests.file_cache import FileCache, hash_file
 from basilar.pipeline.manifests.manifest import refuse_escape
 from basilar.pipeline.manifests.source import Source
 from basilar.pipeline.storage.retry import retrying
-from basilar.pipeline.storage.scratch import SignalSpan, Spool, release_pages, scratch_allocator
+from basilar.pipeline.storage.scratch import Spool, release_pages, scratch_allocator
 
 LOST = ("crashed", "timeout")  # reasons that the machine has a part in
 
@@ -107,13 +114,13 @@ def decode(
                         refuse_escape(here, source.path, here, follow=real)
                         file = here / source.path
                         made = retrying(
-                            partial(_decode, source, transform, file, cache, signals, resampled)
+                            partial(decode_clip, source, transform, file, cache, signals, resampled)
                         )
-                        yield _as_json(made)
+                        yield as_json(made)
 
             known = (ChangedAudioError, ManifestError)
             for i, said in isolated(work, some, timeout=timeout, known=known):
-                result = _lost(some[i], said, here) if isinstance(said, Lost) else _from_json(said)
+                result = _lost(some[i], said, here) if isinstance(said, Lost) else from_json(said)
                 if isinstance(result, Quarantined):
                     out.quarantined.append(result)
                 else:
@@ -134,111 +141,6 @@ def _opened(spool: Spool | None) -> AbstractContextManager[Spool]:
     return Spool(None) if spool is None else nullcontext(spool)
 
 
-class _DecodedClip(NamedTuple):
-    """A clip that a child has decoded, and how long that took without what came after it, s."""
-
-    clip: ClipSamples
-    seconds: float
-
-
-def _as_json(made: _DecodedClip | Quarantined) -> dict[str, Any]:
-    """What a child says to its parent, in plain values."""
-    if isinstance(made, Quarantined):
-        return {"quarantined": made._asdict()}
-    return {"clip": {**made.clip._asdict(), "span": [*made.clip.span]}, "seconds": made.seconds}
-
-
-def _from_json(said: dict[str, Any]) -> _DecodedClip | Quarantined:
-    """What `_as_json` was told."""
-    if "quarantined" in said:
-        return Quarantined(**said["quarantined"])
-    clip = ClipSamples(**said["clip"])
-    clip = clip._replace(span=SignalSpan(*clip.span), checksums=tuple(clip.checksums))
-    return _DecodedClip(clip, said["seconds"])
-
-
-class _Blocks:
-    """The blocks of one clip: to be gone through once, and counted on the way.
-
-    `samples` and `crc32` are those of the blocks so far, `seconds` is the time it took to make
-    them. `sample_rate` is known from the start.
-    """
-
-    def __init__(self, blocks: Iterable[tuple[NDArray[np.float32], int]]) -> None:
-        self.samples, self.crc32, self.seconds, self.sample_rate = 0, 0, 0.0, 0
-        self._blocks = iter(blocks)
-        self._next = self._count_next()
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        while self._next is not None:
-            yield self._next
-            self._next = self._count_next()
-
-    def _count_next(self) -> NDArray[np.float32] | None:
-        started = time.perf_counter()
-        block, rate = next(self._blocks, (None, 0))
-        if block is not None:
-            self.sample_rate = rate
-            self.samples += block.size
-            self.crc32 = zlib.crc32(np.ascontiguousarray(block).data.cast("B"), self.crc32)
-        self.seconds += time.perf_counter() - started
-        return block
-
-
-def _decode(
-    source: Source,
-    transform: Transform,
-    file: Path,
-    cache: FileCache,
-    spool: Spool,
-    resampled: bool,
-) -> _DecodedClip | Quarantined:
-    """Decode one clip in the child; what comes back is the clip, or why it cannot be used."""
-    before = _version(file)
-    if cache.sha256(file) != source.sha256:
-        raise _changed(file)
-    result: _DecodedClip | Quarantined
-    try:
-        result = _decode_blocks(source, transform, file, spool, resampled)
-    except audio.AudioError as error:
-        result = Quarantined(source.content, "decode", error.reason, error.message)
-    if _version(file) != before:  # while it was decoded
-        raise _changed(file)
-    return result
-
-
-def _version(file: Path) -> tuple[int, ...]:
-    """What tells this version of a file from others that are ever under its name."""
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _decode_blocks(
-    source: Source, transform: Transform, file: Path, spool: Spool, resampled: bool
-) -> _DecodedClip | Quarantined:
-    """As `_decode`, of a file whose content is right. Raises AudioError if it cannot be decoded."""
-    blocks = _Blocks(transform.decode_blocks(file, offset=source.offset, duration=source.duration))
-    span: SignalSpan | Quarantined
-    if resampled:
-        span, sample_rate = (
-            _resample(source.content, blocks, transform, spool),
-            transform.sample_rate,
-        )
-    else:
-        span, sample_rate = spool.put(blocks), blocks.sample_rate
-    if isinstance(span, Quarantined):
-        return span
-    clip = ClipSamples(
-        content=source.content,
-        span=span,
-        sample_rate=sample_rate,
-        source_rate=blocks.sample_rate,
-        source_samples=blocks.samples,
-        checksums=(blocks.crc32, span.crc32) if resampled else (span.crc32,),
-    )
-    return _DecodedClip(clip, blocks.seconds)
-
-
 def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
     """The entry of a clip that killed its decoder, unless the file, not its content, is at fault.
 
@@ -249,14 +151,8 @@ def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
     if lost.reason == "timeout":
         message += " with a longer --clip-timeout"
     elif retrying(partial(hash_file, root / source.path)) != source.sha256:
-        raise _changed(root / source.path)
+        raise changed(root / source.path)
     return Quarantined(source.content, "decode", lost.reason, message)
-
-
-def _changed(file: Path) -> ChangedAudioError:
-    return ChangedAudioError(
-        f"{storage.name(file)}: it has changed since it was scanned; scan again"
-    )
 
 
 def resample(
@@ -267,8 +163,8 @@ def resample(
     out = Waveforms(quarantined=list(waveforms.quarantined))
     with _opened(spool) as signals:
         for clip, y in zip(waveforms.clips, waveforms.signals, strict=True):
-            blocks = _Blocks((block, clip.sample_rate) for block in in_blocks(y))
-            made = _resample(clip.content, blocks, transform, signals)
+            blocks = Blocks((block, clip.sample_rate) for block in in_blocks(y))
+            made = resample_clip(clip.content, blocks, transform, signals)
             if isinstance(made, Quarantined):
                 out.quarantined.append(made)
                 continue
@@ -280,26 +176,6 @@ def resample(
         out.samples = signals.mapped()
     out.seconds = {**waveforms.seconds, "resample": time.perf_counter() - started}
     return out
-
-
-def _resample(
-    content: str, blocks: _Blocks, transform: Transform, spool: Spool
-) -> SignalSpan | Quarantined:
-    """Resample one clip; what comes back is where its samples are, or why it cannot be used."""
-    left = iter(blocks)
-    try:
-        span = spool.put(transform.resample_blocks(left, source_rate=blocks.sample_rate))
-    except ValueError as error:  # between rates that the method does not know how to
-        for _ in left:  # it may yet be one that cannot be decoded
-            pass
-        return Quarantined(content, "resample", "unsupported", str(error))
-    if span.samples == 0:
-        message = (
-            f"{blocks.samples} samples at {blocks.sample_rate} Hz leave none at "
-            f"{transform.sample_rate} Hz"
-        )
-        return Quarantined(content, "resample", "empty", message)
-    return span
 
 
 def represent(
