@@ -20,11 +20,11 @@ from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import feature_key, recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage.files import read_table
-from basilar.pipeline.store.attributes import checked_attributes
+from basilar.pipeline.store.attributes import Published, checked_attributes
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(Published):
     """The record of a published feature set.
 
     `source` is where it was found: store, catalogue or mlflow. `clips_file` is its table of clips,
@@ -37,16 +37,6 @@ class Record:
     manifest: Manifest
     clips_file: Path
     store: Path | None = None
-
-    @property
-    def key(self) -> str:
-        """The key of the feature set."""
-        return str(self.attributes["key"])
-
-    @property
-    def digest(self) -> str:
-        """The digest of its values."""
-        return str(self.attributes["digest"])
 
     @cached_property
     def clips(self) -> list[dict[str, Any]]:

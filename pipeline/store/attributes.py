@@ -5,7 +5,46 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from basilar.pipeline.errors import DamagedArtifactError
+from basilar.pipeline import storage
+from basilar.pipeline.errors import DamagedArtifactError, ForeignStoreError
+from basilar.pipeline.storage.files import read_json
+
+
+class Published:
+    """What is known by the attributes of a feature set."""
+
+    attributes: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The key of the feature set."""
+        return str(self.attributes["key"])
+
+    @property
+    def digest(self) -> str:
+        """The hash of its values."""
+        return str(self.attributes["digest"])
+
+
+def store_attributes(path: Path) -> dict[str, Any]:
+    """The attributes of the feature set at a path.
+
+    Raises FileNotFoundError, ForeignStoreError for another Zarr store, or DamagedArtifactError.
+    """
+    file = path / "zarr.json"
+    if not storage.exists(file):
+        raise FileNotFoundError(
+            f"{storage.name(path)}: no feature set here; basilar ls lists those of a root"
+        )
+    found = read_json(file)
+    found = found.get("attributes") if isinstance(found, dict) else None
+    own = found.get("basilar") if isinstance(found, dict) else None
+    if not isinstance(own, dict) or (own.get("kind"), own.get("schema")) != ("feature set", 1):
+        raise ForeignStoreError(
+            f"{path}: a Zarr store, but not a Basilar feature set of schema 1; open it with "
+            "zarr.open, or name another"
+        )
+    return checked_attributes(own, file)
 
 
 def checked_attributes(attributes: Any, file: Path) -> dict[str, Any]:

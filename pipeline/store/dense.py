@@ -44,3 +44,23 @@ def dense(folder: Path) -> NDArray[Any]:
             f"{folder}: {shape} of {dtype} are more than it holds; basilar verify says more"
         )
     return np.asarray(open_zarr(folder))
+
+
+def places(path: Path, clips: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first row and the frames of each clip of a store, which lie within the rows it has.
+
+    Raises DamagedArtifactError.
+    """
+    start, frames = dense(path / "start"), dense(path / "n_frames")
+    shape = (clips,)
+    if not start.shape == frames.shape == shape or not start.dtype == frames.dtype == np.int64:
+        raise DamagedArtifactError(
+            f"{path}: start and n_frames must be int64 {shape}; basilar verify says more"
+        )
+    if clips and (
+        min(start.min(), frames.min()) < 0 or frames.max() > rows or (start > rows - frames).any()
+    ):
+        raise DamagedArtifactError(
+            f"{path}: clips lie outside of its {rows} rows; basilar verify says more"
+        )
+    return start, frames

@@ -6,9 +6,8 @@ only when it is asked for, so that a set of a million clips opens at once. panda
 A feature set is pickled as its path, and opens its files anew in each process.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,30 +15,29 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from basilar.dsp import moments, normalize
+from basilar.dsp import moments
 from basilar.pipeline import storage
 from basilar.pipeline.defaults import CACHE_BYTES
-from basilar.pipeline.errors import DamagedArtifactError, ForeignStoreError
 from basilar.pipeline.host import require
-from basilar.pipeline.storage.files import open_table, read_json
-from basilar.pipeline.store.attributes import checked_attributes
+from basilar.pipeline.storage.files import read_json
+from basilar.pipeline.store.attributes import Published, store_attributes
+from basilar.pipeline.store.dense import dense, places
 from basilar.pipeline.store.layout import open_zarr
 from basilar.pipeline.store.reader import Access, Rows
 from basilar.pipeline.text import printable
+from basilar.pipeline.training.clip_table import ClipTable
+from basilar.pipeline.training.normalizer import Normalizer
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
     from datasets import Dataset
 
     from basilar.pipeline.recipes.recipe import Recipe
-from basilar.pipeline.store.dense import dense
-from basilar.pipeline.training.columns import encoded, is_one_of
 
 Pooling = Literal["mean", "std", "min", "max"]
 
 
-class FeatureSet:
+class FeatureSet(Published):
     """A published feature set: `fs[i]` and `fs["clip id"]` are arrays (frames, bins).
 
     Open one with `FeatureSet.open(path)`. Clips are in content order: row i of `clips` is `fs[i]`.
@@ -54,22 +52,10 @@ class FeatureSet:
         selected: NDArray[np.int64] | None = None,
         cache_bytes: int | None = None,
     ) -> None:
-        file = path / "zarr.json"
-        if not storage.exists(file):
-            raise FileNotFoundError(
-                f"{storage.name(path)}: no feature set here; basilar ls lists those of a root"
-            )
-        found = read_json(file)
-        found = found.get("attributes") if isinstance(found, dict) else None
-        own = found.get("basilar") if isinstance(found, dict) else None
-        if not isinstance(own, dict) or (own.get("kind"), own.get("schema")) != ("feature set", 1):
-            raise ForeignStoreError(
-                f"{path}: a Zarr store, but not a Basilar feature set of schema 1; open it with "
-                "zarr.open, or name another"
-            )
+        attributes = store_attributes(path)
         storage.fetch(path, but=(*storage.FEATURES, "moments/"))
         self.path = path
-        self.attributes: dict[str, Any] = checked_attributes(own, file)
+        self.attributes = attributes
         self.access = access
         self.memory_limit = memory_limit
         self.cache_bytes = cache_bytes
@@ -119,16 +105,6 @@ class FeatureSet:
         )
 
     @property
-    def key(self) -> str:
-        """The key of the feature set."""
-        return str(self.attributes["key"])
-
-    @property
-    def digest(self) -> str:
-        """The hash of its values."""
-        return str(self.attributes["digest"])
-
-    @property
     def recipe(self) -> dict[str, Any]:
         """The resolved recipe it was made by."""
         recipe: dict[str, Any] = self.attributes["recipe"]
@@ -159,12 +135,12 @@ class FeatureSet:
     @cached_property
     def n_frames(self) -> NDArray[np.int64]:
         """How many frames each clip has: int64 (clips,)."""
-        return self._of_selected(self._placed[1])
+        return self._table.of_selected(self._placed[1])
 
     @cached_property
     def rows(self) -> NDArray[np.int64]:
         """The row of each clip in the store: int64 (clips,); all rows, unless some are selected."""
-        return np.arange(len(self)) if self._selected is None else self._selected
+        return self._table.rows
 
     @cached_property
     def files(self) -> NDArray[np.int64]:
@@ -177,7 +153,7 @@ class FeatureSet:
 
         Raises MissingLibraryError without pandas.
         """
-        return self._table()
+        return self._table.frame()
 
     @cached_property
     def quarantine(self) -> "pd.DataFrame":
@@ -198,14 +174,12 @@ class FeatureSet:
     @cached_property
     def labels(self) -> list[str]:
         """The names of all labels of the set, sorted: `labels[code]` is the name of a code."""
-        return sorted(encoded(self._column("label"))[1])
+        return self._table.labels
 
     @cached_property
     def label_codes(self) -> NDArray[np.int64]:
         """The label of each clip as an index into `labels`, -1 for none: int64 (clips,)."""
-        codes, names = encoded(self._column("label"))
-        code_of = {name: code for code, name in enumerate(self.labels)}
-        return self._of_selected(np.array([*map(code_of.get, names), -1], np.int64)[codes])
+        return self._table.label_codes
 
     def select(self, query: str | None = None, /, **values: Any) -> "FeatureSet":
         """The clips for which all holds, as a feature set of its own; no feature is read.
@@ -215,30 +189,17 @@ class FeatureSet:
         Statistics stay those of the whole set. Raises ValueError for a column there is not, and
         MissingLibraryError for an expression without pandas.
         """
-        columns = self._columns
-        for name in values.keys() - set(columns):
-            near = difflib.get_close_matches(name, columns, 1) or columns
-            raise ValueError(
-                f"{self.path}: clips have no column {name!r}; did you mean {', '.join(near)}?"
-            )
-        chosen = np.ones(len(self), bool)
-        for name, value in values.items():
-            chosen &= self._of_selected(is_one_of(self._column(name), value))
-        rows = np.flatnonzero(chosen)
-        if query:
-            rows = self._table().iloc[rows].query(query).index.to_numpy()
+        rows = self._table.matching(query, values)
         settings = (self.access, self.memory_limit, self.rows[rows], self.cache_bytes)
         return FeatureSet(self.path, *settings)
 
     def __len__(self) -> int:
-        return int(self.attributes["clips"]) if self._selected is None else len(self._selected)
+        return len(self._table)
 
     def __getitem__(self, clip: int | str) -> NDArray[Any]:
         """The features (frames, bins) of a clip, by its row or its id."""
         if isinstance(clip, str):
-            if clip not in self._row_of:
-                raise KeyError(f"{self.path}: no clip has the id {clip!r}")
-            clip = self._row_of[clip]
+            clip = self._table.row_of(clip)
         return self.read(clip)
 
     def __getitems__(self, clips: Sequence[int]) -> list[NDArray[Any]]:
@@ -292,10 +253,15 @@ class FeatureSet:
                 f"{self.path}: frame {begins[worst]} of clip {rows[worst]}, "
                 f"which has {self.n_frames[rows[worst]]}"
             )
+        normalizer = self._normalizer if normalize else None
         if out is None:
-            dtype = np.dtype(np.float32) if normalize and self._normalizes else self.dtype
+            dtype = self.dtype if normalizer is None else np.dtype(np.float32)
             out = np.empty((len(rows), n_frames, self.n_bins), dtype)
-        fill = self._read_normalized if normalize and self._normalizes else self._rows.read_into
+        fill = (
+            self._rows.read_into
+            if normalizer is None
+            else partial(normalizer.read_into, self._rows)
+        )
         whole = np.minimum(available, n_frames)
         first_rows = self._first_rows[rows] + begins
         for first, frames, crop in zip(first_rows.tolist(), whole.tolist(), out, strict=True):
@@ -311,9 +277,7 @@ class FeatureSet:
 
         `x` is (…, bins). With normalization `none`, `x` comes back as it is.
         """
-        if not self._normalizes:
-            return x
-        return normalize.normalize(x, self._centre, self._scale)
+        return x if self._normalizer is None else self._normalizer(x)
 
     def seconds(self, frames: ArrayLike) -> NDArray[np.float64]:
         """The time in seconds, from the start of its clip, that each frame is centred on."""
@@ -331,7 +295,7 @@ class FeatureSet:
         storage.fetch(self.path, only="moments/")
         kept = [dense(self.path / "moments" / n) for n in ("sum", "sum_squares", "min", "max")]
         per_clip = moments.of_clips(
-            np.stack([self._of_selected(values) for values in kept], axis=1),
+            np.stack([self._table.of_selected(values) for values in kept], axis=1),
             self.n_frames,
             pivot=self.typed_recipe.representation.pivot,
         )
@@ -346,16 +310,15 @@ class FeatureSet:
 
         return to_dataset(self)
 
-    @property
-    def _normalizes(self) -> bool:
-        return bool(self.recipe["normalization"]["kind"] != "none")
+    @cached_property
+    def _normalizer(self) -> Normalizer | None:
+        """What normalizes, unless the recipe's normalization is `none`."""
+        none = self.recipe["normalization"]["kind"] == "none"
+        return None if none else Normalizer(self.path)
 
-    def _read_normalized(self, first: int, out: NDArray[np.float32]) -> None:
-        x = self._rows.read(first, first + len(out))
-        if x.dtype == np.float16 and out.dtype == np.float32:
-            x = np.take(_halves(), x.view(np.uint16), out=out, mode="wrap")
-        np.subtract(x, self._centre, out=out)
-        np.divide(out, self._scale, out=out)
+    @cached_property
+    def _table(self) -> ClipTable:
+        return ClipTable(self.path, self.attributes["clips"], self._selected)
 
     @cached_property
     def _rows(self) -> Rows:
@@ -368,66 +331,9 @@ class FeatureSet:
 
     @cached_property
     def _first_rows(self) -> NDArray[np.int64]:
-        return self._of_selected(self._placed[0])
+        return self._table.of_selected(self._placed[0])
 
     @cached_property
     def _placed(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The first row and the frames of all clips, which lie within the rows that there are."""
-        start, frames = dense(self.path / "start"), dense(self.path / "n_frames")
-        shape, rows = (self.attributes["clips"],), self._rows.shape[0]
-        if not start.shape == frames.shape == shape or not start.dtype == frames.dtype == np.int64:
-            raise DamagedArtifactError(
-                f"{self.path}: start and n_frames must be int64 {shape}; basilar verify says more"
-            )
-        if shape[0] and (
-            min(start.min(), frames.min()) < 0
-            or frames.max() > rows
-            or (start > rows - frames).any()
-        ):
-            raise DamagedArtifactError(
-                f"{self.path}: clips lie outside of its {rows} rows; basilar verify says more"
-            )
-        return start, frames
-
-    @cached_property
-    def _centre(self) -> NDArray[np.float32]:
-        return np.array(dense(self.path / "stats" / "centre"))
-
-    @cached_property
-    def _scale(self) -> NDArray[np.float32]:
-        return np.array(dense(self.path / "stats" / "scale"))
-
-    @cached_property
-    def _columns(self) -> list[str]:
-        import pyarrow.parquet as pq
-
-        names: list[str] = pq.read_schema(self.path / "clips.parquet").names
-        return names
-
-    def _table(self) -> "pd.DataFrame":
-        """The table of clips, of those that are selected."""
-        file = self.path / "clips.parquet"
-        table: pd.DataFrame = require("pandas", str(file)).read_parquet(file)
-        if self._selected is not None:
-            return table.iloc[self._selected].reset_index(drop=True)
-        return table
-
-    def _column(self, name: str) -> "pa.ChunkedArray":
-        """A column of the table of all clips."""
-        with open_table(self.path / "clips.parquet") as file:
-            return file.read([name], use_threads=False).column(0)
-
-    def _of_selected(self, values: NDArray[Any]) -> NDArray[Any]:
-        return values if self._selected is None else values[self._selected]
-
-    @cached_property
-    def _row_of(self) -> dict[str, int]:
-        ids = self._column("id").to_pylist()
-        return {ids[row]: i for i, row in enumerate(self.rows.tolist())}
-
-
-@cache
-def _halves() -> NDArray[np.float32]:
-    """All float16 values by their bits: looking them up is twice as fast as NumPy's conversion."""
-    with np.errstate(invalid="ignore"):
-        return np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+        return places(self.path, self.attributes["clips"], self._rows.shape[0])

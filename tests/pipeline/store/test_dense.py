@@ -7,7 +7,7 @@ import zarr
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.store import dense as dense_module
 from basilar.pipeline.store.arrays import write_array
-from basilar.pipeline.store.dense import dense
+from basilar.pipeline.store.dense import dense, places
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float32", "float64"])
@@ -47,3 +47,27 @@ def test_a_header_that_says_what_cannot_be_is_damage(tmp_path, monkeypatch):
     edit(tmp_path / "a", shape=[-12])
     with pytest.raises(DamagedArtifactError, match="are more than it holds"):
         dense(tmp_path / "a")
+
+
+def write_places(folder, start, n_frames, dtype="int64"):
+    for name, values in (("start", start), ("n_frames", n_frames)):
+        write_array(folder / name, np.array(values, dtype), ("clip",))
+
+
+def test_places_of_clips_lie_within_the_rows(tmp_path):
+    write_places(tmp_path / "whole", [0, 5], [5, 3])
+    start, frames = places(tmp_path / "whole", 2, 8)
+    assert (start.tolist(), frames.tolist()) == ([0, 5], [5, 3])
+    for number, (begin, count, dtype, said) in enumerate(
+        [
+            ([0, 6], [5, 3], "int64", "outside of its 8 rows"),
+            ([-1, 5], [5, 3], "int64", "outside of its 8 rows"),
+            ([0, 5], [5, -3], "int64", "outside of its 8 rows"),
+            ([0, 5], [5, 2**62], "int64", "outside of its 8 rows"),
+            ([0], [5], "int64", r"must be int64 \(2,\)"),
+            ([0, 5], [5, 3], "float64", r"must be int64 \(2,\)"),
+        ]
+    ):
+        write_places(tmp_path / str(number), begin, count, dtype)
+        with pytest.raises(DamagedArtifactError, match=said):
+            places(tmp_path / str(number), 2, 8)
