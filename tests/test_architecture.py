@@ -291,3 +291,14 @@ def test_no_folder_of_tests_is_passed_over(request):
     folders = {part for file in files for part in file.relative_to(REPOSITORY).parent.parts}
     assert "build" in folders
     assert not [name for name in folders for skip in skipped if fnmatch.fnmatch(name, skip)]
+
+
+MOST_LINES = 350
+LONGER = {"dsp/cqt.py": "one algorithm: the kernels of the constant-Q transform, and their use"}
+
+
+def test_no_file_is_longer_than_a_reader_holds():
+    """A file that grows beyond has two responsibilities: cut it, or give the reason here."""
+    lengths = {inside(file): len(file.read_text("utf-8").splitlines()) for file in modules()}
+    long = {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
+    assert long.keys() == LONGER.keys(), long
