@@ -70,16 +70,8 @@ class MelBands(Framed):
         filters = self.bank.filters(sample_rate=sample_rate, n_fft=self.n_fft)
         return [int(band) for band in np.flatnonzero(filters.sum(axis=1) == 0)]
 
-
-class Mel(MelBands):
-    """Mel spectrogram."""
-
-    kind: Literal["mel"]
-    dtype: StoredFloat = "float32"
-
-    def compute(
-        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
-    ) -> Features:
+    def mels(self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty) -> Features:
+        """The mel spectrogram of each signal: float32 (frames, n_mels)."""
         return representations.mel(
             signals,
             sample_rate=sample_rate,
@@ -90,15 +82,13 @@ class Mel(MelBands):
         )
 
 
-class LogMel(MelBands, Logarithmic):
-    """Logarithm of the mel spectrogram."""
+class LogMelBands(MelBands, Logarithmic):
+    """Fields of all kinds that take the logarithm of mel bands."""
 
-    kind: Literal["log_mel"]
-    dtype: StoredFloat = "float32"
-
-    def compute(
+    def log_mels(
         self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
     ) -> Features:
+        """The logarithm of the mel spectrogram of each signal: float32 (frames, n_mels)."""
         return representations.log_mel(
             signals,
             sample_rate=sample_rate,
@@ -110,7 +100,31 @@ class LogMel(MelBands, Logarithmic):
         )
 
 
-class Mfcc(MelBands, Logarithmic):
+class Mel(MelBands):
+    """Mel spectrogram."""
+
+    kind: Literal["mel"]
+    dtype: StoredFloat = "float32"
+
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
+        return self.mels(signals, sample_rate=sample_rate, empty=empty)
+
+
+class LogMel(LogMelBands):
+    """Logarithm of the mel spectrogram."""
+
+    kind: Literal["log_mel"]
+    dtype: StoredFloat = "float32"
+
+    def compute(
+        self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
+    ) -> Features:
+        return self.log_mels(signals, sample_rate=sample_rate, empty=empty)
+
+
+class Mfcc(LogMelBands):
     """Mel-frequency cepstral coefficients (MFCC), and their derivatives in time."""
 
     kind: Literal["mfcc"]
@@ -168,15 +182,7 @@ class Mfcc(MelBands, Logarithmic):
             for y in signals:
                 energies = [framing.bare.energies(span) for span in spans(y, framing)]
                 log_energies.append(log(np.concatenate(energies), unit="ln", floor=floor))
-        log_mels = representations.log_mel(
-            signals,
-            sample_rate=sample_rate,
-            framing=self.framing,
-            bank=self.bank,
-            power=self.power,
-            log=self.logarithm,
-            empty=empty,
-        )
+        log_mels = self.log_mels(signals, sample_rate=sample_rate, empty=empty)
         return representations.mfcc(
             log_mels,
             n_mfcc=self.n_mfcc,
@@ -225,14 +231,7 @@ class Pcen(MelBands):
     def compute(
         self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty
     ) -> Features:
-        mels = representations.mel(
-            signals,
-            sample_rate=sample_rate,
-            framing=self.framing,
-            bank=self.bank,
-            power=self.power,
-            empty=empty,
-        )
+        mels = self.mels(signals, sample_rate=sample_rate, empty=empty)
         for x in mels:
             state = None
             for part in row_blocks(x):
