@@ -66,7 +66,9 @@ def check_catalogue(root: Path, record: Record) -> Iterator[Problem]:
     file = folder / "recipes" / f"{attributes['recipe_hash']}.json"
     try:
         recorded = read_json(file)
-        hashes = recipe_hashes(Recipe.from_dict(recorded), attributes["op_versions"], recorded)
+        same = recorded == attributes["recipe"]  # but for what no hash depends on
+        recipe = record.recipe if same else Recipe.from_dict(recorded)
+        hashes = recipe_hashes(recipe, attributes["op_versions"], recorded)
         if hashes != attributes["hashes"]:
             yield Problem(str(file), "does not hash to its name")
     except (OSError, ValueError, AttributeError, DamagedArtifactError) as error:

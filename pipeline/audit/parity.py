@@ -77,9 +77,7 @@ def parity(record: Record, *, n_clips: int, audio_root: Path | None = None) -> l
 
     Raises ValueError for a record without a store, MissingAudioError if audio cannot be found.
     """
-    if record.store is None:
-        raise ValueError(f"{record.key}: its store was deleted; basilar reproduce makes it again")
-    fs = FeatureSet.open(record.store)
+    fs = record.open()
     rows = np.unique(np.linspace(0, len(fs) - 1, n_clips).astype(np.int64)).tolist()
     needed = {fs.clips["content"][row] for row in rows}
     manifest = locate(record.manifest, audio_root, needed=needed)

@@ -43,14 +43,14 @@ def ls(root: Root, as_json: Json = False) -> None:
     Example: basilar ls --root features
     """
     from basilar.pipeline.errors import DamagedArtifactError
-    from basilar.pipeline.records.record import attributes_of
+    from basilar.pipeline.records.record import attributes_and_recipe_of
 
     if not storage.is_folder(root):
         raise UsageError(f"{root}: no such folder; name the --root of a build")
     sets, damaged = [], []
     for path in storage.children(root / "features", "[!.]*.zarr"):
         try:
-            sets.append(attributes_of(path))
+            sets.append(attributes_and_recipe_of(path)[0])
         except DamagedArtifactError as error:
             damaged.append(str(error))
     rows = [
@@ -85,12 +85,11 @@ def show(
 
     Example: basilar show 3f2a --root features
     """
-    from basilar.pipeline.recipes.recipe import Recipe
-    from basilar.pipeline.records.record import attributes_of
+    from basilar.pipeline.records.record import attributes_and_recipe_of
     from basilar.pipeline.storage.files import read_table
 
     path = find_store(root, key)
-    attributes = attributes_of(path)
+    attributes, recipe = attributes_and_recipe_of(path)
     lost = read_table(path / "quarantine.parquet").to_pylist()
     names = ("key", "digest", "recipe_hash", "manifest_hash", "clips", "frames", "portable")
     print_result(
@@ -101,7 +100,7 @@ def show(
         f"versions       {', '.join(f'{k} {v}' for k, v in attributes['versions'].items())}",
         *(f"quarantined    {e['id']}: {e['stage']}: {e['reason']}: {e['message']}" for e in lost),
         "",
-        *Recipe.from_dict(attributes["recipe"]).to_toml().splitlines(),
+        *recipe.to_toml().splitlines(),
     )
 
 
@@ -228,7 +227,6 @@ def report(
     from basilar.pipeline.report import of_pair, of_set
     from basilar.pipeline.report.collect import collect
     from basilar.pipeline.storage.atomic import replacing
-    from basilar.pipeline.training.feature_set import FeatureSet
 
     if output.suffix != ".html":
         raise UsageError(f"-o {output}: it is not an HTML file; the suffix must be .html")
@@ -236,12 +234,12 @@ def report(
     records = [find_record(root, store.stem) for store in stores]
     reports = [
         collect(
-            FeatureSet.open(store),
+            record.open(),
             replace(record.manifest, root=audio_root or record.manifest.root),
             built=registry.recorded(root, record.key),
             progress=progress("listening"),
         )
-        for store, record in zip(stores, records, strict=True)
+        for record in records
     ]
     if other is None:
         page = of_set.render(reports[0])

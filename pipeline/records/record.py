@@ -6,6 +6,7 @@ the store, and in its MLflow run. A record that does not hash to its own key is 
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from basilar.pipeline.recipes.hashes import feature_key, recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage.files import read_table
 from basilar.pipeline.store.attributes import Published, checked_attributes
+from basilar.pipeline.training.feature_set import FeatureSet
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ class Record(Published):
         """The plan that made it; a manifest with new paths, or another shard size, may be given."""
         seconds = shard_seconds or self.attributes["shard_seconds"]
         return Plan(self.recipe, manifest or self.manifest, seconds)
+
+    def open(self) -> FeatureSet:
+        """The set itself, whose recipe is validated already. Raises ValueError without a store."""
+        if self.store is None:
+            raise ValueError(f"{self.key}: its store was deleted; basilar reproduce makes it again")
+        fs = FeatureSet.open(self.store)
+        fs.typed_recipe = self.recipe
+        return fs
 
 
 def recorded_keys(root: Path) -> list[str]:
@@ -115,32 +125,53 @@ def read_record(folder: Path, source: str) -> Record:
 
 
 def read_attributes(file: Path) -> dict[str, Any]:
-    """A feature set's attributes from `zarr.json`, the catalogue or MLflow.
+    """A feature set's attributes from `zarr.json`, the catalogue or MLflow; no recipe is validated.
 
     Raises DamagedArtifactError if the file is damaged.
     """
-    return read_attributes_and_recipe(file)[0]
+    with _damage_of(file):
+        return checked_attributes(_read_attributes(file), file)
 
 
 def read_attributes_and_recipe(file: Path) -> tuple[dict[str, Any], Recipe]:
     """As `read_attributes`, and the recipe among them, which was validated on the way."""
-    try:
-        found = json.loads(storage.fetch(file).read_text("utf-8"))
-        attributes = found if "key" in found else found["attributes"]["basilar"]
+    with _damage_of(file):
+        attributes = _read_attributes(file)
         recipe = Recipe.from_dict(attributes["recipe"])
-        attributes = checked_attributes(attributes, file)
+        return checked_attributes(attributes, file), recipe
+
+
+def _read_attributes(file: Path) -> dict[str, Any]:
+    found = json.loads(storage.fetch(file).read_text("utf-8"))
+    attributes: dict[str, Any] = found if "key" in found else found["attributes"]["basilar"]
+    return attributes
+
+
+@contextmanager
+def _damage_of(file: Path) -> Iterator[None]:
+    """Whatever goes wrong with the content of a file is a DamagedArtifactError that names it."""
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"it has no {error}" if isinstance(error, KeyError) else error
         said = str(problem).replace("\n", ", ")  # a recipe may have several mistakes
         raise DamagedArtifactError(
             f"{file}: it cannot be read ({said}); restore it, or build again"
         ) from None
-    return attributes, recipe
 
 
 def attributes_of(store: Path) -> dict[str, Any]:
     """A store's attributes, without opening it through Zarr. Raises DamagedArtifactError."""
-    attributes = read_attributes(store / "zarr.json")
+    return _of_its_name(store, read_attributes(store / "zarr.json"))
+
+
+def attributes_and_recipe_of(store: Path) -> tuple[dict[str, Any], Recipe]:
+    """As `attributes_of`, and the recipe among them, which was validated on the way."""
+    attributes, recipe = read_attributes_and_recipe(store / "zarr.json")
+    return _of_its_name(store, attributes), recipe
+
+
+def _of_its_name(store: Path, attributes: dict[str, Any]) -> dict[str, Any]:
     if attributes["key"] != store.stem:
         raise DamagedArtifactError(
             f"{store}: it is the feature set {attributes['key']}, under another name; rename it to "
