@@ -7,6 +7,7 @@ never made again. Bundle 1 and model 1 were made when modules lay in other place
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,29 @@ def test_a_bundle_is_checked_by_the_command_that_it_prints():
     assert len(said) == 7
     assert all("identical" in line for line in said[1:])
     assert in_a_clone("-m", "basilar.pipeline.deployment.bundle", BUNDLE).splitlines() == said
+
+
+USE = """
+import sys
+{code}
+import basilar
+bundle = {load}
+assert Bundle is basilar.Bundle
+twice = [name for name in sys.modules if name.startswith(("pipeline.", "dsp"))]
+print(bundle.key, *twice, *{{"luigi", "mlflow", "zarr", "pandas"}} & sys.modules.keys())
+"""
+
+
+def test_a_bundle_is_loaded_as_its_own_readme_says():
+    """Without loading a module twice, or the libraries of builds."""
+    readme = (BUNDLE / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"^    (from .* import Bundle)$", readme, re.M)
+    (load,) = re.findall(r"^    bundle = (Bundle.load\(.*\))$", readme, re.M)
+    load = load.replace('"this folder"', repr(str(BUNDLE)))
+    said = in_a_clone("-c", USE.format(code=code, load=load))
+    assert said.split() == [Bundle.load(BUNDLE).key]
+    light = "import sys, pipeline; print('numpy' in sys.modules, hasattr(pipeline, 'Other'))"
+    assert in_a_clone("-c", light).split() == ["False", "False"]
 
 
 PREDICT = """
