@@ -121,7 +121,7 @@ def build(
         scheduler=scheduler,
         dask=dask,
     )
-    return carry_out(planned, workers=workers, scheduler=scheduler)
+    return carry_out(planned, workers=workers, scheduler=scheduler, tell=False)
 
 
 def prepare(
@@ -182,16 +182,16 @@ def prepare(
 
 
 def carry_out(
-    build: Build, *, workers: int, scheduler: str = "", show: bool = False
+    build: Build, *, workers: int, scheduler: str = "", show: bool = False, tell: bool = True
 ) -> BuildResult:
-    """Carry out a build; `show` shows on standard error how far it is.
+    """Carry out a build; `show` shows on standard error how far it is, `tell` what failed.
 
     Raises BuildFailedError, or UsageError where no luigid answers.
     """
     if workers < 1:
         raise UsageError(f"--workers: {workers} is refused; it must be 1 or more")
     try:
-        done = luigi_engine.run(build, workers=workers, scheduler=scheduler, show=show)
+        done = luigi_engine.run(build, workers=workers, scheduler=scheduler, show=show, tell=tell)
     except SchedulerError as error:
         raise UsageError(str(error)) from None
     key = build.plan.key

@@ -34,7 +34,7 @@ from basilar.pipeline.build.set_tasks import LogRun, Publish
 from basilar.pipeline.build.shard_tasks import new_attempt
 from basilar.pipeline.console import print_error
 from basilar.pipeline.errors import LostWorkerError, SchedulerError
-from basilar.pipeline.plan import disk_bytes
+from basilar.pipeline.plan import Work, disk_bytes
 from basilar.pipeline.process import configure
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.storage import locks
@@ -94,12 +94,19 @@ class Ran(NamedTuple):
 
 
 def run(
-    build: Build, *, workers: int, log: bool = True, scheduler: str = "", show: bool = False
+    build: Build,
+    *,
+    workers: int,
+    log: bool = True,
+    scheduler: str = "",
+    show: bool = False,
+    tell: bool = True,
 ) -> Outcome:
     """Carry out a build, by the luigid at a URL or alone; a cached one only looks for its output.
 
     Without `log` it ends with the published feature set and is no run in MLflow. `show` shows how
-    far it is on standard error. Raises SchedulerError.
+    far it is on standard error. Without `tell` failures are in the outcome alone, and nothing of
+    them is printed. Raises SchedulerError.
     """
     configure()
     started = time.perf_counter()
@@ -110,18 +117,22 @@ def run(
             text = build.register(scheduler=scheduler)
             before = build.work()
             with interruptible(), status.shown(build) if show else contextlib.nullcontext():
-                ran = run_luigi(last.of(text), workers=workers, scheduler=scheduler)
+                ran = run_luigi(last.of(text), workers=workers, scheduler=scheduler, tell=tell)
         finally:
             registry.end(build.root)
     work = build.work()
     left = work.pending
-    if not ran.succeeded:
-        _tell_of_space(build, sum(disk_bytes(build.plan, work, build.keep).values()))
+    failures = ran.failures
+    if not ran.succeeded and (short := _lack_of_space(build, work)):
+        if tell:
+            print_error(in_lines(short))
+        else:
+            failures = [*failures, short]
     computed = {stage: len(before.pending[stage]) - len(left[stage]) for stage in STAGES}
     return Outcome(
         succeeded=ran.succeeded and storage.exists(build.store),
         published=work.published and not before.published,
-        failures=ran.failures,
+        failures=failures,
         computed=computed,
         cached={stage: len(build.plan.shards) - computed[stage] for stage in STAGES},
         seconds=time.perf_counter() - started,
@@ -161,22 +172,23 @@ def assist(
         time.sleep(_ASK_AGAIN)
 
 
-def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "") -> Ran:
+def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "", tell: bool = True) -> Ran:
     """Run a task and all it requires, by the luigid at a URL or alone.
 
-    Failures are reported on standard error, the first ten; Luigi's own log is silent.
+    Failures are reported on standard error, the first ten, unless `tell` is False; Luigi's own log
+    is silent.
     """
     configure()
     luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)(_tell_of_death)
     if scheduler:
         _refuse_silence(scheduler)
-    with _failures_reported() as failures:
+    with _failures_reported(tell=tell) as failures:
         while True:
             code = _run_once(task, workers=workers, scheduler=scheduler)
             if code in _UNPLANNED:
                 _tell_why_unplanned(task)
             said = failures.said()
-            if more := len(said[_SHOWN:]):
+            if tell and (more := len(said[_SHOWN:])):
                 print_error(in_lines(f"{more} more tasks failed; run it again to see what is left"))
             done = code in _GOOD if not scheduler else task.complete()
             if done or not scheduler or code in _BAD:
@@ -200,14 +212,14 @@ def _run_once(task: luigi.Task, *, workers: int, scheduler: str) -> luigi.LuigiS
 
 
 @contextlib.contextmanager
-def _failures_reported() -> Iterator["_Failures"]:
+def _failures_reported(*, tell: bool = True) -> Iterator["_Failures"]:
     """While the block runs, Luigi's loggers report failures on standard error, and nothing else."""
     luigi.configuration.get_config().set("core", "no_configure_logging", "true")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
     loggers = [logging.getLogger(name) for name in ("luigi", "luigi-interface")]
     before = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
-    with contextlib.closing(_Failures()) as failures:
+    with contextlib.closing(_Failures(_SHOWN if tell else 0)) as failures:
         handler.addFilter(failures)
         for logger in loggers:
             logger.handlers, logger.propagate = [handler], False
@@ -243,18 +255,18 @@ def _refuse_silence(scheduler: str) -> None:
         ) from None
 
 
-def _tell_of_space(build: Build, needed: int) -> None:
-    """Say so if what is left of a build does not fit on the disk."""
+def _lack_of_space(build: Build, work: Work) -> str:
+    """A message if what is left of a build does not fit on the disk, or nothing."""
     if storage.is_remote(build.root):
-        return
+        return ""
+    needed = sum(disk_bytes(build.plan, work, build.keep).values())
     free = shutil.disk_usage(build.root).free
-    if free < needed:
-        message = (
-            f"{build.root}: {free / 1e6:.1f} MB are free, and the rest of the build needs about "
-            f"{needed / 1e6:.1f} MB; free some space and run it again, which goes on where it "
-            "stopped"
-        )
-        print_error(in_lines(message))
+    if free >= needed:
+        return ""
+    return (
+        f"{build.root}: {free / 1e6:.1f} MB are free, and the rest of the build needs about "
+        f"{needed / 1e6:.1f} MB; free some space and run it again, which goes on where it stopped"
+    )
 
 
 def _tell_of_death(task: luigi.Task, message: str) -> None:
@@ -268,14 +280,15 @@ def _tell_of_death(task: luigi.Task, message: str) -> None:
 
 
 class _Failures(logging.Filter):
-    """Lets each message through once, and ten in all, whichever of the workers has them.
+    """Lets each message through once, and `shown` in all, whichever of the workers has them.
 
     A full disk or missing audio fails many tasks in the same way. The messages lie in a file, a
     line each, that all workers share, since they are forks. It is in memory: a disk may be full.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shown: int = _SHOWN) -> None:
         super().__init__()
+        self._shown = shown
         self._file = os.memfd_create("basilar-failures")
 
     def close(self) -> None:
@@ -293,7 +306,7 @@ class _Failures(logging.Filter):
             if text in said:
                 return False
             os.pwrite(self._file, line, os.fstat(self._file).st_size)
-            return len(said) < _SHOWN
+            return len(said) < self._shown
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 

@@ -1,11 +1,14 @@
+import errno
+import os
 from inspect import signature
 
 import pytest
 
 import basilar as package
 from basilar import Manifest, Recipe, errors
-from basilar.pipeline.build import entry
+from basilar.pipeline.build import entry, luigi_engine
 from basilar.pipeline.cli.make import build as command
+from basilar.pipeline.compute import stages
 from tests.conftest import SMALL, write_clips
 
 
@@ -119,15 +122,37 @@ def test_numbers_and_folders_that_cannot_be_are_refused(audio_folder, tmp_path, 
     assert not (tmp_path / "root").exists()
 
 
-def test_a_build_that_fails_says_what_failed(audio_folder, tmp_path, tracker):
+def test_a_build_that_fails_says_what_failed(audio_folder, tmp_path, tracker, capfd):
     for i in range(3):
         (audio_folder / f"broken{i}.wav").write_bytes(b"RIFF broken" + bytes([i]))
     with pytest.raises(errors.BuildFailedError) as failed:
         package.build(SMALL, audio_folder, root=tmp_path / "root", tracking_uri=tracker)
+    assert capfd.readouterr() == ("", "")  # the error says it all
     (failure,) = failed.value.failures
     assert failure.startswith(f"{tmp_path / 'root'}: 3 of 15 clips cannot be used, 1 ")
     assert str(failed.value).startswith(f"{tmp_path / 'root'}: the build of ")
     assert "  broken0.wav" in str(failed.value)
+
+
+def test_a_lack_of_space_is_in_the_error_and_printed_by_the_command_alone(
+    audio_folder, tmp_path, tracker, monkeypatch, basilar, capsys
+):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "a file")
+
+    monkeypatch.setattr(stages, "represent", fail)
+    monkeypatch.setattr(luigi_engine, "disk_bytes", lambda *_: {"all": 2**60})
+    options = {"root": tmp_path / "root", "tracking_uri": tracker, "workers": 1}
+    with pytest.raises(errors.BuildFailedError, match="are free, and the rest of the") as failed:
+        package.build(SMALL, audio_folder, **options)
+    assert capsys.readouterr() == ("", "")
+    assert len(failed.value.failures) == 2
+    (tmp_path / "small.toml").write_text(Recipe.from_dict(SMALL).to_toml())
+    named = ("--root", tmp_path / "other", "--tracking-uri", tracker, "--workers", 1)
+    code, _, err = basilar("build", tmp_path / "small.toml", audio_folder, *named)
+    assert code == 1
+    assert "a file" in err, ascii(err)
+    assert err.count("are free, and the rest of the build needs") == 1, err
 
 
 def test_the_environment_names_the_tracker(monkeypatch, audio_folder, tmp_path):
