@@ -146,6 +146,12 @@ def audio_folder(tmp_path: Path) -> Path:
     return write_clips(tmp_path / "audio")
 
 
+def digest_of(store: Path) -> str:
+    """What a published set says is its digest."""
+    digest: str = json.loads((store / "zarr.json").read_text())["attributes"]["basilar"]["digest"]
+    return digest
+
+
 SMALL = {
     "name": "small",
     "resample": {"sample_rate": 8000},

@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.conftest import REPOSITORY
+from tests.tree import copy_to
 
 SEED = 17
 PACKAGES = ("dsp", "pipeline")
@@ -175,12 +175,7 @@ class Tree:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "repository"
-        listed = ["git", "ls-files", "-z", "-co", "--exclude-standard"]
-        names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-        for name in filter(None, names.stdout.split("\0")):
-            file = self.folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, file, follow_symlinks=False)
+        copy_to(self.folder)
         shared = REPOSITORY.parent / "shared"  # the corpora, beside the repository
         if shared.exists():
             (folder / "shared").symlink_to(shared)

@@ -4,7 +4,6 @@ Processes are forked from one that has imported everything, so that a kill hits 
 """
 
 import contextlib
-import json
 import multiprocessing
 import os
 import random
@@ -29,7 +28,7 @@ from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.record import recorded_keys
-from tests.conftest import REPOSITORY, SMALL
+from tests.conftest import REPOSITORY, SMALL, digest_of
 
 pytestmark = pytest.mark.usefixtures("disk")
 FORKS = multiprocessing.get_context("forkserver")
@@ -93,10 +92,6 @@ def counted(original, file):
         return original(waveforms, transform, put, **where)
 
     return function
-
-
-def digest_of(store):
-    return json.loads((store / "zarr.json").read_text())["attributes"]["basilar"]["digest"]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import string
 import subprocess
@@ -73,17 +72,7 @@ def shows(shown, said):
 
 def copy_of_the_repository(folder):
     """Its files, with the environment that runs this test."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (REPOSITORY / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
+    tree.copy_to(folder)
     (folder / ".venv").symlink_to(sys.prefix)
     return folder
 

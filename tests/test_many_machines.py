@@ -18,7 +18,7 @@ from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage import files, locks
-from tests.conftest import REPOSITORY, SMALL
+from tests.conftest import REPOSITORY, SMALL, digest_of
 from tests.pipeline.clusters import Processes, basilar, dask, dask_worker, kill, luigid, wait_for
 
 _DEADLY = """
@@ -64,10 +64,6 @@ def work(tmp_path_factory):
 def digest_in(root):
     (store,) = (root / "features").glob("*.zarr")
     return digest_of(store)
-
-
-def digest_of(store):
-    return files.read_json(store / "zarr.json")["attributes"]["basilar"]["digest"]
 
 
 def start_build(processes, work, root, tracker, *engine):

@@ -1,6 +1,8 @@
 """The code as tests look at it: every package and every module, found and not typed."""
 
 import ast
+import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,22 @@ def modules(*packages: str) -> list[Path]:
     """The files of some packages, however deep; by default of all."""
     found = (REPOSITORY / package for package in packages or PACKAGES)
     return sorted(file for folder in found for file in folder.rglob("*.py"))
+
+
+def tracked_files() -> list[Path]:
+    """The files and links that git tracks, and new ones that it does not ignore."""
+    command = ["git", "ls-files", "-z", "-co", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    files = (REPOSITORY / name for name in listed.stdout.split("\0") if name)
+    return [file for file in files if file.exists()]
+
+
+def copy_to(folder: Path) -> None:
+    """Copy them to another folder; links stay links."""
+    for file in tracked_files():
+        copy = folder / file.relative_to(REPOSITORY)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copy, follow_symlinks=False)
 
 
 def inside(file: Path) -> str:
