@@ -24,7 +24,7 @@ from basilar.pipeline.host import require
 from basilar.pipeline.storage.files import open_table, read_json
 from basilar.pipeline.store.attributes import checked_attributes
 from basilar.pipeline.store.layout import open_zarr
-from basilar.pipeline.store.reader import Access, Rows
+from basilar.pipeline.store.reader import Access, RowReader
 from basilar.pipeline.text import printable
 
 if TYPE_CHECKING:
@@ -358,8 +358,8 @@ class FeatureSet:
         np.divide(out, self._scale, out=out)
 
     @cached_property
-    def _rows(self) -> Rows:
-        return Rows(
+    def _rows(self) -> RowReader:
+        return RowReader(
             self.path / "features",
             access=self.access,
             memory_limit=self.memory_limit,
