@@ -90,7 +90,7 @@ class Plan:
         return sorted({names[i] for i in np.unique(which).tolist()} - {""})
 
     @cached_property
-    def layout(self) -> str:
+    def layout_hash(self) -> str:
         """The hash of the storage layout: part of an artifact's path, never of its key."""
         return hash_of("layout", **self.recipe.store.model_dump())[:8]
 

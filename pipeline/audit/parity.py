@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from basilar.dsp.representations import Features
 from basilar.pipeline import storage
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.deployment.export import write_bundle
@@ -31,8 +32,6 @@ from basilar.pipeline.process import configure
 from basilar.pipeline.records.locate import locate
 from basilar.pipeline.records.record import Record
 from basilar.pipeline.training.feature_set import FeatureSet
-
-Features = list[NDArray[Any]]
 
 _NOT_IN_A_BUNDLE = (
     *("luigi", "mlflow", "zarr", "numcodecs", "pandas", "pyarrow", "filelock", "google_crc32c"),

@@ -124,7 +124,7 @@ class Build:
 
     def artifact(self, stage: str, shard: Shard) -> Path:
         """Where what a stage makes of a shard lies."""
-        suffix = f".{self.plan.layout}" if stage == "representation" else ""
+        suffix = f".{self.plan.layout_hash}" if stage == "representation" else ""
         return self.root / "artifacts" / stage / f"{shard.keys[stage]}{suffix}"
 
     @property

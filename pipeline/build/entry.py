@@ -28,7 +28,7 @@ from basilar.pipeline.tracking.location import embedded_tracking_uri
 from basilar.pipeline.training.feature_set import FeatureSet
 
 Engine = Literal["local", "luigid", "dask"]
-Place = str | os.PathLike[str]  # a path, or a URL
+PathOrURL = str | os.PathLike[str]  # a path, or a URL
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -58,7 +58,7 @@ class BuildResult:
         *,
         access: Access = "auto",
         memory_limit: int | None = None,
-        cache: Place | None = None,
+        cache: PathOrURL | None = None,
         cache_bytes: int = CACHE_BYTES,
     ) -> FeatureSet:
         """Open the feature set, with the options of `FeatureSet.open`."""
@@ -79,13 +79,13 @@ class BuildResult:
 
 
 def build(
-    recipe: Place | Mapping[str, Any] | Recipe,
-    manifest: Place | Manifest,
+    recipe: PathOrURL | Mapping[str, Any] | Recipe,
+    manifest: PathOrURL | Manifest,
     *,
-    root: Place,
+    root: PathOrURL,
     workers: int = os.cpu_count() or 1,
     shard_seconds: float = SHARD_SECONDS,
-    audio_root: Place | None = None,
+    audio_root: PathOrURL | None = None,
     keep: str | Iterable[str] = KEEP,
     max_bad: float = MAX_BAD,
     clip_timeout: float = CLIP_TIMEOUT,
@@ -125,12 +125,12 @@ def build(
 
 
 def prepare(
-    recipe: Place | Mapping[str, Any] | Recipe,
-    manifest: Place | Manifest,
+    recipe: PathOrURL | Mapping[str, Any] | Recipe,
+    manifest: PathOrURL | Manifest,
     *,
-    root: Place,
+    root: PathOrURL,
     shard_seconds: float,
-    audio_root: Place | None,
+    audio_root: PathOrURL | None,
     keep: str | Iterable[str],
     max_bad: float,
     clip_timeout: float,

@@ -116,7 +116,7 @@ def run(
         try:
             text = build.register(scheduler=scheduler)
             before = build.work()
-            with interruptible(), status.shown(build) if show else contextlib.nullcontext():
+            with interruptible(), status.show_progress(build) if show else contextlib.nullcontext():
                 ran = run_luigi(last.of(text), workers=workers, scheduler=scheduler, tell=tell)
         finally:
             registry.end(build.root)

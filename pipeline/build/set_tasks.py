@@ -41,7 +41,7 @@ class _SetTask(Task):
         return cls(
             about=f"{name_of(plan)}, {len(plan.manifest)} clips in {len(plan.shards)} shards",
             root=storage.name(the_build.root),
-            key=f"{cls.address(plan)}.{plan.layout}",
+            key=f"{cls.address(plan)}.{plan.layout_hash}",
             build=build,
         )
 
@@ -178,7 +178,7 @@ class LogRun(_SetTask):
     def path(self) -> Path:
         return run_file(self.the_build)
 
-    def made_already(self) -> bool:
+    def is_made(self) -> bool:
         """Whether the run is logged."""
         return logged_run(self.the_build) is not None
 

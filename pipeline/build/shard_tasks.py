@@ -80,10 +80,10 @@ class Task(luigi.Task):
         root = storage.place(self.root)
         locks.enter(root)
         with locks.sole(root, str(self.path().relative_to(root))):
-            if not self.made_already():
+            if not self.is_made():
                 self.make()
 
-    def made_already(self) -> bool:
+    def is_made(self) -> bool:
         """Whether there is nothing to make."""
         return storage.exists(self.path())
 
@@ -166,16 +166,16 @@ class ShardTask(Task):
         for stage in STAGES[: STAGES.index(self.stage)]:
             storage.drop(self.the_build.artifact(stage, self.the_shard))
 
-    def made_already(self) -> bool:
+    def is_made(self) -> bool:
         """Whether the output is there, or what is made of it."""
         build, later = self.the_build, STAGES[STAGES.index(self.stage) :]
         return any(storage.exists(build.artifact(stage, self.the_shard)) for stage in later)
 
     def make(self) -> None:
         """Commit what decode or resample makes."""
-        write_waveforms(self.path(), partial(self.computed, self.stage))
+        write_waveforms(self.path(), partial(self.compute, self.stage))
 
-    def found(self, stage: str) -> Waveforms | None:
+    def read_made(self, stage: str) -> Waveforms | None:
         """What a stage made of the shard, if it is there and whole."""
         file = self.the_build.artifact(stage, self.the_shard)
         try:
@@ -186,12 +186,12 @@ class ShardTask(Task):
             atomic.discard(file)
             return None
 
-    def computed(self, stage: str, spool: Spool) -> Waveforms:
+    def compute(self, stage: str, spool: Spool) -> Waveforms:
         """What decode or resample makes of the shard, from what is there of the stage before."""
         build, sources = self.the_build, self.the_shard.sources
-        decoded = self.found("decode") if stage == "resample" else None
+        decoded = self.read_made("decode") if stage == "resample" else None
         if decoded is not None:
-            return self.noted(stages.resample(decoded, self.transform, spool=spool))
+            return self.note_losses(stages.resample(decoded, self.transform, spool=spool))
         made = stages.decode(
             sources,
             self.transform,
@@ -201,9 +201,9 @@ class ShardTask(Task):
             tell=self._tell(len(sources)),
             resampled=stage == "resample",
         )
-        return self.noted(made)
+        return self.note_losses(made)
 
-    def noted(self, waveforms: Waveforms) -> Waveforms:
+    def note_losses(self, waveforms: Waveforms) -> Waveforms:
         """What the output is made of: clips that it lacks through the machine are noted."""
         if any(entry.reason in stages.LOST for entry in waveforms.quarantined):
             self.the_build.note_loss(self.path())
@@ -251,11 +251,11 @@ class Represent(ShardTask):
         statistics.write_histogram(build.plan, self.the_shard, made, histograms=build.histograms)
         storage.drop(self.path())
 
-    def made_already(self) -> bool:
+    def is_made(self) -> bool:
         """Whether the output is there and whole; what is damaged is removed."""
         from basilar.pipeline.store import shard_tables
 
-        if not super().made_already():
+        if not super().is_made():
             return False
         try:
             shard_tables.read_shard(self.path())
@@ -271,8 +271,8 @@ class Represent(ShardTask):
 
         build, folder = self.the_build, self.path().parent
         with Spool(folder) as spool:
-            found = self.found("resample")
-            waveforms = self.noted(found) if found else self.computed("resample", spool)
+            found = self.read_made("resample")
+            waveforms = self.note_losses(found) if found else self.compute("resample", spool)
         release_memory()
         lost = shard.write_shard(
             self.path(),

@@ -139,7 +139,7 @@ os.register_at_fork(
 
 
 @contextmanager
-def shown(build: Build) -> Iterator[None]:
+def show_progress(build: Build) -> Iterator[None]:
     """Show how far a build is while the block runs: on a screen, else in a line a minute."""
     work = build.work()
     if work.published:

@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from basilar.pipeline.errors import BasilarError
-from basilar.pipeline.tracking.location import embedded_tracking_uri
+from basilar.pipeline.tracking.location import DATABASE, embedded_tracking_uri
 
 HOST = "127.0.0.1"
 _PATIENCE = 120.0  # seconds until a server that does not answer is given up
@@ -106,6 +106,10 @@ def serve(
             tell(Addresses(luigi, mlflow, _runs(mlflow)))
 
         with lock:
+            if not (folder / DATABASE).exists():
+                from basilar.pipeline.tracking.runs import create_database  # imports MLflow
+
+                create_database(tracker, folder / DATABASE)
             run(servers, ready=ready)
 
 

@@ -166,13 +166,13 @@ def _packaged() -> Any:
 
 @cache
 def check(name: str) -> str:
-    """Compare one of `names` with `canaries.json`, as `compared` does. Raises CanaryError."""
+    """Compare one of `names` with `canaries.json`, as `compare` does. Raises CanaryError."""
     recorded = _packaged()["canaries"].get(name)
     if recorded is None:
         raise CanaryError(
             f"{name}: nothing is recorded; run python -m basilar.pipeline.compute.canary --write"
         )
-    return compared(
+    return compare(
         name,
         Canary.of(_compute(name)),
         Canary.from_json(recorded),
@@ -191,7 +191,7 @@ def _check_kept(recipe: Recipe, file: Path) -> list[str]:
         return []
     then = files.read_json(file)
     return [
-        compared(
+        compare(
             name,
             canary,
             Canary.from_json(then["canaries"][name]),
@@ -203,7 +203,7 @@ def _check_kept(recipe: Recipe, file: Path) -> list[str]:
     ]
 
 
-def compared(
+def compare(
     name: str, now: Canary, then: Canary, *, versions: dict[str, str], since: str, advice: str
 ) -> str:
     """Compare what `name` makes `now` and made `then`: no text, or a warning, which is also logged.
@@ -278,7 +278,7 @@ def names() -> Iterator[tuple[str, int]]:
         yield f"representation {op}", representations.VERSIONS["log_mel"]
 
 
-def made() -> dict[str, dict[str, Any]]:
+def make_entries() -> dict[str, dict[str, Any]]:
     """By name, what this installation makes of the canary, as entries of `canaries.json`."""
     return {
         name: {"version": op_version, **Canary.of(_compute(name), tolerance_of(name)).to_json()}
@@ -295,7 +295,7 @@ def main(arguments: list[str]) -> int:
         content = {
             "versions": library_versions(),
             "audio": _packaged()["audio"],
-            "canaries": made(),
+            "canaries": make_entries(),
         }
         FILE.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
         return 0

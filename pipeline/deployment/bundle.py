@@ -133,7 +133,7 @@ class Bundle:
         canary.guard(bundle.recipe)
         vector = index.vectors[0]
         tolerance = canary.tolerance_of(f"representation {bundle.recipe.representation.kind}")
-        canary.compared(
+        canary.compare(
             f"{bundle.folder}: {vector.name}",
             canary.Canary.of(bundle._compute(vector)),
             canary.Canary.of(bundle._array(vector.features), tolerance),
@@ -196,7 +196,7 @@ class Bundle:
     def check(self) -> list[Golden]:
         """Compute every golden vector and compare it with the one in the bundle."""
         return [
-            _compared(vector.name, self._compute(vector), self._array(vector.features))
+            _compare(vector.name, self._compute(vector), self._array(vector.features))
             for vector in self.index.vectors
         ]
 
@@ -233,7 +233,7 @@ class _NormalizedStream(Stream):
         return self._bundle._normalized(super()._features(samples))
 
 
-def encoded(index: dict[str, Any]) -> bytes:
+def encode_index(index: dict[str, Any]) -> bytes:
     """The one way to write `bundle.json`: any other byte shows."""
     return (json.dumps(index, indent=1, sort_keys=True) + "\n").encode()
 
@@ -246,9 +246,9 @@ def _read_index(folder: Path) -> Index:
         data = opened.read(_MAX_INDEX + 1)
     try:
         index = json.loads(data) if len(data) <= _MAX_INDEX else {}
-        as_written = encoded(index) == data
+        as_written = encode_index(index) == data
         said = index.pop("sha256")
-        if not as_written or said != hashlib.sha256(encoded(index)).hexdigest():
+        if not as_written or said != hashlib.sha256(encode_index(index)).hexdigest():
             raise ValueError("its checksum does not match")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{file}: damaged ({error}); make the bundle anew") from None
@@ -270,7 +270,7 @@ def _intact(folder: Path, name: str, expected: File) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
 
 
-def _compared(name: str, now: NDArray[Any], then: NDArray[Any]) -> Golden:
+def _compare(name: str, now: NDArray[Any], then: NDArray[Any]) -> Golden:
     if now.shape != then.shape:
         return Golden(name, False, None)
     same = now.dtype == then.dtype and now.tobytes() == then.tobytes()

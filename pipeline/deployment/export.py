@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from basilar.pipeline.compute import canary, stages
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.deployment.bundle import INDEX, Bundle, Index, encoded
+from basilar.pipeline.deployment.bundle import INDEX, Bundle, Index, encode_index
 from basilar.pipeline.errors import BundleError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.source import Source
@@ -164,5 +164,5 @@ def _write_index(folder: Path, fs: FeatureSet, vectors: list[dict[str, Any]]) ->
         "files": files,
     }
     Index.model_validate(index)
-    index["sha256"] = hashlib.sha256(encoded(index)).hexdigest()
-    (folder / INDEX).write_bytes(encoded(index))
+    index["sha256"] = hashlib.sha256(encode_index(index)).hexdigest()
+    (folder / INDEX).write_bytes(encode_index(index))

@@ -141,8 +141,8 @@ def _of(path: Path) -> Path:
 
 
 def _hidden(root: Path) -> Iterator[Path]:
-    folders = ("artifacts/*", "catalogue/*", "features", "runs", "results", "running", "latest")
-    for folder in folders:
+    folders = "artifacts/* catalogue/* features runs results running latest mlflow"
+    for folder in folders.split():
         yield from root.glob(f"{folder}/.*")
 
 

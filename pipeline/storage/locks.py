@@ -174,10 +174,10 @@ def _holder(descriptor: int, byte: int) -> int | None:
     """The process whose lock keeps this one from locking a byte alone."""
     if sys.platform != "linux":
         return None
-    layout = "hhqqi"  # struct flock: type, whence, start, length, process
-    question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    flock = "hhqqi"  # struct flock: type, whence, start, length, process
+    question = struct.pack(flock, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     try:
-        kind, *_, process = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
+        kind, *_, process = struct.unpack(flock, fcntl.fcntl(descriptor, fcntl.F_GETLK, question))
     except OSError:
         return None
     return None if kind == fcntl.F_UNLCK or process <= 0 else int(process)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from basilar.pipeline.storage.remote import TRANSFERS, T, fetch_file
-from basilar.pipeline.storage.urls import is_remote, name, placed, scratch_folder
+from basilar.pipeline.storage.urls import is_remote, name, place_below, scratch_folder
 
 _BATCH = 16  # files of audio that are fetched while as many are decoded
 
@@ -34,7 +34,7 @@ def read_ahead(
         s.callback(pool.shutdown, cancel_futures=True)
 
         def begin(number: int) -> Any:
-            here = placed(name(root), Path(name_of_folder) / str(number))
+            here = place_below(name(root), Path(name_of_folder) / str(number))
             here.mkdir(parents=True)
             paths = dict.fromkeys(path_of(item) for item in batches[number])
             return here, [pool.submit(fetch_file, here / path) for path in paths]

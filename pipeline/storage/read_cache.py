@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from basilar.pipeline.storage.remote import TRANSFERS, T, ask_store, commit_object, drop, fetch_file
-from basilar.pipeline.storage.urls import MARK, WorkingCopy, is_remote, placed
+from basilar.pipeline.storage.urls import MARK, WorkingCopy, is_remote, place_below
 
 
 def cached(where: str | os.PathLike[str], folder: str | os.PathLike[str] | None) -> Path:
@@ -16,7 +16,7 @@ def cached(where: str | os.PathLike[str], folder: str | os.PathLike[str] | None)
     What is in the cache of a set that was published anew is forgotten.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "basilar"
-    path = placed(where, (base if folder is None else Path(folder).expanduser()).absolute())
+    path = place_below(where, (base if folder is None else Path(folder).expanduser()).absolute())
     commit = commit_object(path)
     if is_remote(path) and commit.is_file():
         now = ask_store(commit, lambda store, url: store.cat_file(url))

@@ -63,10 +63,10 @@ def place(where: str | os.PathLike[str]) -> Path:
     >>> name(place("memory://bucket/features/") / "KEY.zarr")
     'memory://bucket/features/KEY.zarr'
     """
-    return placed(where, None)
+    return place_below(where, None)
 
 
-def placed(where: str | os.PathLike[str], folder: Path | None) -> Path:
+def place_below(where: str | os.PathLike[str], folder: Path | None) -> Path:
     """As `place`, with the working copies of URLs below `folder`."""
     if isinstance(where, WorkingCopy):
         return where

@@ -12,7 +12,7 @@ from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.storage.files import read_json
 from basilar.pipeline.store.layout import open_zarr
 
-_LEFT_OUT = 2**28  # bytes
+_MOST_LEFT_OUT = 2**28  # bytes
 _NUMBERS = {"int64": "<i8", "float32": "<f4", "float64": "<f8"}
 _SLASHES = {"name": "default", "configuration": {"separator": "/"}}
 
@@ -39,7 +39,7 @@ def dense(folder: Path) -> NDArray[Any]:
         return np.asarray(np.memmap(file, dtype, mode="r", shape=tuple(shape)))
     # Chunks of zeros are left out, so that a header may claim more than there is: within reason.
     there = sum(part.stat().st_size for part in (folder / "c").rglob("*") if part.is_file())
-    if min(shape, default=0) < 0 or size > max(64 * there, _LEFT_OUT):
+    if min(shape, default=0) < 0 or size > max(64 * there, _MOST_LEFT_OUT):
         raise DamagedArtifactError(
             f"{folder}: {shape} of {dtype} are more than it holds; basilar verify says more"
         )

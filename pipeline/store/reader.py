@@ -34,12 +34,12 @@ from basilar.pipeline.store.shard_file import HEADER, LEFT_OUT, ShardFile
 
 Access = Literal["auto", "map", "read"]
 _SAMPLED = 32  # files whose sizes stand for all
-_MOST_FRAMES = 64  # that are fetched together
+_MOST_CHUNKS = 64  # that are fetched together
 _LARGEST_CHUNK = 2**27  # bytes, twice what a recipe may ask for
-_FRAMES = 512 * 1024  # bytes of Blosc frames that are read together
+_BUFFER_BYTES = 512 * 1024  # bytes of Blosc frames that are read together
 
 
-class Rows:
+class RowReader:
     """Rows of a sharded Zarr array (row, bin), read straight from its shard files.
 
     `folder` is the array's. `access` is "map" (shard files are mapped into memory), "read" (rows
@@ -99,7 +99,7 @@ class Rows:
         self._copies = access == "map" and not compressed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Rows, self._folder, **self._settings), ()
+        return partial(RowReader, self._folder, **self._settings), ()
 
     def read(self, first: int, stop: int) -> NDArray[Any]:
         """Rows `first` to `stop` (exclusive), an array (stop - first, bins).
@@ -216,19 +216,19 @@ class Rows:
             return
         whole = len(out) == len(scratch.rows)
         rows = out if whole else scratch.rows
-        frame = self._frame(file, chunk, last)
-        if struct.unpack_from("<4xI4xI", frame.data) != (rows.nbytes, frame.size):
+        stored = self._stored_chunk(file, chunk, last)
+        if struct.unpack_from("<4xI4xI", stored.data) != (rows.nbytes, stored.size):
             raise file.damaged(f"chunk {chunk} is not of its length")
         scratch.chunk = None if rows is scratch.rows else scratch.chunk
         try:
-            blosc.decompress(frame, rows)
+            blosc.decompress(stored, rows)
         except RuntimeError as error:
             raise file.damaged(f"chunk {chunk}: {error}") from error
         if not whole:
             scratch.chunk = (file.first, chunk)
             out[...] = rows[skip : skip + len(out)]
 
-    def _frame(self, file: "ShardFile", chunk: int, last: int) -> NDArray[np.uint8]:
+    def _stored_chunk(self, file: "ShardFile", chunk: int, last: int) -> NDArray[np.uint8]:
         """The Blosc frame of a chunk: mapped, or in this thread's buffer until its next call.
 
         The frames up to chunk `last`, which is next, are fetched with it: in two calls they would
@@ -238,20 +238,20 @@ class Rows:
         offset, length = file.index[chunk].tolist()
         end = offset + length
         if not (scratch.file == file.first and scratch.begin <= offset and end <= scratch.end):
-            following = file.index[chunk + 1 : last + 1][:_MOST_FRAMES]
+            following = file.index[chunk + 1 : last + 1][:_MOST_CHUNKS]
             for next_offset, next_length in following.tolist():
-                if next_offset != end or end + next_length - offset > scratch.frames.size:
+                if next_offset != end or end + next_length - offset > scratch.buffer.size:
                     break
                 end += next_length
             scratch.file = -1
             if file.fd < 0:
                 file.part(offset, end)
             else:
-                file.read_into(scratch.frames[: end - offset], offset)
+                file.read_into(scratch.buffer[: end - offset], offset)
             scratch.file, scratch.begin, scratch.end = file.first, offset, end
         if file.fd < 0:
             return file.part(offset, offset + length)
-        return scratch.frames[offset - scratch.begin :][:length]
+        return scratch.buffer[offset - scratch.begin :][:length]
 
 
 class _Scratch(threading.local):
@@ -260,5 +260,5 @@ class _Scratch(threading.local):
     def __init__(self, layout: Layout) -> None:
         self.rows = np.empty((layout.chunk_rows, layout.shape[1]), layout.dtype)
         self.chunk: tuple[int, int] | None = None  # the first row of its file, its number there
-        self.frames = np.empty(max(_FRAMES, self.rows.nbytes + HEADER), np.uint8)
+        self.buffer = np.empty(max(_BUFFER_BYTES, self.rows.nbytes + HEADER), np.uint8)
         self.file, self.begin, self.end = -1, 0, 0  # its first row, and the bytes of it

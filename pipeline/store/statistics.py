@@ -27,7 +27,7 @@ from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.manifests.table import release_memory
 from basilar.pipeline.plan import Plan, Shard
 from basilar.pipeline.storage.atomic import remove, replacing
-from basilar.pipeline.store.reader import Rows
+from basilar.pipeline.store.reader import RowReader
 from basilar.pipeline.store.shard_tables import ShardTables
 
 _ROWS = 8192  # of features that are counted at once
@@ -122,7 +122,7 @@ def _count(
     shard: ShardTables, clips: pa.Table, weights: NDArray[np.int64], grid: Grid
 ) -> NDArray[np.int64]:
     """Count the values of a shard, whose working copy is made if it is remote."""
-    features = Rows(storage.fetch(shard.folder) / "features", access="read")
+    features = RowReader(storage.fetch(shard.folder) / "features", access="read")
     starts, n_frames = (clips[name].to_numpy() for name in ("start", "n_frames"))
     weight_of_row = np.zeros(int(starts[-1] + n_frames[-1]), np.int64)
     for start, count, weight in zip(starts, n_frames, weights, strict=True):

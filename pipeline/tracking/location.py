@@ -4,6 +4,8 @@ from pathlib import Path
 
 from basilar.pipeline import storage
 
+DATABASE = "mlflow.db"  # in ROOT/mlflow
+
 
 def embedded_tracking_uri(root: Path) -> str:
     """The URI of the tracker under a root, which is used unless another is named.
@@ -15,7 +17,7 @@ def embedded_tracking_uri(root: Path) -> str:
             f"{storage.name(root)}: MLflow cannot keep its database in an object store; name a "
             "tracker (--tracking-uri), such as sqlite:////home/me/mlflow.db"
         )
-    database = str(root.absolute() / "mlflow" / "mlflow.db")
+    database = str(root.absolute() / "mlflow" / DATABASE)
     if set(database) & set("?%"):
         raise ValueError(
             f"{root}: MLflow cannot keep its database in a folder with ? or % in its name; use "

@@ -32,7 +32,7 @@ from basilar.pipeline.errors import TrackerError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage import atomic, files
-from basilar.pipeline.tracking.location import is_embedded
+from basilar.pipeline.tracking.location import DATABASE, is_embedded
 from basilar.pipeline.tracking.model import log_model, quieten, register
 from basilar.pipeline.tracking.summary import (
     description,
@@ -126,6 +126,8 @@ def _log_once(
     try:
         # Two processes that create one SQLite database corrupt it; two loggers would log twice.
         with FileLock(folder / ".lock"):
+            if embedded:
+                create_database(uri, folder / DATABASE)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             experiment = _experiment(client, (folder / "artifacts") if embedded else None)
             # All who log to the embedded tracker hold this lock, so an unfinished run was cut off.
@@ -142,6 +144,18 @@ def _log_once(
         # MLflow, its database and its transports raise errors of many types. The feature set is on
         # disk in any case, so none of them may fail a build.
         raise tracker_error(uri, error) from error
+
+
+def create_database(uri: str, database: Path) -> None:
+    """Create the root's own tracker, whose lock is held, if it is missing.
+
+    MLflow makes its tables one by one and cannot continue where it was killed among them. So they
+    are made in a temporary file, which becomes the database when all are there.
+    """
+    if not database.exists():
+        with atomic.replacing(database) as temporary:
+            made = MlflowClient(tracking_uri=uri.removesuffix(database.name) + temporary.name)
+            made.search_experiments(max_results=1)
 
 
 def tracker_error(uri: str, error: Exception) -> TrackerError:

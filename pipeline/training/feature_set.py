@@ -23,7 +23,7 @@ from basilar.pipeline.storage.files import read_json
 from basilar.pipeline.store.attributes import Published, store_attributes
 from basilar.pipeline.store.dense import dense, places
 from basilar.pipeline.store.layout import open_zarr
-from basilar.pipeline.store.reader import Access, Rows
+from basilar.pipeline.store.reader import Access, RowReader
 from basilar.pipeline.text import printable
 from basilar.pipeline.training.clip_table import ClipTable
 from basilar.pipeline.training.normalizer import Normalizer
@@ -321,8 +321,8 @@ class FeatureSet(Published):
         return ClipTable(self.path, self.attributes["clips"], self._selected)
 
     @cached_property
-    def _rows(self) -> Rows:
-        return Rows(
+    def _rows(self) -> RowReader:
+        return RowReader(
             self.path / "features",
             access=self.access,
             memory_limit=self.memory_limit,

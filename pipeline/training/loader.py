@@ -102,7 +102,7 @@ class Loader:
         return Sampler(len(self))
 
     @cached_property
-    def _planned(self) -> dict[int, EpochOrder]:
+    def _orders(self) -> dict[int, EpochOrder]:
         """The order of the epoch that was asked for last."""
         return {}
 
@@ -137,7 +137,7 @@ class Loader:
         epoch, number = place
         if not 0 <= number < len(self):
             raise IndexError(f"batch {number} of {len(self)}")
-        items, starts = self._plan(epoch)
+        items, starts = self._order(epoch)
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         clips, starts = items[part] // self.crops_per_clip, starts[part]
         n_frames = self.fs.n_frames[clips] - starts
@@ -205,16 +205,16 @@ class Loader:
             total -= total % (self.world_size * self.batch_size)
         return (self.rank * total // self.world_size, (self.rank + 1) * total // self.world_size)
 
-    def _plan(self, epoch: int) -> EpochOrder:
+    def _order(self, epoch: int) -> EpochOrder:
         """The items of this rank in the order of an epoch, and the first frames of their crops."""
-        order = self._planned.get(epoch)
+        order = self._orders.get(epoch)
         if order is None:
-            order = self._make_plan(epoch)
-            self._planned.clear()
-            self._planned[epoch] = order
+            order = self._make_order(epoch)
+            self._orders.clear()
+            self._orders[epoch] = order
         return order
 
-    def _make_plan(self, epoch: int) -> EpochOrder:
+    def _make_order(self, epoch: int) -> EpochOrder:
         total = len(self.fs) * self.crops_per_clip
         # The raw output of a bit generator stays the same in every NumPy; permutation() may not.
         random = np.random.PCG64(np.random.SeedSequence([self.seed, epoch])).random_raw

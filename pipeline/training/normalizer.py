@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from basilar.dsp.normalize import normalize
 from basilar.pipeline.store.dense import dense
-from basilar.pipeline.store.reader import Rows
+from basilar.pipeline.store.reader import RowReader
 
 
 class Normalizer:
@@ -24,7 +24,7 @@ class Normalizer:
         """`x` (…, bins) normalized."""
         return normalize(x, self.centre, self.scale)
 
-    def read_into(self, rows: Rows, first: int, out: NDArray[np.float32]) -> None:
+    def read_into(self, rows: RowReader, first: int, out: NDArray[np.float32]) -> None:
         """Rows from `first` on, normalized, into `out`: no array is made on the way."""
         x = rows.read(first, first + len(out))
         if x.dtype == np.float16 and out.dtype == np.float32:

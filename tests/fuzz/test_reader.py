@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basilar.pipeline.errors import DamagedArtifactError
-from basilar.pipeline.store.reader import Rows
+from basilar.pipeline.store.reader import RowReader
 from tests.conftest import REPOSITORY
 from tests.fuzz import examples
 from tests.fuzz.recipes import WRONG, paths
@@ -74,7 +74,7 @@ def test_a_damaged_shard_file_is_refused_where_a_checksum_covers_it(
             del content[at : at + chance.choice([1, 8, 64])]
             touched = None
     file.write_bytes(content)
-    rows = Rows(copied, access=access)
+    rows = RowReader(copied, access=access)
     first, stop = (0, SHARD) if name == "0" else (SHARD, ROWS)
     try:
         found = rows.read(first, stop)
@@ -110,7 +110,7 @@ def test_a_damaged_description_gives_values_or_an_error(array, value, data):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # that zarr-python reads it
-            rows = Rows(copied)
+            rows = RowReader(copied)
         if rows.access != "zarr":
             found = rows.read(0, min(10, rows.shape[0]))
             assert found.shape == (min(10, rows.shape[0]), rows.shape[1])
@@ -127,10 +127,10 @@ def test_a_file_that_is_cut_after_it_was_checked_ends_its_process_and_no_other(a
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from basilar.pipeline.store.reader import Rows\n"
+        "from basilar.pipeline.store.reader import RowReader\n"
         "folder, when = Path(sys.argv[1]), sys.argv[2]\n"
         "if when == 'before': os.truncate(folder / 'c' / '0' / '0', 100)\n"
-        "rows = Rows(folder, access='map')\n"
+        "rows = RowReader(folder, access='map')\n"
         "rows.read(0, 1)\n"
         "os.truncate(folder / 'c' / '0' / '0', 0)\n"
         "rows.read(0, 64).sum()\n"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from basilar.pipeline.audit.verify import verify
-from basilar.pipeline.deployment.bundle import INDEX, Bundle, encoded
+from basilar.pipeline.deployment.bundle import INDEX, Bundle, encode_index
 from basilar.pipeline.deployment.export import write_bundle
 from basilar.pipeline.errors import (
     BundleError,
@@ -65,14 +65,14 @@ def test_a_bundle_of_any_index_is_refused_or_as_it_was(bundle, sealed, data):
     index = changed(data, file)
     if sealed:  # by who changes it
         index.pop("sha256", None)
-        index["sha256"] = hashlib.sha256(encoded(index)).hexdigest()
-    file.write_bytes(encoded(index))
+        index["sha256"] = hashlib.sha256(encode_index(index)).hexdigest()
+    file.write_bytes(encode_index(index))
     try:
         loaded = Bundle.load(bundle)
     except (BundleError, CanaryError) as error:
         assert str(bundle) in str(error)
     else:
-        assert sealed or encoded(index) == good
+        assert sealed or encode_index(index) == good
         loaded.check()
     finally:
         file.write_bytes(good)

@@ -147,7 +147,7 @@ def test_the_layout_is_no_part_of_a_key():
     )
     other = Plan(compact, plan.manifest)
     assert (plan.key, plan.fit_key, plan.shards) == (other.key, other.fit_key, other.shards)
-    assert plan.layout != other.layout
+    assert plan.layout_hash != other.layout_hash
 
 
 def test_normalization_is_fitted_on_its_split():

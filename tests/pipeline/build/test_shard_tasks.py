@@ -7,7 +7,7 @@ from basilar.pipeline.build.shard_tasks import Decode, Represent, Resample
 from basilar.pipeline.compute import stages
 from basilar.pipeline.recipes.hashes import STAGES
 from basilar.pipeline.storage import atomic
-from basilar.pipeline.store.reader import Rows
+from basilar.pipeline.store.reader import RowReader
 from tests.pipeline.build.test_build import planned_in
 
 
@@ -42,7 +42,7 @@ def test_what_a_task_reads_is_made_again_if_it_is_lost(planned, loss, stage):
 
 
 def first_rows(folder):
-    return Rows(folder / "features").read(0, 10).tobytes()
+    return RowReader(folder / "features").read(0, 10).tobytes()
 
 
 def test_what_is_there_though_it_is_not_kept_is_read(planned, monkeypatch):

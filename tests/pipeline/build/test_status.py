@@ -83,7 +83,7 @@ def test_a_build_shows_how_far_it_is(build, screen, monkeypatch, capsys):
     monkeypatch.setattr(status, "stderr", terminal)
     monkeypatch.setattr(status, "_REDRAW", 0.05)
     monkeypatch.setattr(status, "_LINE", 0.05)
-    with status.shown(build):
+    with status.show_progress(build):
         make(build, build.plan.shards[0], Resample, Represent)
         expected = f"{len(build.plan.shards[0].rows)} of 13 clips"
         said, deadline = "", time.monotonic() + 30

@@ -87,7 +87,7 @@ def patch(monkeypatch, name, change=None):
 
 
 def test_numbers_change_only_with_their_version():
-    stored, now = json.loads(canary.FILE.read_text())["canaries"], canary.made()
+    stored, now = json.loads(canary.FILE.read_text())["canaries"], canary.make_entries()
     again = "raise its version and run `python -m basilar.pipeline.compute.canary --write`"
     assert now.keys() == stored.keys(), (
         "a kind came or went: python -m basilar.pipeline.compute.canary --write"

@@ -80,8 +80,8 @@ def forge(copy):
             index["files"][name] = {"bytes": len(data), "sha256": sha256}
         if edit:
             edit(index)
-        index["sha256"] = hashlib.sha256(bundle.encoded(index)).hexdigest()
-        file.write_bytes(bundle.encoded(index))
+        index["sha256"] = hashlib.sha256(bundle.encode_index(index)).hexdigest()
+        file.write_bytes(bundle.encode_index(index))
         return copy
 
     return change

@@ -43,7 +43,7 @@ def test_a_header_that_says_what_cannot_be_is_damage(tmp_path, monkeypatch):
     edit(tmp_path / "a", data_type="float64", shape=[2**40])
     with pytest.raises(DamagedArtifactError, match="are more than it holds"):
         dense(tmp_path / "a")
-    monkeypatch.setattr(dense_module, "_LEFT_OUT", 0)
+    monkeypatch.setattr(dense_module, "_MOST_LEFT_OUT", 0)
     edit(tmp_path / "a", shape=[-12])
     with pytest.raises(DamagedArtifactError, match="are more than it holds"):
         dense(tmp_path / "a")

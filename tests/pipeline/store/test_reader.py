@@ -20,7 +20,7 @@ from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, ZstdCo
 
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.store import reader, shard_file
-from basilar.pipeline.store.reader import Rows
+from basilar.pipeline.store.reader import RowReader
 from tests.pipeline.store.test_publish import recipe_of
 from tests.pipeline.store.test_shard import write_arrays
 
@@ -135,10 +135,10 @@ def test_rows_are_those_that_zarr_reads(data):
         for access in ("map", "read"):
             if layout in FOREIGN:
                 with pytest.warns(RuntimeWarning, match=FOREIGN[layout]):
-                    rows = Rows(Path(folder) / "features", access=access)
+                    rows = RowReader(Path(folder) / "features", access=access)
                 assert rows.access == "zarr"
             else:
-                rows = Rows(Path(folder) / "features", access=access)
+                rows = RowReader(Path(folder) / "features", access=access)
                 assert rows.access == access
             assert (rows.shape, rows.dtype) == (shape, expected.dtype)
             for _ in range(4):
@@ -159,7 +159,7 @@ def test_what_the_store_writes_is_read_without_zarr(tmp_path, codec, dtype):
     recipe = recipe_of({**kind, "n_fft": 1022, "hop_length": 511}, codec=codec)
     arrays = [noise(n, 512, dtype=dtype, seed=n) for n in (3, 600, 5)]
     group = write_arrays(tmp_path / "shard", arrays, recipe)
-    rows = Rows(tmp_path / "shard" / "features")
+    rows = RowReader(tmp_path / "shard" / "features")
     assert rows.access == "map"
     for start, x in zip(group["start"][:].tolist(), arrays, strict=True):
         assert rows.read(start, start + len(x)).tobytes() == x.tobytes()
@@ -172,7 +172,7 @@ def test_what_the_store_writes_is_read_without_zarr(tmp_path, codec, dtype):
 def test_a_mapped_read_is_a_read_only_view_that_outlives_its_reader(tmp_path):
     array = create(tmp_path / "features", shape=(128, 16), chunk_rows=8, shard_rows=64)
     array[:] = noise(128, 16)
-    rows = Rows(tmp_path / "features", access="map")
+    rows = RowReader(tmp_path / "features", access="map")
     view = rows.read(3, 60)
     assert np.shares_memory(view, rows.read(0, 64))
     assert not view.flags.writeable
@@ -185,7 +185,7 @@ def test_a_mapped_read_is_a_read_only_view_that_outlives_its_reader(tmp_path):
 def test_rows_are_converted_into_arrays_of_other_types_and_strides(stored):
     folder, expected = stored
     for access in ("map", "read"):
-        rows = Rows(folder, access=access)
+        rows = RowReader(folder, access=access)
         for out in (
             np.zeros((20, 16), np.float64),
             np.zeros((16, 20), np.float32).T,
@@ -200,7 +200,7 @@ def test_rows_are_converted_into_arrays_of_other_types_and_strides(stored):
 def test_rows_outside_of_the_array_are_refused(stored):
     folder, _ = stored
     for access in ("map", "read"):
-        rows = Rows(folder, access=access)
+        rows = RowReader(folder, access=access)
         for _ in range(2):  # before and after their file is open
             for first, stop in [(-1, 5), (-5, -1), (5, 4), (500, 513), (513, 513)]:
                 with pytest.raises(IndexError, match=f"rows {first} to {stop} of 512"):
@@ -214,7 +214,7 @@ def test_the_array_may_end_within_a_chunk(tmp_path):
     array = create(tmp_path / "features", shape=(61, 4), chunk_rows=8, shard_rows=64)
     array[:] = expected = noise(61, 4)
     for access in ("map", "read"):
-        rows = Rows(tmp_path / "features", access=access)
+        rows = RowReader(tmp_path / "features", access=access)
         assert rows.read(50, 61).tobytes() == expected[50:].tobytes()
         with pytest.raises(IndexError, match="rows 50 to 62 of 61"):
             rows.read(50, 62)
@@ -238,7 +238,7 @@ def test_chunks_may_lie_in_any_order(stored, access):
 
     with_index(folder / "c" / "3" / "0", swap)
     expected[192:224] = expected[[*range(216, 224), *range(200, 216), *range(192, 200)]]
-    rows = Rows(folder, access=access)
+    rows = RowReader(folder, access=access)
     assert rows.read(190, 300).tobytes() == expected[190:300].tobytes()
     assert rows.read(200, 208).tobytes() == expected[200:208].tobytes()
 
@@ -290,7 +290,7 @@ def test_damage_is_an_error_that_names_the_file(stored, access, damage):
     folder, expected = stored
     file = folder / "c" / "2" / "0"
     damage(file)
-    rows = Rows(folder, access=access)
+    rows = RowReader(folder, access=access)
     with pytest.raises(DamagedArtifactError, match=rf"{file}: damaged .*basilar verify"):
         rows.read(127, 140)
     assert rows.read(0, 100).tobytes() == expected[:100].tobytes()
@@ -300,7 +300,7 @@ def test_damage_is_an_error_that_names_the_file(stored, access, damage):
 @pytest.mark.parametrize("stored", ["compact"], indirect=True)
 def test_a_frame_of_another_length_or_kind_is_damage(stored, offset):
     folder, expected = stored
-    rows = Rows(folder)
+    rows = RowReader(folder)
     file = folder / "c" / "0" / "0"
     data = bytearray(file.read_bytes())
     data[offset] ^= 0xFF
@@ -322,7 +322,7 @@ def test_a_chunk_that_cannot_be_decoded_leaves_no_trace(tmp_path):
     length = int.from_bytes(data[-28:-20], "little")
     data[length - 40 : length] = bytes(40)
     file.write_bytes(data)
-    rows = Rows(tmp_path / "features")
+    rows = RowReader(tmp_path / "features")
     for _ in range(2):
         assert rows.read(64, 70).tobytes() == expected[64:70].tobytes()
         with pytest.raises(DamagedArtifactError, match=r"chunk 0"):
@@ -334,16 +334,16 @@ def test_a_missing_file_is_an_error_that_names_it(stored, access):
     folder, _ = stored
     file = folder / "c" / "5" / "0"
     file.unlink()
-    rows = Rows(folder, access=access)
+    rows = RowReader(folder, access=access)
     with pytest.raises(FileNotFoundError, match=rf"{file}: it is missing; basilar verify"):
         rows.read(0, 512)
     with pytest.raises(FileNotFoundError, match=r"zarr\.json"):
-        Rows(folder / "c")
+        RowReader(folder / "c")
 
 
 def test_a_file_cut_short_after_it_was_opened_is_an_error(stored):
     folder, _ = stored
-    rows = Rows(folder, access="read")
+    rows = RowReader(folder, access="read")
     rows.read(0, 1)
     os.truncate(folder / "c" / "0" / "0", 8)
     with pytest.raises(DamagedArtifactError, match="cut short since"):
@@ -355,7 +355,7 @@ def test_another_layout_is_told_once(tmp_path):
     array[:] = noise(64, 4)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        rows = Rows(tmp_path / "features")
+        rows = RowReader(tmp_path / "features")
         for _ in range(3):
             assert rows.read(3, 9).tobytes() == array[3:9].tobytes()
     assert [w.category for w in told] == [RuntimeWarning]
@@ -375,7 +375,7 @@ def n_open(folder):
 def test_a_bounded_number_of_files_is_open(tmp_path, access, monkeypatch):
     array = create(tmp_path / "features", shape=(1200, 4), chunk_rows=2, shard_rows=2)
     array[:] = expected = noise(1200, 4)
-    rows = Rows(tmp_path / "features", access=access)
+    rows = RowReader(tmp_path / "features", access=access)
     assert b"".join(rows.read(i, i + 2).tobytes() for i in range(0, 1200, 2)) == expected.tobytes()
     assert n_open(tmp_path) == ((512, 512) if access == "map" else (512, 0))
     monkeypatch.setattr(reader, "_MOST_OPEN", 3)
@@ -391,7 +391,7 @@ def test_a_bounded_number_of_files_is_open(tmp_path, access, monkeypatch):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_it_pickles_as_its_settings(stored, method):
     folder, expected = stored
-    rows = Rows(folder, memory_limit=1)
+    rows = RowReader(folder, memory_limit=1)
     rows.read(0, 512)
     again = pickle.loads(pickle.dumps(rows))  # noqa: S301
     assert (again.access, again.shape) == (rows.access, rows.shape)
@@ -406,7 +406,7 @@ def test_it_pickles_as_its_settings(stored, method):
 def test_a_fork_while_other_threads_read_can_read(stored, access, use_threads, monkeypatch):
     monkeypatch.setattr(reader.blosc, "use_threads", use_threads)  # zarr sets it to False
     folder, expected = stored
-    rows = Rows(folder, access=access)
+    rows = RowReader(folder, access=access)
     rows.read(0, 512)
     done = threading.Event()
 
@@ -436,7 +436,7 @@ def test_a_fork_while_other_threads_read_can_read(stored, access, use_threads, m
 def test_threads_share_a_reader_while_files_are_closed_under_them(stored, access, monkeypatch):
     monkeypatch.setattr(reader, "_MOST_OPEN", 2)
     folder, expected = stored
-    rows = Rows(folder, access=access)
+    rows = RowReader(folder, access=access)
     wrong = []
 
     def read(seed):
@@ -494,15 +494,15 @@ def large(request, tmp_path_factory):
 @pytest.mark.parametrize("codec", ["none", "compact"])
 def test_cold_crops_read_little_more_than_themselves_from_the_disk(large, access, codec, tmp_path):
     if codec == "compact":
-        large = create_large(tmp_path / "features", str(Rows(large).dtype), "compact")
-    rows = Rows(large, access="read")
+        large = create_large(tmp_path / "features", str(RowReader(large).dtype), "compact")
+    rows = RowReader(large, access="read")
     evict(large)
     before = status("read_bytes", "io")
     whole = rows.read(0, rows.shape[0])
     if status("read_bytes", "io") - before < whole.nbytes // 2:
         pytest.skip("this file system keeps its pages in memory")
     evict(large)
-    rows = Rows(large, access=access)
+    rows = RowReader(large, access=access)
     before = status("read_bytes", "io")
     returned = 0
     for first in np.random.default_rng(1).integers(0, rows.shape[0] - 128, 64).tolist():
@@ -512,7 +512,7 @@ def test_cold_crops_read_little_more_than_themselves_from_the_disk(large, access
     assert returned / 4 < status("read_bytes", "io") - before < 3 * returned
 
     evict(large)
-    rows = Rows(large, access=access)
+    rows = RowReader(large, access=access)
     before = status("read_bytes", "io")
     for first in range(0, rows.shape[0], 128):
         rows.read(first, first + 128).sum(dtype=np.float32)
@@ -528,7 +528,7 @@ def test_rows_read_one_after_the_other_are_read_ahead(large, monkeypatch):
             super().madvise(*arguments)
 
     monkeypatch.setattr(shard_file.mmap, "mmap", Map)
-    rows = Rows(large, access="map")
+    rows = RowReader(large, access="map")
     for first in range(0, rows.shape[0], 64):
         rows.read(first, first + 64)
     assert Map.asked < 40
@@ -543,22 +543,22 @@ def test_memory_stays_flat_over_a_set_larger_than_the_limit(large):
             rows.read_into(128 * first, out)
         return status("RssAnon") + status("RssFile") - before
 
-    rows = Rows(large, memory_limit=1 << 20)
+    rows = RowReader(large, memory_limit=1 << 20)
     assert rows.access == "read"
     assert grown_by(rows) < 2 << 10
-    assert grown_by(Rows(large, access="map")) > 16 << 10
+    assert grown_by(RowReader(large, access="map")) > 16 << 10
 
 
 def test_auto_maps_what_fits_into_memory(stored):
     folder, _ = stored
     n_bytes = sum(file.stat().st_size for file in folder.rglob("c/*/0"))
     # Of compressed files, some stand for all, and sizes differ.
-    assert Rows(folder, memory_limit=n_bytes * 2).access == "map"
-    assert Rows(folder).access == "map"
-    assert Rows(folder, memory_limit=n_bytes // 2).access == "read"
-    assert Rows(folder, access="read").access == "read"
+    assert RowReader(folder, memory_limit=n_bytes * 2).access == "map"
+    assert RowReader(folder).access == "map"
+    assert RowReader(folder, memory_limit=n_bytes // 2).access == "read"
+    assert RowReader(folder, access="read").access == "read"
     with pytest.raises(ValueError, match="mmap"):
-        Rows(folder, access="mmap")
+        RowReader(folder, access="mmap")
 
 
 def test_the_size_of_many_files_is_judged_by_some(tmp_path, monkeypatch):
@@ -567,8 +567,8 @@ def test_the_size_of_many_files_is_judged_by_some(tmp_path, monkeypatch):
     n_bytes = 100 * (2 * 4 * 4 + 16 + 4)
     (tmp_path / "features" / "c" / "1" / "0").unlink()
     monkeypatch.setattr(reader, "_SAMPLED", 7)
-    assert Rows(tmp_path / "features", memory_limit=n_bytes).access == "map"
-    assert Rows(tmp_path / "features", memory_limit=n_bytes - 1).access == "read"
+    assert RowReader(tmp_path / "features", memory_limit=n_bytes).access == "map"
+    assert RowReader(tmp_path / "features", memory_limit=n_bytes - 1).access == "read"
 
 
 def test_the_reader_imports_neither_zarr_nor_luigi_nor_mlflow():

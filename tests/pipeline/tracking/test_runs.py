@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
+import mlflow.store.db.utils
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -10,6 +12,7 @@ from basilar import FeatureSet
 from basilar.pipeline import errors
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
+from basilar.pipeline.storage import atomic
 from basilar.pipeline.tracking import fetch, runs, summary
 from basilar.pipeline.tracking.location import embedded_tracking_uri
 
@@ -182,6 +185,22 @@ def test_a_database_that_is_none_is_a_tracker_that_does_not_answer(logged, tmp_p
     (folder / "mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(errors.TrackerError, match="DatabaseError"):
         runs.log_run(fs.path, EMPTY, embedded_tracking_uri(tmp_path / "other"), folder=folder)
+
+
+def test_a_build_that_was_killed_while_tables_are_made_leaves_no_half_of_them(logged, tmp_path):
+    fs, _, _ = logged
+    folder = tmp_path / "killed" / "mlflow"
+    uri = embedded_tracking_uri(folder.parent)
+    if not (child := os.fork()):
+        try:  # after the first tables, before they are brought up to date
+            mlflow.store.db.utils._upgrade_db = lambda _: os._exit(9)
+            runs.log_run(fs.path, EMPTY, uri, folder=folder)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert list(atomic.leftovers(folder.parent))
+    run_id = runs.log_run(fs.path, EMPTY, uri, folder=folder)
+    assert MlflowClient(uri).get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_moved_root_writes_where_it_is_now(logged, tmp_path):

@@ -7,7 +7,7 @@ from basilar.pipeline.training.normalizer import Normalizer
 
 
 class Stored:
-    """Rows as `store.reader.Rows` gives them."""
+    """Rows as `store.reader.RowReader` gives them."""
 
     def __init__(self, values):
         self.values = values
