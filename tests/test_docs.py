@@ -231,7 +231,8 @@ def bucket(reader):
         reader.environment |= server.environment
         upload = "import s3fs; s = s3fs.S3FileSystem(); s.mkdir('bucket'); "
         upload += "s.put('demo/audio', 'bucket', recursive=True)"
-        reader._shell(f'python -c "{upload}"')
+        code, _, err = reader._shell(f'python -c "{upload}"')
+        assert code == 0, err
         yield
 
 
