@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 FUZZ_SECONDS ?= 600
+# Where it is set, each process of pytest compiles all test files again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test newest torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
 
