@@ -11,7 +11,7 @@ from typing import Any
 from basilar.pipeline import storage
 from basilar.pipeline.errors import BasilarError
 
-FULL = "the disk is full; free some space and run it again: it goes on where it stopped"
+FULL = "the disk is full; free some space and run it again: it continues where it stopped"
 _LONGEST = 4000  # characters of a line
 RUN = {"command": "basilar", "debug": ""}  # tasks in forked processes inherit it
 

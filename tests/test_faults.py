@@ -166,7 +166,7 @@ def test_a_full_disk_at_any_point_of_a_build(mount, build, digest, kib):
 def test_a_full_disk_says_how_much_is_needed(mount, build):
     root = mount("small", "-t", "tmpfs", "-o", "size=60k", "tmpfs")
     needs = "are free, and the rest of the build needs about 0."
-    assert says(build(root), needs, "goes on where it stopped")
+    assert says(build(root), needs, "continues where it stopped")
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,8 @@ class SoundFile:
             raise AudioError("truncated", f"cut short: {there}")
 
 
-class _Nameless(io.FileIO):
-    """An open file without a name, from which FFmpeg could take hints or protocols.
+class _OpenFile(io.FileIO):
+    """An open file whose name FFmpeg does not see, since it could take hints or protocols from it.
 
     PyAV raises the errors of reads, even where FFmpeg takes them for the end of the file.
     """
@@ -155,12 +155,12 @@ class FFmpeg:
         form: tuple[int, int] | None = None
         resampler: Any = None
         container: Any
-        nameless = _Nameless(file.fileno(), closefd=False)
+        opened = _OpenFile(file.fileno(), closefd=False)
         # Texts in a file need not be UTF-8: PyAV 19 takes any, an older one only where it is told.
         new = int(av.__version__.split(".")[0]) >= 19
         told: dict[str, Any] = {} if new else {"metadata_errors": "ignore"}
         try:
-            with av.open(nameless, format=self.found.format, **told) as container:
+            with av.open(opened, format=self.found.format, **told) as container:
                 stream = self._choose(container)
                 for packet in container.demux(stream):
                     # A WAV without a length may end inside a packet.

@@ -1,4 +1,4 @@
-"""A build: a plan, the root it is carried out in, and how. What Luigi's tasks are told as text."""
+"""A build: a plan, the root it is carried out in, and the options. Luigi's tasks get it as text."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ _MOST_BUILDS = 64  # that a process remembers
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """One build: a plan, where it is carried out, and how. Its text form is a task's parameter."""
+    """One build: a plan, its root, and its options. Its text form is a task's parameter."""
 
     root: Path
     plan: Plan
@@ -67,10 +67,10 @@ class Build:
         """Enter recipe and manifest into the root's catalogue and return the build as text.
 
         Every build begins here, and is at work in the root until the process ends, or
-        `locks.session` does; others see that it runs, and by which luigid they can help. What
-        killed builds left is removed if no other is at work; what earlier builds made without
-        clips that crashed or timed out, if the set is not published and none of its builds is at
-        work. Raises CanaryError, before anything is written.
+        `locks.session` does; other processes see that it runs, and by which luigid they can help.
+        If no other build runs, what killed builds left is removed. Artifacts that lack clips which
+        crashed or timed out are removed if the set is neither published nor being built. Raises
+        CanaryError, before anything is written.
         """
         canary.guard(self.plan.recipe, decoders=self._decoders)
         with contextlib.suppress(errors.BusyError), locks.alone(self.root):
@@ -123,26 +123,26 @@ class Build:
         return self.root / "features" / f"{self.plan.key}.zarr"
 
     def artifact(self, stage: str, shard: Shard) -> Path:
-        """Where what a stage makes of a shard lies."""
+        """The path of a stage's artifact for a shard."""
         suffix = f".{self.plan.layout_hash}" if stage == "representation" else ""
         return self.root / "artifacts" / stage / f"{shard.keys[stage]}{suffix}"
 
     @property
     def histograms(self) -> Path:
-        """Where the counts of shards lie."""
+        """The folder of the histograms of shards."""
         return self.root / "artifacts" / "histogram"
 
     @property
     def statistics(self) -> Path:
-        """Where the statistics of the fit split lie."""
+        """The path of the statistics of the fit split."""
         return self.root / "artifacts" / "statistics" / f"{self.plan.fit_key}.npz"
 
     def shard_folder(self, shard: Shard) -> Path:
-        """Where the features of a shard lie."""
+        """The folder of the features of a shard."""
         return self.artifact("representation", shard)
 
     def work(self, *, begun: bool = True) -> Work:
-        """What of the plan is missing under the root, or will be when the build has begun."""
+        """The part of the plan that is missing under the root, now or once the build has begun."""
         lost = set() if begun else {artifact for _, artifact, _ in self._losses()}
 
         def exists(stage: str, shard: Shard) -> bool:
@@ -169,8 +169,8 @@ class Build:
     def _forget_losses(self) -> None:
         """Remove what earlier builds made without clips that crashed or timed out.
 
-        No key knows how long a clip may take, or how much memory there was: other sets, and this
-        one if it is built anew, are not to inherit it.
+        No key depends on how long a clip may take, or on how much memory there was: other sets, and
+        this one if it is built again, must not inherit it.
         """
         keys = set()
         for shard, artifact, note in self._losses():
@@ -227,10 +227,10 @@ def _manifest_of(file: Path) -> Manifest:
 
 
 def _enter_manifest(root: Path, manifest: Manifest) -> None:
-    """Have a root's catalogue say where the audio is now."""
+    """Record in a root's catalogue where the audio is now."""
     file, known = _manifest_file(root, manifest.hash), None
     if storage.exists(file):
-        with contextlib.suppress(ManifestError):  # what is damaged is written anew
+        with contextlib.suppress(ManifestError):  # a damaged one is written again
             known = Manifest.read(file)
     same = known is not None and known.table.equals(manifest.table)
     if same and known is not None and known.root.resolve() == manifest.root.resolve():

@@ -2,8 +2,9 @@
 
 Its workers need this package, and root and audio under the same paths as here. A call decodes,
 resamples and represents one shard and writes what is kept, by the tasks that Luigi would run: keys
-and digest are the same. What a lost worker was at is given to another; what it had committed stays.
-A shard that loses four workers is given up (Dask's `distributed.scheduler.allowed-failures`).
+and digest are the same. The shard of a lost worker is given to another one, and what the worker had
+committed stays. A shard that loses four workers is given up (Dask's
+`distributed.scheduler.allowed-failures`).
 """
 
 import logging
@@ -34,8 +35,8 @@ def map_shards(
 ) -> None:
     """Compute shards of a build (as text) on the cluster at an address, or of a scheduler file.
 
-    `tell` hears how many are done. Raises ClusterError without a cluster; the first error of a
-    shard, when all others are done, whose errors are logged.
+    `tell` is called with the number of shards done. Raises ClusterError without a cluster. If
+    shards fail, the first error is raised when all others are done, and their errors are logged.
     """
     attempt = uuid.uuid4().hex[:8]
     failed: list[BaseException] = []
@@ -77,7 +78,7 @@ def compute(build: str, index: int) -> None:
 
 
 def _connected(address: str) -> Any:
-    """A client of the cluster. Opened where it is used: one that is forked hangs."""
+    """A client of the cluster, opened where it is used, because a forked client hangs."""
     try:
         from distributed import Client
     except ImportError:

@@ -1,4 +1,4 @@
-"""`basilar.build`: from a recipe and a manifest, however they are named, to a feature set.
+"""`basilar.build`: from a recipe and a manifest, as objects, names or files, to a feature set.
 
 The command of that name does the same by the same functions, and prints what they return.
 """
@@ -33,7 +33,7 @@ PathOrURL = str | os.PathLike[str]  # a path, or a URL
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class BuildResult:
-    """What a build came to; the fields are those that `basilar build --json` prints.
+    """The result of a build; its fields are those that `basilar build --json` prints.
 
     `outcome` is `built`, `published` (all shards were there) or `cached` (so was the set). `stages`
     counts the shards that were computed and cached by stage. `seconds` is the time of the build.
@@ -98,8 +98,8 @@ def build(
     """Build a feature set, or find it built, as the command `basilar build` does.
 
     `recipe` is the name of a shipped recipe, a TOML file, a table of sections or a `Recipe`;
-    `manifest` is a `Manifest`, one that was written, or a folder or table to scan. Options mean
-    what they mean to the command and have the same defaults: without `tracking_uri`, the run is
+    `manifest` is a `Manifest`, one that was written, or a folder or table to scan. Options have
+    the meaning and the defaults that the command gives them: without `tracking_uri`, the run is
     logged to the tracker that `MLFLOW_TRACKING_URI` names, else to MLflow under the root.
 
     Raises BuildFailedError with the messages of what failed, RecipeError, ManifestError and
@@ -184,7 +184,7 @@ def prepare(
 def carry_out(
     build: Build, *, workers: int, scheduler: str = "", show: bool = False, tell: bool = True
 ) -> BuildResult:
-    """Carry out a build; `show` shows on standard error how far it is, `tell` what failed.
+    """Carry out a build; `show` prints its progress on standard error, `tell` its failures.
 
     Raises BuildFailedError, or UsageError where no luigid answers.
     """
@@ -199,14 +199,14 @@ def carry_out(
         root = storage.name(build.root)
         raise BuildFailedError(
             f"{root}: the build of {key[:12]} failed; mend what failed, and build again, which "
-            f"goes on where it stopped{done.reasons}",
+            f"continues where it stopped{done.reasons}",
             done.failures or [f"{root}: what failed is said where it ran; see there"],
         )
     attributes = attributes_of(build.store)
     if attributes["recipe"]["store"] != build.plan.recipe.store.model_dump():
         logging.getLogger("basilar").warning(
-            "note: %s is published with [store] %s; the values are the same. To lay them out "
-            "anew, delete its path and build again.",
+            "note: %s is published with [store] %s; the values are the same. To store them "
+            "as the recipe says, delete its path and build again.",
             *(key[:12], attributes["recipe"]["store"]),
         )
     names = ("digest", "recipe_hash", "manifest_hash", "clips", "quarantined")

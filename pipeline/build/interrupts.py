@@ -11,10 +11,10 @@ from basilar.pipeline.build import status
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While the block runs, an interrupt from the keyboard ends it in this process alone.
+    """Let an interrupt from the keyboard end the block in this process alone.
 
-    The terminal interrupts the tasks in forked processes, too: they leave it to this one, which
-    ends them. It is raised again until it gets through: Python drops what a fork's callbacks raise.
+    The terminal interrupts forked processes, too: they ignore it, and this process ends them. It is
+    raised again until it is seen, since Python drops what callbacks of a fork raise.
     """
     found = signal.getsignal(signal.SIGINT)
     if found == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():

@@ -1,9 +1,9 @@
-"""Where the work of a build runs: Luigi workers here, or also elsewhere by a luigid, or Dask.
+"""The processes that do the work of a build: Luigi workers here, or elsewhere by a luigid, or Dask.
 
 With a luigid, every process that takes part schedules the same tasks, which luigid gives to one of
-them each, and asks for work until the build is done: a worker that dies loses what it was at, which
-luigid gives to another when it has not heard of it for `worker_disconnect_delay`. A task that fails
-ends the worker it failed on.
+them each, and asks for work until the build is done: luigid gives
+the task of a worker that dies to another one when it has not heard of it for
+`worker_disconnect_delay`. A task that fails ends its worker.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ _LOGGER = logging.getLogger("luigi-interface")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a build came to: `computed` and `cached` count shards by stage.
+    """The outcome of a build: `computed` and `cached` count shards by stage.
 
     `published` says that the set was not there before. `failures` are the messages of tasks that
     failed here, each once.
@@ -81,13 +81,13 @@ class Outcome:
 
     @property
     def reasons(self) -> str:
-        """The failures as indented lines, to go on with the message of what they led to."""
+        """The failures as indented lines, to follow the message of the failed build."""
         lines = [line for failure in self.failures for line in failure.split("\n")]
         return "".join(f"\n  {line}" for line in lines)
 
 
 class Ran(NamedTuple):
-    """What became of a task and all it requires, and the messages of what failed, each once."""
+    """The outcome of a task and all it requires, and the messages of failures, each once."""
 
     succeeded: bool
     failures: list[str]
@@ -143,10 +143,10 @@ def run(
 def assist(
     root: Path, *, scheduler: str, workers: int, key: str = "", idle: float = 0.0
 ) -> dict[str, Ran]:
-    """Take part in the builds that run in a root by a luigid, whose keys begin with `key`.
+    """Take part in the builds of a root that run by a luigid and whose keys begin with `key`.
 
-    Ends when there was none for `idle` seconds: by key, what became of all that was done here.
-    What a build logs to MLflow is left to who began it. Raises SchedulerError.
+    Ends when there was none for `idle` seconds, and returns by key the outcome of what was done
+    here. The process that began a build logs it to MLflow. Raises SchedulerError.
     """
     _refuse_silence(scheduler)
     done: dict[str, Ran] = {}
@@ -197,7 +197,7 @@ def run_luigi(task: luigi.Task, *, workers: int, scheduler: str = "", tell: bool
 
 
 def _run_once(task: luigi.Task, *, workers: int, scheduler: str) -> luigi.LuigiStatusCode:
-    """Run what there is to run of a task now, until none of its processes is left."""
+    """Run all that a task needs and that can run now, until none of its processes is left."""
     # For luigid's page. Containers may share a host's name, and have the same process ids.
     name = f"{socket.gethostname()}:{os.getpid()}-{uuid.uuid4().hex[:4]}"
     luigi.configuration.get_config().set("worker", "id", name)
@@ -213,7 +213,7 @@ def _run_once(task: luigi.Task, *, workers: int, scheduler: str) -> luigi.LuigiS
 
 @contextlib.contextmanager
 def _failures_reported(*, tell: bool = True) -> Iterator["_Failures"]:
-    """While the block runs, Luigi's loggers report failures on standard error, and nothing else."""
+    """Have Luigi's loggers report failures, and nothing else, during the block."""
     luigi.configuration.get_config().set("core", "no_configure_logging", "true")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
@@ -256,7 +256,7 @@ def _refuse_silence(scheduler: str) -> None:
 
 
 def _lack_of_space(build: Build, work: Work) -> str:
-    """A message if what is left of a build does not fit on the disk, or nothing."""
+    """A message if the rest of a build does not fit on the disk, else an empty text."""
     if storage.is_remote(build.root):
         return ""
     needed = sum(disk_bytes(build.plan, work, build.keep).values())
@@ -265,7 +265,7 @@ def _lack_of_space(build: Build, work: Work) -> str:
         return ""
     return (
         f"{build.root}: {free / 1e6:.1f} MB are free, and the rest of the build needs about "
-        f"{needed / 1e6:.1f} MB; free some space and run it again, which goes on where it stopped"
+        f"{needed / 1e6:.1f} MB; free some space and run it again, which continues where it stopped"
     )
 
 
@@ -274,15 +274,15 @@ def _tell_of_death(task: luigi.Task, message: str) -> None:
     code = message.rpartition(" ")[2]
     lost = LostWorkerError(
         f"{getattr(task, 'about', task.task_family)}: its process died (exit code {code}; -9 is "
-        "often the end of memory); run it again with fewer workers, which goes on where it stopped"
+        "often the end of memory); run it again with fewer workers: it continues where it stopped"
     )
     _LOGGER.error(lost, exc_info=lost)
 
 
 class _Failures(logging.Filter):
-    """Lets each message through once, and `shown` in all, whichever of the workers has them.
+    """Lets each message through once, and at most `shown` in all, from whichever worker.
 
-    A full disk or missing audio fails many tasks in the same way. The messages lie in a file, a
+    A full disk or missing audio fails many tasks in the same way. The messages are in a file, a
     line each, that all workers share, since they are forks. It is in memory: a disk may be full.
     """
 

@@ -4,8 +4,8 @@ A record is JSON: `key` and `name` of the feature set, `host` and `process` that
 (seconds since 1970), `pending` (by stage, the shards that were missing then), `scheduler` (of the
 luigid it shares its tasks by, or nothing), and `build`, its text form (`build.build.Build`).
 One that holds the password of a tracker can be read by nobody else.
-Whose lock is free was killed, and its record is removed by whoever sees it. A root where nothing
-can be written or locked has no records.
+A record whose lock is free belongs to a killed build; the next reader deletes it. A root where
+nothing can be written or locked has no records.
 """
 
 import atexit
@@ -40,7 +40,7 @@ def begin(root: Path, build: str, **about: Any) -> None:
 
 
 def end(root: Path) -> None:
-    """Take back what this process said of a root."""
+    """Remove the records of this process from a root."""
     for file in [file for file in _own if _is_own(file) and file.parent.parent == locks.real(root)]:
         del _own[file]
         with contextlib.suppress(OSError):
@@ -48,7 +48,7 @@ def end(root: Path) -> None:
 
 
 def records(root: Path) -> list[dict[str, Any]]:
-    """What runs in a root, the oldest first."""
+    """The records of the builds that run in a root, the oldest first."""
     found = []
     for file, record in _read(root):
         if _is_own(file) or locks.is_held(root, _name(file)):
@@ -60,13 +60,13 @@ def records(root: Path) -> list[dict[str, Any]]:
 
 
 def begun(root: Path, build: str) -> dict[str, Any] | None:
-    """What was said of a build, by its text form, when it began; None if nothing was."""
+    """The record of a build, by its text form, from when it began; None if there is none."""
     found = [record for _, record in _read(root) if record["build"] == build]
     return min(found, key=lambda record: float(record["started"]), default=None)
 
 
 def recorded(root: Path, key: str) -> dict[str, Any] | None:
-    """What was recorded of the build that came first to log a key; None if nothing was.
+    """The record of the build that was the first to log a key; None if there is none.
 
     `started` (seconds since 1970) and `seconds` until it was logged; `shards`, and by stage how
     many of them were `pending` when it began.

@@ -1,10 +1,10 @@
 """The Luigi DAG: Decode → Resample → Represent for each shard, FitNormalization → Publish → LogRun.
 
 The tasks of a shard are in `shard_tasks.py`; here are those of the whole set.
-A task is identified by its root and the key of what it makes; how it gets there (`build`, `shard`)
-is left out of its identity, and so is what people are told of it (`about`). Every `run()` takes the
-lock of its output and looks whether another build has made it meanwhile, which Luigi does not,
-reads, calls the stage and commits. Luigi does not look upstream of a complete task, so reruns stay
+A task is identified by its root and the key of its output; the parameters `build` and `shard` and
+the description `about` are left out of its identity. Every `run()` takes the lock of its output,
+looks whether another build has made it meanwhile, which Luigi does not, reads its inputs, calls the
+stage and commits. Luigi does not look upstream of a complete task, so reruns stay
 cached.
 A rerun that computes nothing should take no time, so Zarr and MLflow are imported by `run()` alone.
 """
@@ -51,7 +51,7 @@ class _SetTask(Task):
         return plan.key
 
     def shards(self) -> "list[ShardTables]":
-        """What the shards say. One that is damaged, or gone meanwhile, is made anew right here."""
+        """The tables of the shards. A damaged or deleted shard is made again here."""
         from basilar.pipeline.store import shard_tables, statistics
 
         build, found = self.the_build, []
@@ -108,7 +108,7 @@ class FitNormalization(_SetTask):
         return self.the_build.statistics
 
     def make(self) -> None:
-        """Merge what the shards say of the fit split."""
+        """Merge the statistics of the shards over the fit split."""
         from basilar.pipeline.store import statistics
 
         build, shards = self.the_build, self.shards()
@@ -146,7 +146,7 @@ class Publish(_SetTask):
         self.tell(f"{len(build.plan.manifest) - n_bad} clips, {n_bad} quarantined")
 
     def _fitted(self) -> "Statistics":
-        """The statistics, which are made anew if they are damaged, or gone meanwhile."""
+        """The statistics, made again if they are damaged or were deleted meanwhile."""
         from basilar.pipeline.store import statistics
 
         file = self.the_build.statistics
@@ -166,7 +166,7 @@ class LogRun(_SetTask):
         return Publish.of(self.build)
 
     def complete(self) -> bool:
-        """The feature set is there, and its run is logged, or was tried by this very build."""
+        """The feature set is there, and its run is logged, or this build has tried to log it."""
         build = self.the_build
         if not storage.exists(build.store):
             return False
@@ -214,7 +214,7 @@ class LogRun(_SetTask):
         self.tell(f"MLflow run {run_id}" if run_id else "MLflow did not answer")
 
     def _built(self) -> dict[str, Any] | None:
-        """What the report says of the build that came first to log the set."""
+        """The record, for the report, of the build that was the first to log the set."""
         build = self.the_build
         known = registry.recorded(build.root, build.plan.key)
         begun = registry.begun(build.root, self.build)
@@ -229,7 +229,7 @@ class LogRun(_SetTask):
 
 
 def refuse_too_many_bad(build: Build, shards: "list[ShardTables]") -> int:
-    """How many clips are quarantined. Raises TooManyBadError, listing them, if it is too many."""
+    """The number of quarantined clips. Raises TooManyBadError, with a list, if it is too many."""
     from basilar.pipeline.store import shard_tables
 
     n_clips, bad = len(build.plan.manifest), list(shard_tables.quarantined(build.plan, shards))

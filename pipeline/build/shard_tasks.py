@@ -39,12 +39,12 @@ def new_attempt() -> None:
 
 
 def attempt() -> str:
-    """What names the build that this process is at."""
+    """The name of the build that this process works on."""
     return _attempt["id"]
 
 
 class Target(luigi.LocalTarget):
-    """A path, or a URL, that exists when what it names is whole."""
+    """A path, or a URL, which exists when its content is complete."""
 
     def exists(self) -> bool:
         """Whether it is there."""
@@ -68,7 +68,7 @@ class Task(luigi.Task):
         return build_of(self.build)
 
     def path(self) -> Path:
-        """Where the task's output lies."""
+        """The path of the task's output."""
         raise NotImplementedError
 
     def output(self) -> luigi.LocalTarget:
@@ -76,7 +76,7 @@ class Task(luigi.Task):
         return Target(storage.name(self.path()))
 
     def run(self) -> None:
-        """Make the output, unless another process has made it by the time its lock is had."""
+        """Make the output, unless another process has made it before this one gets its lock."""
         root = storage.place(self.root)
         locks.enter(root)
         with locks.sole(root, str(self.path().relative_to(root))):
@@ -94,7 +94,7 @@ class Task(luigi.Task):
     def tell(self, message: str, percentage: int = 100) -> None:
         """Tell Luigi's scheduler how far the task is.
 
-        Its page takes a message for HTML: only counts and hashes belong there, and no names.
+        Luigi's page shows a message as HTML, so it has only counts and hashes, and no names.
         """
         # Luigi sets both while it runs a task; a Dask worker calls `run` alone.
         if self.set_status_message is not None and self.set_progress_percentage is not None:
@@ -103,7 +103,7 @@ class Task(luigi.Task):
 
 
 def name_of(plan: Plan) -> str:
-    """What people call a plan."""
+    """The name of a plan in messages."""
     return plan.recipe.name or plan.recipe.representation.kind
 
 
@@ -139,7 +139,7 @@ class ShardTask(Task):
 
     @property
     def transform(self) -> Transform:
-        """What the stages compute with, in a process that was found to compute what it should."""
+        """The transform that the stages use, after the canaries of this process were checked."""
         self.the_build.guard()
         return Transform(self.the_build.plan.recipe)
 
@@ -147,8 +147,8 @@ class ShardTask(Task):
     def priority(self) -> int:  # type: ignore[override]
         """Long shards first, so that short ones fill in the end.
 
-        Among those about as long, builds at work at once take them in different orders, and so
-        share their work.
+        Simultaneous builds take shards of about the same length in different orders, and so share
+        the work.
         """
         shard = self.the_shard
         order = hash_of("order", attempt=attempt(), shard=shard.keys["decode"])
@@ -161,13 +161,13 @@ class ShardTask(Task):
         return [task.of(self.build, self.the_shard) for task in kept[-1:]]
 
     def run(self) -> None:
-        """Make the output, then forget the working copies of what it was made from."""
+        """Make the output, then remove the working copies of its inputs."""
         super().run()
         for stage in STAGES[: STAGES.index(self.stage)]:
             storage.drop(self.the_build.artifact(stage, self.the_shard))
 
     def is_made(self) -> bool:
-        """Whether the output is there, or what is made of it."""
+        """Whether the output, or the output of a later stage, is there."""
         build, later = self.the_build, STAGES[STAGES.index(self.stage) :]
         return any(storage.exists(build.artifact(stage, self.the_shard)) for stage in later)
 
@@ -176,7 +176,7 @@ class ShardTask(Task):
         write_waveforms(self.path(), partial(self.compute, self.stage))
 
     def read_made(self, stage: str) -> Waveforms | None:
-        """What a stage made of the shard, if it is there and whole."""
+        """The artifact of a stage for the shard, if it is there and whole."""
         file = self.the_build.artifact(stage, self.the_shard)
         try:
             return read_waveforms(file)
@@ -187,7 +187,7 @@ class ShardTask(Task):
             return None
 
     def compute(self, stage: str, spool: Spool) -> Waveforms:
-        """What decode or resample makes of the shard, from what is there of the stage before."""
+        """Decode or resample the shard, from the artifact of the stage before if there is one."""
         build, sources = self.the_build, self.the_shard.sources
         decoded = self.read_made("decode") if stage == "resample" else None
         if decoded is not None:
@@ -204,13 +204,13 @@ class ShardTask(Task):
         return self.note_losses(made)
 
     def note_losses(self, waveforms: Waveforms) -> Waveforms:
-        """What the output is made of: clips that it lacks through the machine are noted."""
+        """Record the clips that the machine, not their content, lost; return the waveforms."""
         if any(entry.reason in stages.LOST for entry in waveforms.quarantined):
             self.the_build.note_loss(self.path())
         return waveforms
 
     def _tell(self, n_clips: int) -> Callable[[int, int], None]:
-        """What tells Luigi's scheduler, once a second, how far the decoding is."""
+        """A function that tells Luigi's scheduler, once a second, the progress of decoding."""
         said = time.monotonic()
 
         def tell(done: int, quarantined: int) -> None:
@@ -252,7 +252,7 @@ class Represent(ShardTask):
         storage.drop(self.path())
 
     def is_made(self) -> bool:
-        """Whether the output is there and whole; what is damaged is removed."""
+        """Whether the output is there and whole; a damaged one is removed."""
         from basilar.pipeline.store import shard_tables
 
         if not super().is_made():
@@ -261,7 +261,7 @@ class Represent(ShardTask):
             shard_tables.read_shard(self.path())
         except errors.DamagedArtifactError as error:
             what = str(error).rpartition(";")[0]
-            logging.getLogger("basilar").warning("%s; its shard is made anew", what)
+            logging.getLogger("basilar").warning("%s; its shard is made again", what)
             atomic.remove(self.path())
             return False
         return True

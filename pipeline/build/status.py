@@ -1,4 +1,4 @@
-"""How far builds are, by which artifacts exist: for who waits for one, or asks from elsewhere."""
+"""The progress of builds, judged by the artifacts that exist, for this process and for others."""
 
 import contextlib
 import os
@@ -27,10 +27,10 @@ _SHARE = 20  # looking takes at most one part of so many of the time
 
 @dataclass(frozen=True)
 class BuildStatus:
-    """How far a build is.
+    """The progress of a build.
 
-    `stages` are shards done and in all, of each stage; `clips` are represented, or were quarantined
-    on the way. Rates count what was done since the build began. `at` is what is done now.
+    `stages` has the shards of each stage that are done, and all; `clips` are those represented or
+    quarantined. Rates count what was done since the build began. `at` is the current stage.
     """
 
     key: str
@@ -106,7 +106,7 @@ class Watch:
         return "fitting statistics"
 
     def _quarantined(self, index: int) -> int:
-        """How many contents of a shard that is made could not be used."""
+        """The number of quarantined contents of a finished shard."""
         if index not in self._bad:
             folder = self._build.shard_folder(self._build.plan.shards[index])
             try:
@@ -118,7 +118,7 @@ class Watch:
 
 
 def builds_in(root: Path) -> list[tuple[BuildStatus, list[str]]]:
-    """The builds that run in a root, the oldest first, and the processes that are at each."""
+    """The builds that run in a root, the oldest first, each with its processes as HOST:ID."""
     records = registry.records(root)
     oldest = {record["build"]: record for record in reversed(records)}
     found = []
@@ -140,7 +140,7 @@ os.register_at_fork(
 
 @contextmanager
 def show_progress(build: Build) -> Iterator[None]:
-    """Show how far a build is while the block runs: on a screen, else in a line a minute."""
+    """Show the progress of a build during the block: live on a terminal, else a line a minute."""
     work = build.work()
     if work.published:
         yield

@@ -1,6 +1,6 @@
 """Luigi's and MLflow's web pages, by their own servers in child processes.
 
-Neither asks who is there: they listen on loopback, and nowhere else. Each is the head of a process
+Neither has authentication: they listen on loopback, and nowhere else. Each is the head of a process
 group, which ends with this process.
 """
 
@@ -179,7 +179,7 @@ def run(servers: Sequence[Server], *, ready: Callable[[], None]) -> None:
 
 
 def _all_answer(running: "list[_Running]", stop: threading.Event) -> bool:
-    """Wait until all answer, or this process is told to stop: whether they do."""
+    """Wait until all answer, or this process is told to stop; return whether all answer."""
     deadline = time.monotonic() + _PATIENCE
     waiting = list(running)
     while waiting and not stop.wait(_POLL):
@@ -211,7 +211,7 @@ class _Running:
         self._reader.start()
 
     def _read(self) -> None:
-        """Read all it prints, that the pipe does not get full, and keep little."""
+        """Read all it prints, lest the pipe fill up, and keep the last lines."""
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             self._said.extend(lines)
@@ -250,14 +250,14 @@ class _Running:
         self._reader.join(1)
 
     def _ended(self) -> os.waitid_result | None:
-        """How it ended, if it did. It stays a zombie, so that its group's id is no other's."""
+        """How it ended, if it did. It stays a zombie, so that its group's id is not used again."""
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self._process.pid, how)
 
 
 @contextmanager
 def _told_to_stop() -> Iterator[threading.Event]:
-    """Set when a signal tells this process to stop, which then interrupts nothing."""
+    """An event that a signal to stop sets; the signal then interrupts nothing."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}

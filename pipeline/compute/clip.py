@@ -47,7 +47,7 @@ def from_json(said: dict[str, Any]) -> DecodedClip | Quarantined:
 
 
 class Blocks:
-    """The blocks of one clip: to be gone through once, and counted on the way.
+    """The blocks of one clip: an iterable for one use, which counts what it has given.
 
     `samples` and `crc32` are those of the blocks so far, `seconds` is the time it took to make
     them. `sample_rate` is known from the start.
@@ -97,7 +97,7 @@ def decode_clip(
 
 
 def _version(file: Path) -> tuple[int, ...]:
-    """What tells this version of a file from others that are ever under its name."""
+    """What distinguishes this version of a file from all others under the same name."""
     status = file.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 

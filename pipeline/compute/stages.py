@@ -8,8 +8,8 @@ Files are hashed and decoded in a child process: a clip that kills it or takes t
 quarantined as `crashed` or `timeout`, for this feature set alone. What a disk or a network failed
 to read for a moment is read again.
 
-A clip or a shard may be longer than memory: samples and features lie in nameless files in `folder`
-(`storage.scratch`) wherever they are long.
+A clip or a shard may be longer than memory: long samples and features are in temporary files in
+`folder` (`storage.scratch`).
 """
 
 import os
@@ -92,8 +92,8 @@ def decode(
 ) -> Waveforms:
     """Decode clips below `root` to one channel at their own rate, each within `timeout` seconds.
 
-    With `resampled`, what `resample` makes of them, block by block: what is decoded lies nowhere.
-    Signals go to `spool`, or to a nameless file. `tell` hears after each clip how many are done,
+    With `resampled`, each block is resampled at once, and the decoded samples are not kept.
+    Signals go to `spool`, or to a temporary file. `tell` hears after each clip how many are done,
     and how many of them are quarantined. Raises OSError for a file that cannot be read,
     ChangedAudioError for one whose content changed.
     """
@@ -137,7 +137,7 @@ def decode(
 
 
 def _opened(spool: Spool | None) -> AbstractContextManager[Spool]:
-    """A spool as a context: the caller's, which stays open, or a nameless one."""
+    """A spool as a context: the caller's, which stays open, or a temporary one."""
     return Spool(None) if spool is None else nullcontext(spool)
 
 
@@ -158,7 +158,7 @@ def _lost(source: Source, lost: Lost, root: Path) -> Quarantined:
 def resample(
     waveforms: Waveforms, transform: Transform, *, spool: Spool | None = None
 ) -> Waveforms:
-    """Bring all clips to one sample rate. Signals go to `spool`, or to a nameless file."""
+    """Bring all clips to one sample rate. Signals go to `spool`, or to a temporary file."""
     started = time.perf_counter()
     out = Waveforms(quarantined=list(waveforms.quarantined))
     with _opened(spool) as signals:

@@ -50,8 +50,8 @@ class Transform:
         """Features (frames, bins) of a signal at `sample_rate` Hz.
 
         `y` is floats (samples,), or (samples, channels), of which the recipe's channel is taken.
-        Raises ValueError if nothing is left of it, or less than one frame, and for integers, NaN,
-        Inf and |x| > 2^50.
+        Raises ValueError if it has less than one frame, and for integers, NaN, Inf and
+        |x| > 2^50.
         """
         mono = audio.mix(y, self.recipe.decode.channels)
         signal = self.resample(mono, source_rate=sample_rate)

@@ -32,7 +32,7 @@ _RELEASED_AT_ONCE = 64  # signals
 class ClipSamples(NamedTuple):
     """What is known of one clip that was decoded, or resampled, too.
 
-    Its samples are at `sample_rate` Hz and lie in `span` of the shard's file. In its audio file it
+    Its samples are at `sample_rate` Hz, in `span` of the shard's file. In its audio file it
     had `source_samples` samples at `source_rate` Hz. `checksums` are the CRC-32 of its samples
     after each stage so far, the last one that of `span`.
     """

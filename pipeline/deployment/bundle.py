@@ -71,7 +71,7 @@ class Index(Section):
 
 
 class Golden(NamedTuple):
-    """What became of a golden vector; `difference` is the largest, None if it is not a number."""
+    """The result of a golden vector; `difference` is the largest, None if it is not a number."""
 
     name: str
     identical: bool
@@ -234,7 +234,7 @@ class _NormalizedStream(Stream):
 
 
 def encode_index(index: dict[str, Any]) -> bytes:
-    """The one way to write `bundle.json`: any other byte shows."""
+    """The only form of `bundle.json`: `load` refuses any other byte."""
     return (json.dumps(index, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -261,7 +261,7 @@ def _read_index(folder: Path) -> Index:
 
 
 def _intact(folder: Path, name: str, expected: File) -> bool:
-    """Whether a file lies in the folder, not behind a link out of it, and is as it was written."""
+    """Whether a file is in the folder, not behind a link out of it, and is as it was written."""
     path = folder / name
     inside = path.is_file() and path.resolve().is_relative_to(folder.resolve())
     if not inside or path.stat().st_size != expected.bytes:

@@ -96,7 +96,7 @@ def discard(path: Path) -> None:
 
 
 def _take_away(path: Path) -> Path | None:
-    """Remove a file; rename a folder, so that it is gone at once: what it is called now."""
+    """Remove a file, or rename a folder, so that it is gone at once; return its new name."""
     if not path.is_dir():
         path.unlink(missing_ok=True)
         return None
@@ -124,7 +124,7 @@ def sweep(root: Path) -> None:
 
 
 def put_back(root: Path) -> None:
-    """Put what repairs moved aside and could not replace where it was."""
+    """Move back what repairs moved aside and did not replace."""
     for path in list(_hidden(root)):
         if path.name.endswith(_ASIDE) and not _of(path).exists():
             path.rename(_of(path))
@@ -136,7 +136,7 @@ def aside(path: Path) -> Path:
 
 
 def _of(path: Path) -> Path:
-    """Where what was moved aside comes from."""
+    """The path from which something was moved aside."""
     return path.with_name(path.name[1:].removesuffix(_ASIDE))
 
 
@@ -149,7 +149,7 @@ def _hidden(root: Path) -> Iterator[Path]:
 def link(source: Path, target: Path) -> None:
     """Hard-link a file, or copy it where the file system has no links between the two.
 
-    A symbolic link to what lies in an object store stands for it there (`storage.commit`).
+    A symbolic link to a working copy stands for its object in the store (`storage.commit`).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those it lies in, and put their entries on the disk."""
+    """Make a folder and its parents, and fsync their entries."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -171,7 +171,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _fsync(path: Path) -> None:
-    """Put a file, or all files and folders below a folder, on the disk."""
+    """fsync a file, or all files and folders below a folder."""
     if not path.is_dir():
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -185,7 +185,7 @@ def _fsync(path: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Put what was renamed in a folder on the disk."""
+    """fsync a folder, and so what was renamed in it."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -10,7 +10,7 @@ from basilar.pipeline.storage.files import read_json
 CHECKSUMS = "files.json"
 Checksum = tuple[int, int]  # bytes, CRC-32
 _READ_AT_ONCE = 1 << 20  # bytes
-_BUILD_AGAIN = "build again, which makes it anew"
+_BUILD_AGAIN = "build again, which replaces it"
 
 
 def write_checksums(folder: Path, *, known: dict[str, Checksum] | None = None) -> None:
@@ -34,7 +34,7 @@ def read_checksums(folder: Path) -> dict[str, Checksum]:
             return files
     except (ValueError, TypeError, KeyError, AttributeError, DamagedArtifactError):
         pass
-    raise DamagedArtifactError(f"{path}: damaged; basilar verify --repair makes the store anew")
+    raise DamagedArtifactError(f"{path}: damaged; basilar verify --repair makes the store again")
 
 
 def checksum(path: Path) -> Checksum:
@@ -47,7 +47,7 @@ def checksum(path: Path) -> Checksum:
 
 
 def check_files(folder: Path, *, but: tuple[str, ...] = ()) -> None:
-    """Compare the files of an artifact with its `files.json`, all but those whose names begin so.
+    """Compare the files of an artifact with its `files.json`, except those with a prefix in `but`.
 
     Raises DamagedArtifactError if one is not there, or is not what was written.
     """

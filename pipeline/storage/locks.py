@@ -9,7 +9,7 @@ machines over NFS, and are neither inherited by a fork nor left behind by a kill
 
 No result depends on them: what they save is work. Where there are none (a read-only root, a file
 system without), builds go on, and nothing is swept. A deadlock is impossible: who holds the byte of
-one artifact takes those of what it is made from alone (to make a damaged one anew), who has byte 0
+one artifact takes those of its sources only (to make a damaged one again), who has byte 0
 alone waits for nothing, and no wait for an artifact is longer than ten minutes. A process that
 closes a file drops all its locks on it, so each keeps one descriptor a root, however that is
 spelled, and nothing else opens the file.
@@ -46,7 +46,7 @@ _entered: dict[Path, int] = {}  # the process that is at work: a forked one is n
 
 
 def enter(root: Path) -> None:
-    """Be at work in a root until the process ends; waits while something is removed there."""
+    """Be at work in a root until the process ends; wait while something is removed there."""
     root = real(root)
     descriptor = _open(root)
     if descriptor is None or _entered.get(root) == os.getpid():
@@ -98,7 +98,7 @@ def alone(root: Path) -> Iterator[None]:
 
 @contextmanager
 def sole(root: Path, name: str) -> Iterator[None]:
-    """Make the artifact `name` in the block while others wait, if locks are to be had."""
+    """Make the artifact `name` in the block while others wait, if the file system has locks."""
     root = real(root)
     descriptor, byte = _open(root), _byte(name)
     if descriptor is None or not _acquire(
@@ -114,7 +114,7 @@ def sole(root: Path, name: str) -> Iterator[None]:
 
 
 def hold(root: Path, name: str) -> bool:
-    """Hold what nobody else does until this process leaves the root; whether that can be."""
+    """Hold the lock of a name until this process leaves the root; False if it cannot be had."""
     root = real(root)
     descriptor = _open(root)
     return descriptor is not None and _acquire(
@@ -144,7 +144,7 @@ def holder(root: Path) -> int | None:
 
 
 def real(root: Path) -> Path:
-    """The one spelling of a root that is without links."""
+    """The path of a root without symbolic links."""
     return Path(os.path.realpath(root))
 
 
@@ -153,7 +153,7 @@ def _byte(name: str) -> int:
 
 
 def _acquire(descriptor: int, byte: int, mode: int, what: str, *, patience: float) -> bool:
-    """Lock one byte, waiting for who holds it, to do `what`; False if that cannot be."""
+    """Lock one byte, waiting for its holder, to do `what`; False if that is impossible."""
     started, said = time.monotonic(), False
     while (waited := time.monotonic() - started) < patience:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def usable_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory this process may use: the machine's, or what its control groups allow.
+    """Bytes of memory that this process may use: the machine's, or what its control groups allow.
 
     0 where the system does not say (Windows): there, "auto" is "read".
     """

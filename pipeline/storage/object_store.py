@@ -1,4 +1,4 @@
-"""Object stores asked: connections, what is tried again, and errors that name the object.
+"""Requests to object stores: connections, retries, and errors that name the object.
 
 Connections are of one process: a fork makes its own.
 """
@@ -57,7 +57,7 @@ def ask(url: str, call: Callable[[Any, str], T]) -> T:
 
 
 def _passing(error: Exception) -> bool:
-    """Whether an answer may be another a moment later: no answer, or a failure of the server's."""
+    """Whether a later attempt may succeed: there was no answer, or the server failed."""
     if isinstance(error, tuple(_NUMBERS)):
         return False
     code = getattr(error, "code", None) or getattr(error, "status_code", None)

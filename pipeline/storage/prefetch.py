@@ -17,7 +17,7 @@ _BATCH = 16  # files of audio that are fetched while as many are decoded
 def read_ahead(
     root: Path, items: Sequence[T], path_of: Callable[[T], str]
 ) -> Iterator[tuple[Path, Sequence[T]]]:
-    """Items whose files lie below `root`, some at a time, and the folder that these are in now.
+    """Items whose files are below `root`, some at a time, and the folder that these are in now.
 
     Of a local root, all at once. Of a remote one, the next files are fetched meanwhile, and files
     are removed when the next items are asked for.

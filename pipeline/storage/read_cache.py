@@ -13,7 +13,7 @@ from basilar.pipeline.storage.urls import MARK, WorkingCopy, is_remote, place_be
 def cached(where: str | os.PathLike[str], folder: str | os.PathLike[str] | None) -> Path:
     """The working copy of a feature set in a cache, by default the user's; a local path as it is.
 
-    What is in the cache of a set that was published anew is forgotten.
+    The cached files of a set that was published again since are removed.
     """
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "basilar"
     path = place_below(where, (base if folder is None else Path(folder).expanduser()).absolute())

@@ -81,8 +81,8 @@ def children(folder: Path, pattern: str) -> list[Path]:
 def fetch(path: Path, *, only: str = "", but: tuple[str, ...] = ()) -> Path:
     """Make the working copy of a file, or of an artifact whole, and return it.
 
-    Of an artifact, `only` takes the files whose names begin so, and `but` leaves out such. Raises
-    FileNotFoundError.
+    Of an artifact, `only` takes files by a prefix of their names, and `but` leaves files out.
+    Raises FileNotFoundError.
     """
     if not is_remote(path):
         return path
@@ -187,7 +187,7 @@ def _created(path: Path, data: bytes) -> bool:
 
 
 def drop(path: Path) -> None:
-    """Forget a working copy; what lies in the store, or on this machine alone, stays."""
+    """Remove a working copy; what is in the store, or on this machine alone, stays."""
     if is_remote(path):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

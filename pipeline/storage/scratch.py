@@ -25,10 +25,10 @@ _SETTLED_AT_ONCE = 16 << 20  # bytes
 
 
 def scratch_allocator(folder: Path | None) -> Allocate:
-    """What stands in for `np.empty` where arrays may be long, or many: most lie in files then.
+    """A replacement for `np.empty` where arrays may be long, or many, so that most are in files.
 
-    Arrays are ordinary ones as long as they fit into 64 MiB together. `folder` is where the others
-    lie: None is the system's folder for temporary files, which may be memory. The arrays raise
+    Arrays are ordinary ones as long as they fit into 64 MiB together. The others are in files in
+    `folder`: None is the system's folder for temporary files, which may be memory. The arrays raise
     OSError when they are made if the disk has no room for them.
 
     >>> scratch_allocator(None)((2, 3), np.float32).shape
@@ -65,7 +65,7 @@ def _mapped(x: Any) -> mmap.mmap | None:
 def _in_file(folder: Path | None, shape: tuple[int, ...], dtype: Any, size: int) -> NDArray[Any]:
     with _named(folder), temporary_file(folder) as file:
         if hasattr(os, "posix_fallocate"):
-            # Else a full disk would kill whoever writes to the array.
+            # Otherwise a full disk would kill the process that writes to the array.
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             os.ftruncate(file.fileno(), size)
@@ -73,7 +73,7 @@ def _in_file(folder: Path | None, shape: tuple[int, ...], dtype: Any, size: int)
 
 
 def temporary_file(folder: Path | None) -> IO[bytes]:
-    """An empty file for reading and writing, gone when the last who has it is."""
+    """An empty file for reading and writing, which is gone when the last process has closed it."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryFile(dir=folder, buffering=0)
@@ -92,7 +92,7 @@ def _named(folder: Path | None) -> Iterator[None]:
 
 
 class SignalSpan(NamedTuple):
-    """Where a signal lies in a spool: its first byte, its samples, and their CRC-32."""
+    """The position of a signal in a spool: its first byte, its samples, and their CRC-32."""
 
     begin: int
     samples: int
@@ -146,9 +146,9 @@ class Spool:
         return SignalSpan(begin, samples, crc32)
 
     def settle(self, place: SignalSpan) -> None:
-        """Put what lies before the end of `place` on the disk by and by, if it is to stay.
+        """Write what is before the end of `place` to the disk step by step, if the file is to stay.
 
-        For who waits for the children anyway: little is left to do when the file is committed.
+        Called while waiting for the children, so that little is left when the file is committed.
         """
         end = place.begin + 4 * place.samples
         if self._stays and end - self._settled >= _SETTLED_AT_ONCE:

@@ -104,7 +104,7 @@ def shown(text: str) -> str:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether a path is a working copy of what lies in an object store."""
+    """Whether a path is a working copy of an object."""
     return isinstance(path, WorkingCopy)
 
 

@@ -1,4 +1,4 @@
-"""How features lie in Zarr, and which arrays are opened at all.
+"""The layout of features in Zarr, and which arrays are opened at all.
 
 features/zarr.json   shape, data type, rows of an inner chunk and of a shard file, codec
 features/c/I/0       rows [I * shard_rows, (I + 1) * shard_rows): inner chunks, then
@@ -66,7 +66,7 @@ class ForeignLayoutError(BasilarError, ValueError):
 
 
 class Layout(NamedTuple):
-    """What a sharded array of ours is like."""
+    """The shape, chunks and codec of a sharded array that Basilar wrote."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]

@@ -36,8 +36,7 @@ def publish(
 ) -> None:
     """Commit a feature set by linking the files of its shards, which are those of the plan.
 
-    What it is stays in the folder `catalogue` when the store is deleted: its attributes and its
-    table of clips.
+    Its attributes and its table of clips stay in the folder `catalogue` when the store is deleted.
     """
     recipe = plan.recipe
     kind = recipe.representation
@@ -112,7 +111,7 @@ def publish(
 def _write_clips(
     folder: Path, plan: Plan, shards: Sequence[ShardTables], shard_rows: int
 ) -> tuple[list[NDArray[np.int64]], list[int], int]:
-    """Write clips.parquet and where each clip lies, shard by shard.
+    """Write clips.parquet and the rows of each clip, shard by shard.
 
     Returns, by shard, which of its clips these are and how many files it fills, and all frames.
     """

@@ -29,7 +29,7 @@ def write_shard(
     shard: Shard,
     canary: Sequence[str] = (),
 ) -> int:
-    """Commit as a small feature set what `make` puts, clip by clip, where it is told, and returns.
+    """Commit a small feature set: `make` puts the features clip by clip and returns their tables.
 
     `canary` are the guard's warnings about the process that computes it. Returns how many clips
     were quarantined.

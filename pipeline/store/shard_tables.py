@@ -1,4 +1,4 @@
-"""What the artifact of a shard says of its clips."""
+"""The tables of a shard's artifact."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ _CLIPS = 1024  # whose moments are merged at once
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of the frames of the fit split, per bin, and how to normalize by it.
+    """The statistics of the frames of the fit split, per bin, and what normalization takes of them.
 
     `histogram` is int64 (bins, 256), `edges` float64 (257,), `centre` and `scale` float32 (bins,).
     """
@@ -139,7 +139,7 @@ def _count(
 
 
 def histogram_name(shard_key: str, weights: list[int]) -> str:
-    """The file that keeps the histogram of a shard whose clips are counted so often."""
+    """The file of the histogram of a shard with these weights of its clips."""
     return f"{shard_key}-{hash_of('histogram', weights=weights)}.npz"
 
 

@@ -1,7 +1,7 @@
-"""The `features` array, written: where clips lie in it, and its Zarr shard files.
+"""The `features` array: writing its Zarr shard files, and the rows of each clip in it.
 
 Uncompressed files are written here, byte for byte as zarr-python writes them and without its
-bookkeeping for each chunk; compressed ones by zarr-python. What lies where is in `layout.py`.
+bookkeeping for each chunk; compressed ones by zarr-python. `layout.py` has the layout.
 """
 
 import struct

@@ -3,7 +3,7 @@
 Features are read straight from their shard files (`store.reader`); the table of clips is touched
 only when it is asked for, so that a set of a million clips opens at once. pandas and Zarr, which
 `basilar[build]` installs, are needed for `clips`, `quarantine`, queries and `features` alone.
-A feature set is pickled as its path, and opens its files anew in each process.
+A feature set is pickled as its path, and each process opens its files itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -182,7 +182,7 @@ class FeatureSet(Published):
         return self._table.label_codes
 
     def select(self, query: str | None = None, /, **values: Any) -> "FeatureSet":
-        """The clips for which all holds, as a feature set of its own; no feature is read.
+        """The clips that meet all conditions, as a feature set of its own; no feature is read.
 
         `select(split="train", label=["0", "1"])`: a column has this value, or one of these; None
         stands for no value. `select("duration > 1 and label != '3'")`: an expression of pandas.

@@ -123,7 +123,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the next epoch; after `load_state_dict`, the rest of the interrupted one.
 
-        An epoch that was broken off starts again.
+        An interrupted epoch starts again.
         """
         return (self[place] for place in self._sampler)
 
@@ -172,15 +172,15 @@ class Loader:
         return self._sampler
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on with the start of this epoch."""
+        """Continue with the first batch of this epoch."""
         self._sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration is, in plain values: to be saved beside the model."""
+        """The position of the iteration, in plain values, to be saved with the model."""
         return {**self._sampler.state_dict(), "of": self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a `state_dict` was taken. Raises ValueError if this loader is another one."""
+        """Resume from a `state_dict`. Raises ValueError if it is of another loader."""
         for name, mine in self._identity().items():
             if state["of"].get(name) != mine:
                 raise ValueError(
@@ -242,8 +242,8 @@ class Loader:
 class Sampler:
     """The places of an epoch's batches, in order; each time it is iterated over, the next epoch's.
 
-    It counts the epochs, so that nothing has to be told to PyTorch's worker processes. An epoch
-    that was broken off starts again, unless `load_state_dict` says where to go on.
+    It counts the epochs, so that nothing has to be told to PyTorch's worker processes. An
+    interrupted epoch starts again, unless `load_state_dict` says where to resume.
     """
 
     def __init__(self, n_batches: int) -> None:
@@ -263,7 +263,7 @@ class Sampler:
         self.set_epoch(self.epoch + 1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on with the start of this epoch."""
+        """Continue with the first batch of this epoch."""
         self.epoch, self._given, self._skip = epoch, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -271,6 +271,6 @@ class Sampler:
         return {"epoch": self.epoch, "batches": self._given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a `state_dict` was taken."""
+        """Resume from a `state_dict`."""
         self.set_epoch(state["epoch"])
         self._given = self._skip = state["batches"]

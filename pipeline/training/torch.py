@@ -13,9 +13,9 @@ class IterableBatches(IterableDataset[Batch]):
     """Use as `DataLoader(IterableBatches(loader), batch_size=None, num_workers=4)`.
 
     Worker processes take turns at the batches, so that their order does not depend on how many
-    there are. Call `set_epoch` before each epoch, also before one that goes on where a state was
-    taken, as with PyTorch's DistributedSampler: worker processes that live on are told through
-    shared memory. `state_dict` and `load_state_dict` are what torchdata's StatefulDataLoader asks
+    there are. Call `set_epoch` before each epoch, also before one that resumes from a state, as
+    with PyTorch's DistributedSampler: persistent worker processes are told through shared
+    memory. `state_dict` and `load_state_dict` are what torchdata's StatefulDataLoader asks
     each worker for.
     """
 
@@ -53,5 +53,5 @@ class IterableBatches(IterableDataset[Batch]):
         return {"epoch": int(self._epoch), "batches": self._given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on in the epoch in which a `state_dict` was taken, with as many workers."""
+        """Resume the epoch of a `state_dict`, with the same number of workers."""
         self._resume = dict(state)

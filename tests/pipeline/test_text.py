@@ -44,7 +44,7 @@ def test_a_full_disk_and_a_full_quota_are_told_alike(number):
     assert said.splitlines() == [
         "error: the disk is full",
         "where: /some/file",
-        "to do: free some space and run it again: it goes on where it stopped",
+        "to do: free some space and run it again: it continues where it stopped",
     ]
 
 

@@ -306,7 +306,7 @@ def test_artifacts_that_are_damaged_are_made_anew(built, root, caplog, fitted):
         again.statistics.unlink()
     assert luigi_engine.run(again, workers=1, log=False).succeeded
     assert values_of(again.store) == values_of(moved) == expected
-    assert caplog.text.count("; its shard is made anew") == 4
+    assert caplog.text.count("; its shard is made again") == 4
     for shard in shards:
         check_files(shard)
 

@@ -12,7 +12,7 @@ def test_a_shard_of_which_anything_is_damaged_is_not_read(shards_of, name):
     _, tables = shards_of(None)
     folder = tables[0].folder
     flip(folder / name)
-    with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: damaged; .*anew"):
+    with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: damaged; .*again"):
         shard_tables.read_shard(folder)
     (folder / name).unlink()
     with pytest.raises(DamagedArtifactError, match=rf"{folder / name}: it is missing; build again"):
