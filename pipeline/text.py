@@ -103,7 +103,7 @@ def in_lines(message: str) -> str:
 def explain_error(error: BaseException) -> str:
     """The message of an exception, as `WHERE: WHAT; WHAT TO DO`.
 
-    Errors of the file system name the file and what helps. An error that is not ours is a bug.
+    Errors of the file system name the file and what helps. Any error but a BasilarError is a bug.
     """
     if isinstance(error, OSError) and error.errno is not None:
         named = isinstance(error.filename, str | bytes | os.PathLike)

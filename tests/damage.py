@@ -1,4 +1,4 @@
-"""Ways to damage what lies on a disk, for tests that damage must be found."""
+"""Ways to damage files on a disk, for tests that damage is found."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from basilar.pipeline.storage.checksums import CHECKSUMS, write_checksums
 
 
 def flip(file: Path, place: float = 0.5, bit: int = 0) -> None:
-    """Flip one bit of a file where it lies, for all its names; `place` is a share of its bytes."""
+    """Flip one bit of a file in place, for all its hard links; `place` is a share of its bytes."""
     with file.open("r+b") as opened:
         at = min(int(place * file.stat().st_size), file.stat().st_size - 1)
         opened.seek(at)
@@ -22,7 +22,7 @@ def flip(file: Path, place: float = 0.5, bit: int = 0) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Write the checksums of a folder anew, as if its files had been written so."""
+    """Write the checksums of a folder again, as if its files had been written so."""
     (folder / CHECKSUMS).unlink()
     write_checksums(folder)
 

@@ -102,18 +102,18 @@ class Bundle:
         used |= {name for vector in self.index.vectors for name in (vector.audio, vector.features)}
         if unknown := ", ".join(sorted(used - files.keys())):
             raise BundleError(
-                f"{self.folder / INDEX}: it has no checksum of {unknown}; make the bundle anew"
+                f"{self.folder / INDEX}: it has no checksum of {unknown}; make the bundle again"
             )
         damaged = [name for name, file in files.items() if not _intact(self.folder, name, file)]
         if damaged:
             raise BundleError(
-                f"{self.folder}: damaged or missing: {', '.join(damaged)}; make it anew"
+                f"{self.folder}: damaged or missing: {', '.join(damaged)}; make it again"
             )
         self._centre, self._scale = (self._array(name) for name in ("centre.npy", "scale.npy"))
         columns = self.recipe.representation.columns()
         if not self._centre.shape == self._scale.shape == (columns,):
             raise BundleError(
-                f"{self.folder}: centre.npy and scale.npy must hold {columns} values; make it anew"
+                f"{self.folder}: centre.npy and scale.npy must hold {columns} values; make it again"
             )
 
     @classmethod
@@ -215,11 +215,11 @@ class Bundle:
         try:
             found = np.array(np.load(file, mmap_mode="r", allow_pickle=False))
         except (ValueError, EOFError, OSError) as error:
-            raise BundleError(f"{file}: not an array ({error}); make the bundle anew") from None
+            raise BundleError(f"{file}: not an array ({error}); make the bundle again") from None
         if found.dtype.kind not in "fc" or found.ndim not in (1, 2):
             raise BundleError(
                 f"{file}: {found.dtype} {found.shape} is neither signal nor features; make the "
-                "bundle anew"
+                "bundle again"
             )
         return found
 
@@ -251,13 +251,13 @@ def _read_index(folder: Path) -> Index:
         if not as_written or said != hashlib.sha256(encode_index(index)).hexdigest():
             raise ValueError("its checksum does not match")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(f"{file}: damaged ({error}); make the bundle anew") from None
+        raise BundleError(f"{file}: damaged ({error}); make the bundle again") from None
     try:
         return Index.model_validate(index)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BundleError(f"{file}: {where}: {first['msg']}; make the bundle anew") from None
+        raise BundleError(f"{file}: {where}: {first['msg']}; make the bundle again") from None
 
 
 def _intact(folder: Path, name: str, expected: File) -> bool:

@@ -3,14 +3,15 @@
 The one file `ROOT/.lock` is never written; its bytes are locked (POSIX record locks: they cross
 machines over NFS, and are neither inherited by a fork nor left behind by a kill):
 
-* byte 0 is shared by all processes that build in the root; what removes things takes it alone;
-* of the others, each stands for an artifact, by the hash of its name: who makes it holds the byte,
-  and others wait and then find it made; or for the record of a build that runs.
+* byte 0 is shared by all processes that build in the root; a process that removes things takes it
+  alone;
+* each other byte stands, by the hash of a name, for an artifact or for the record of a running
+  build: the process that makes the artifact holds the byte, and others wait and then find it made.
 
 No result depends on them: what they save is work. Where there are none (a read-only root, a file
-system without), builds go on, and nothing is swept. A deadlock is impossible: who holds the byte of
-one artifact takes those of its sources only (to make a damaged one again), who has byte 0
-alone waits for nothing, and no wait for an artifact is longer than ten minutes. A process that
+system without), builds go on, and nothing is swept. A deadlock is impossible: a holder of an
+artifact's byte takes only the bytes of its sources (to make a damaged one again), a holder of byte
+0 alone waits for nothing, and no wait for an artifact is longer than ten minutes. A process that
 closes a file drops all its locks on it, so each keeps one descriptor a root, however that is
 spelled, and nothing else opens the file.
 """

@@ -86,5 +86,5 @@ def _store(protocol: str, process: int) -> Any:
             f"{protocol}://: it needs another library ({error}); install it with pip install "
             f"'basilar[{EXTRAS[protocol]}]'"
         ) from None
-    store.retries = 2  # where it has its own: ours come on top
+    store.retries = 2  # its own, if it has any: those of `ask` come on top
     return store

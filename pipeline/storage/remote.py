@@ -141,12 +141,12 @@ def commit(made: Path, path: Path) -> bool:
 
 
 def _agreed(made: Path, path: Path, data: bytes) -> bytes | None:
-    """What goes last of a folder where `data` would; None if it was committed meanwhile.
+    """The bytes of a folder's commit object, `data` by itself; None if it was committed meanwhile.
 
-    `files.json` goes first, if there is none, and holds it. From then on, all who upload these very
-    files end with the same object, whichever of them are killed. Who has other files (another
-    layout, a clip that took too long here alone) waits until the upload has ended or stands still,
-    and then takes its place.
+    `files.json` goes first, if there is none, and holds it. From then on, all machines that
+    upload these files end with the same object, whichever of them are killed. A machine with other
+    files (another layout, a clip that took too long there) waits until the upload has ended or
+    stands still, and then takes its place.
     """
     if not (made / _FIRST).exists():  # nothing says what is in it, and it is equal everywhere
         return data

@@ -62,7 +62,7 @@ def _codecs(metadata: Any) -> set[str]:
 
 
 class ForeignLayoutError(BasilarError, ValueError):
-    """What in zarr.json is not as `store.py` writes it."""
+    """What in zarr.json is not as `store.writer` writes it."""
 
 
 class Layout(NamedTuple):

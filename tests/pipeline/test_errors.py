@@ -1,4 +1,4 @@
-"""Every error of ours, found in the code: its base, its built-in, its place."""
+"""Every BasilarError, found in the code: its base, its built-in, its place."""
 
 import ast
 import builtins
@@ -65,7 +65,7 @@ def test_the_door_has_every_class_of_the_room():
         assert issubclass(getattr(basilar.errors, name), errors.BasilarError)
 
 
-def test_the_base_is_what_the_command_tells_ours_by():
+def test_the_command_tells_basilars_errors_by_their_base():
     text = importlib.import_module("basilar.pipeline.text")
     assert text.explain_error(errors.RecipeError("a: b; c")) == "a: b; c"
     assert "report what it prints" in text.explain_error(ValueError("a: b; c"))

@@ -63,7 +63,7 @@ def sha256(*texts):
 
 
 def test_pre_images_are_pinned():
-    """They address what users have stored: they may change only with `keys.SCHEMA`."""
+    """They address what users have stored: they may change only with `HASH_SCHEMA`."""
     assert hashing.HASH_SCHEMA == 1
     assert (
         hash_of("example", n_fft=2048) == sha256('{"n_fft":2048,"schema":1,"type":"example"}')[:32]

@@ -40,7 +40,7 @@ def night(audio_folder, tmp_path, monkeypatch, tracker):
 
     def run(*recipes, workers=1):
         new_attempt()
-        luigi.task_register.Register.clear_instance_cache()  # the folder is scanned anew
+        luigi.task_register.Register.clear_instance_cache()  # the folder is scanned again
         task = Nightly(audio=audio_folder, recipes=",".join(map(str, recipes)), root=root)
         try:
             return luigi.build([task], workers=workers, local_scheduler=True)

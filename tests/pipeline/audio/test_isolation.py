@@ -104,7 +104,7 @@ def test_what_takes_too_long_is_killed_and_the_rest_goes_on():
     assert 0.6 <= time.monotonic() - started < 60
 
 
-def test_time_is_given_to_each_item_anew():
+def test_time_is_given_to_each_item_again():
     items = [lambda: time.sleep(0.2)] * 4
     assert list(isolated(work, items, timeout=0.6)) == [(i, None) for i in range(4)]
 

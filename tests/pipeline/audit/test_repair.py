@@ -50,7 +50,7 @@ def represented(monkeypatch):
     return calls
 
 
-def test_exactly_the_broken_shards_are_made_anew(root, represented):
+def test_exactly_the_broken_shards_are_made_again(root, represented):
     before, digest = inodes(root), FeatureSet.open(store_of(root)).digest
     assert before[0] == before[1]  # what is linked was copied linked
     shards = shards_of(root)
@@ -82,7 +82,7 @@ def test_what_was_counted_of_a_damaged_set_is_counted_again(root):
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "clips.parquet", "files.json", "start/c/0"])
-def test_a_store_with_sound_shards_is_linked_anew_and_nothing_computed(root, represented, name):
+def test_a_store_with_sound_shards_is_linked_again_and_nothing_computed(root, represented, name):
     flip(store_of(root) / name)
     assert repair(root, check(root)).computed == []
     assert represented == []
@@ -122,7 +122,7 @@ def test_moments_that_were_written_wrong_may_be_those_of_any_shard(root):
 
 
 @pytest.mark.parametrize("name", ["features/*.json", "features/*.parquet", "recipes/*.json"])
-def test_the_catalogue_is_written_anew(root, name):
+def test_the_catalogue_is_written_again(root, name):
     (file,) = (root / "catalogue").glob(name)
     file.unlink()
     assert repair(root, check(root)).computed == []

@@ -36,7 +36,7 @@ def test_a_changed_rate_also_explains_why_what_is_not_kept_is_made_again(built):
     assert "resample.sample_rate: 8000 → 4000" in stages["representation"]
 
 
-def test_another_normalization_or_label_publishes_anew_and_computes_nothing(built):
+def test_another_normalization_or_label_publishes_again_and_computes_nothing(built):
     _, stages = explained(built, normalization={"kind": "robust"})
     assert stages == {"normalization": ["normalization.kind: standard → robust"]}
     manifest = edited(built.plan.manifest, lambda rows: rows["b/04.wav"].update(label="dog"))

@@ -290,7 +290,7 @@ def values_of(store):
 
 
 @pytest.mark.parametrize("fitted", [False, True])
-def test_artifacts_that_are_damaged_are_made_anew(built, root, caplog, fitted):
+def test_artifacts_that_are_damaged_are_made_again(built, root, caplog, fitted):
     """Also if Luigi finds all shards complete; what was published of them stays as it is."""
     again = Build(root=root, plan=built.plan, tracking_uri="")
     expected = values_of(again.store)

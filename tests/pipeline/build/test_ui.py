@@ -326,7 +326,7 @@ def look_at_luigi(shot, address, built):
     )
     assert known[run]["params"]["key"].startswith(key)
     assert re.fullmatch(rf".*:{built['process']}-[0-9a-f]{{4}}", known[run]["worker_running"])
-    page.goto("about:blank")  # else the page is not loaded anew
+    page.goto("about:blank")  # else the page is not loaded again
     page.goto(f"{address}/static/visualiser/index.html#tab=graph&taskId={run}")
     page.locator("svg .graph-node-a").nth(2 * n_shards + 2).wait_for()
     names = page.locator("svg .graph-node-a text").all_text_contents()

@@ -267,7 +267,7 @@ def test_comparing_everything_by_hand(capsys, monkeypatch):
     assert canary.main(["--wirte"]) == 2
 
 
-def test_writing_them_anew_changes_nothing_where_nothing_changed(monkeypatch, tmp_path):
+def test_writing_them_again_changes_nothing_where_nothing_changed(monkeypatch, tmp_path):
     stored = json.loads(canary.FILE.read_text())
     monkeypatch.setattr(canary, "FILE", tmp_path / "canaries.json")
     assert canary.main(["--write"]) == 0

@@ -103,7 +103,7 @@ def test_who_waits_for_an_artifact_says_so_and_goes_on_in_the_end(tmp_path, monk
         assert caplog.text == ""
 
 
-def test_a_root_that_is_made_anew_is_locked_anew(tmp_path):
+def test_a_root_that_is_made_again_is_locked_again(tmp_path):
     root = tmp_path / "root"
     with locks.session(root):
         locks.enter(root)

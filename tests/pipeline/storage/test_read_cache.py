@@ -40,7 +40,7 @@ def test_a_warm_cache_fetches_nothing(memory, published, tmp_path, monkeypatch):
         np.testing.assert_array_equal(x, y)
 
 
-def test_a_set_that_was_published_anew_is_fetched_anew(memory, audio_folder, tmp_path):
+def test_a_set_that_was_published_again_is_fetched_again(memory, audio_folder, tmp_path):
     build = planned(audio_folder, "memory://bucket/root")
     digest(build)
     url = storage.name(build.store)

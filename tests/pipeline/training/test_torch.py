@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create .* worker processes"),
     pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),  # torchdata calls it
 ]
-# Spawned workers import torch anew, which takes seconds: all numbers of them only in the long run.
+# Spawned workers import torch again, which takes seconds: all numbers of them only in the long run.
 WORKERS = [
     (0, None),
     *((n, "fork") for n in (1, 2, 4)),
