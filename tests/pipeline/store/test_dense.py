@@ -49,6 +49,15 @@ def test_a_header_that_says_what_cannot_be_is_damage(tmp_path, monkeypatch):
         dense(tmp_path / "a")
 
 
+def test_a_header_may_claim_just_as_much_as_may_be_left_out(tmp_path, monkeypatch):
+    zarr.create_array(tmp_path / "zeros", shape=(12,), dtype="float64", chunks=(5,))
+    monkeypatch.setattr(dense_module, "_MOST_LEFT_OUT", 96)
+    np.testing.assert_array_equal(dense(tmp_path / "zeros"), np.zeros(12))
+    monkeypatch.setattr(dense_module, "_MOST_LEFT_OUT", 95)
+    with pytest.raises(DamagedArtifactError, match="are more than it holds"):
+        dense(tmp_path / "zeros")
+
+
 def write_places(folder, start, n_frames, dtype="int64"):
     for name, values in (("start", start), ("n_frames", n_frames)):
         write_array(folder / name, np.array(values, dtype), ("clip",))

@@ -3,6 +3,7 @@ import pytest
 
 from basilar.pipeline.errors import DamagedArtifactError
 from basilar.pipeline.storage.files import read_json
+from basilar.pipeline.store import shard_file
 from basilar.pipeline.store.layout import Layout
 from basilar.pipeline.store.shard_file import ShardFile
 from tests.pipeline.store.test_reader import create, noise
@@ -35,3 +36,22 @@ def test_an_index_that_changed_is_damage_that_names_the_file(opened, mapped):
     file.write_bytes(data)
     with pytest.raises(DamagedArtifactError, match=f"{file}: .*its index changed"):
         open_file(mapped)
+
+
+@pytest.mark.skipif(not shard_file._CAN_ADVISE, reason="the system takes no advice on maps")
+def test_the_system_reads_ahead_only_where_blocks_follow_one_another(opened, monkeypatch):
+    monkeypatch.setattr(shard_file, "_BLOCK", 1)  # a block is a row
+    open_file, x, _ = opened
+    file, advised = open_file(True), []
+
+    class Map:
+        def madvise(self, *advice):
+            advised.append(advice)
+
+    file._map = Map()
+    for n_advised, row in enumerate([50, 20, 70, 71], start=1):
+        assert np.array_equal(file.part(row, row + 1), x[row : row + 1])
+        assert len(advised) == n_advised
+    file.part(72, 73)  # the second in turn
+    file.part(73, 74)
+    assert len(advised) == 4
