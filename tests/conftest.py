@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,16 @@ def pytest_collection_finish() -> None:
     """Collections of garbage need not look at what is imported, which is there to stay."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """No test may miss the corpora where they are: it fails rather than skip."""
+    report = yield
+    if report.skipped and "corp" in str(report.longrepr) and (CORPORA / "SOURCES.md").exists():
+        report.outcome = "failed"
+        report.longrepr = f"{CORPORA} is there, and yet: {report.longrepr}"
+    return report
 
 
 def room_in_memory() -> int:

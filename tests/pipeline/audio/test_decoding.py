@@ -31,8 +31,8 @@ from basilar.pipeline.audio import (
     probe,
     sniff,
 )
+from tests.conftest import CORPORA
 
-CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 REASONS = set(get_args(audio.Reason))
 # By their LAME headers nearly all of these two is padding: 1105 samples before the sound, which end
 # in the second frame, and more behind it. FFmpeg 9 cuts off both; older ones, by which outcomes.csv
