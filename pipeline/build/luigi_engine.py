@@ -1,9 +1,9 @@
 """The processes that do the work of a build: Luigi workers here, or elsewhere by a luigid, or Dask.
 
-With a luigid, every process that takes part schedules the same tasks, which luigid gives to one of
-them each, and asks for work until the build is done: luigid gives
-the task of a worker that dies to another one when it has not heard of it for
-`worker_disconnect_delay`. A task that fails ends its worker.
+With a luigid, every process that takes part schedules the same tasks and asks for work until the
+build is done. luigid gives each task to one of them, and that of a worker that died to another one,
+when it has not heard of the worker for `worker_disconnect_delay`. A task that fails ends its
+worker.
 """
 
 import contextlib

@@ -4,8 +4,7 @@ The tasks of a shard are in `shard_tasks.py`; here are those of the whole set.
 A task is identified by its root and the key of its output; the parameters `build` and `shard` and
 the description `about` are left out of its identity. Every `run()` takes the lock of its output,
 looks whether another build has made it meanwhile, which Luigi does not, reads its inputs, calls the
-stage and commits. Luigi does not look upstream of a complete task, so reruns stay
-cached.
+stage and commits. Luigi does not look upstream of a complete task, so reruns stay cached.
 A rerun that computes nothing should take no time, so Zarr and MLflow are imported by `run()` alone.
 """
 

@@ -145,12 +145,12 @@ class Spool:
             raise
         return SignalSpan(begin, samples, crc32)
 
-    def settle(self, place: SignalSpan) -> None:
-        """Write what is before the end of `place` to the disk step by step, if the file is to stay.
+    def settle(self, span: SignalSpan) -> None:
+        """Write what is before the end of `span` to the disk step by step, if the file is to stay.
 
         Called while waiting for the children, so that little is left when the file is committed.
         """
-        end = place.begin + 4 * place.samples
+        end = span.begin + 4 * span.samples
         if self._stays and end - self._settled >= _SETTLED_AT_ONCE:
             with _named(self._folder):
                 os.fdatasync(self._file.fileno())
