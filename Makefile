@@ -9,10 +9,11 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 FUZZ_SECONDS ?= 600
+ALL := -m 'not torture'
 # Where it is set, each process of pytest compiles all test files again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test newest torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
+.PHONY: demo test test-all newest torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
 
 $(DEMO): pyproject.toml constraints.txt
 	@echo "making $(VENV) with what the demo needs: about 110 packages, 1 GB; a few minutes"
@@ -29,18 +30,21 @@ $(READY): $(DEMO)
 demo: $(DEMO)  ## Synthesise a corpus, build a feature set, train on it
 	$(BIN)/python -m basilar.workflows.demo
 
-test: $(READY)  ## All tests
+test: $(READY)  ## The tests to run while one works: under 4 minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: $(READY)  ## All tests but those of make torture
+	$(BIN)/python -m pytest $(ALL) -n 2 --dist worksteal
 
 newest:  ## All tests with whatever pip finds today, without constraints.txt
 	.ci/newest
 
 torture: $(READY)  ## The tests that take long
 	$(BIN)/python -m pytest -m torture
-	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest tests/dsp
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest $(ALL) tests/dsp
 
 fuzz: $(READY)  ## Fresh random input: FUZZ_SECONDS of damaged audio, and recipes, tables, stores
-	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/fuzz
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest $(ALL) tests/fuzz
 
 check: $(READY)  ## Lint, formatting, types
 	$(BIN)/ruff check .
@@ -53,7 +57,7 @@ docs: $(READY)  ## The pages and an API reference, in docs/_build, and the tour 
 	$(BIN)/python -m pytest -m torture tests/test_tour.py
 
 bits: $(READY)  ## The same bits by all supported versions of NumPy and SciPy
-	$(BIN)/python -m pytest tests/test_bits.py
+	$(BIN)/python -m pytest $(ALL) tests/test_bits.py
 	.ci/bits
 
 bench-dsp: $(READY)  ## Representations against peers

@@ -1,6 +1,7 @@
 """What all tests share: the corpora, a cache of their own, and small made-up audio."""
 
 import atexit
+import ctypes
 import functools
 import gc
 import json
@@ -54,6 +55,13 @@ def pytest_collection_finish() -> None:
     """Collections of garbage need not look at what is imported, which is there to stay."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What a module freed goes back to the system: each fork copies the tables of all pages."""
+    if nextitem is not None and nextitem.path != item.path:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -185,7 +185,17 @@ class Tree:
         original = (self.folder / path).read_text("utf-8")
         mirror = Path("tests") / path.parent / f"test_{path.stem}.py"
         # Without bytecode: that of a file of the same size and second counts as the file's.
-        command = [sys.executable, "-B", "-m", "pytest", "-x", "-p", "no:cacheprovider"]
+        command = [
+            sys.executable,
+            "-B",
+            "-m",
+            "pytest",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "not torture",
+        ]
         command += ["--hypothesis-seed=0", str(mirror), str(path)]
         (self.folder / path).write_text(source, "utf-8")
         try:

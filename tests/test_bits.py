@@ -39,6 +39,7 @@ def here():
     return bits.digests()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DISPATCHED, reason="this processor has nothing above the baseline")
 def test_numpys_dispatch_features(here):
     """All of them off, and the newest half off: other code runs, the same bits come out."""
@@ -46,6 +47,7 @@ def test_numpys_dispatch_features(here):
         assert digests_with(NPY_DISABLE_CPU_FEATURES=" ".join(off)) == here
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", CORES)
 def test_blas_kernels_and_threads(here, core):
     threads = str(1 + CORES.index(core) % 2)

@@ -147,6 +147,7 @@ def crash(root, manifest, clean, rng, *, kills, **options):
     return dirty
 
 
+@pytest.mark.slow
 def test_killed_builds_leave_nothing_wrong_and_are_finished(tmp_path, manifest, clean):
     rng = random.Random(1)
     crash(tmp_path / "root", manifest, clean, rng, kills=2)
@@ -185,6 +186,7 @@ def runs(uri):
     return client.search_runs([experiment.experiment_id])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("builders", [2, pytest.param(4, marks=pytest.mark.torture)])
 def test_builds_of_one_recipe_share_the_work(tmp_path, manifest, clean, builders):
     options = {"workers": 1, "counted": tmp_path / "count"}

@@ -158,6 +158,7 @@ def reader(tmp_path_factory):
     return reader
 
 
+@pytest.mark.slow
 def test_the_roots_that_the_commands_build_agree(reader):
     roots = [reader.folder / "features", reader.folder / "elsewhere"]
     sets = [FeatureSet.open(path) for root in roots for path in (root / "features").glob("*.zarr")]
@@ -166,11 +167,13 @@ def test_the_roots_that_the_commands_build_agree(reader):
     assert sets[0].digest == sets[1].digest
 
 
+@pytest.mark.slow
 def test_the_pages_are_true(reader):
     for page in sorted(PAGES.keys() - {"README.md", ADDING, PICTURES}):
         reader.follow(page)
 
 
+@pytest.mark.slow
 def test_the_patches_of_a_new_representation(tmp_path):
     reader = Reader(copy_of_the_repository(tmp_path), in_process=False)
     for language, code, shown in steps(PAGES[ADDING]):

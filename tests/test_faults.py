@@ -138,6 +138,7 @@ def test_scanning_onto_a_full_disk(place, mount, basilar):
     assert basilar("scan", place / "audio", "-o", output)[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kib",
     [
@@ -169,6 +170,7 @@ def test_a_full_disk_says_how_much_is_needed(mount, build):
     assert says(build(root), needs, "continues where it stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place_of_fault",
     [0, 21, 42, *(pytest.param(n, marks=pytest.mark.torture) for n in range(0, 60, 7) if n % 21)],

@@ -115,6 +115,7 @@ def _somewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 def test_names_do_nothing_to_a_terminal_and_name_no_files(audio_folder, basilar, tracker, noise):
     rows = [
         {"path": str(p.relative_to(audio_folder)), "id": f"{EVIL}{i}", "label": EVIL, "split": EVIL}
@@ -285,6 +286,7 @@ def test_files_that_are_no_recipes(text, basilar):
     assert len(err) < 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, [], {}, "x\x1b", -1, 2**70, 1e308, "../../../x", "gone"])
 def test_attributes_that_are_anything(root, basilar, value):
     store = store_of(root)
@@ -392,6 +394,7 @@ def test_nothing_runs_or_unpickles_what_it_reads():
                     assert "allow_pickle" in given, file
 
 
+@pytest.mark.slow
 def test_no_pickle_is_loaded_from_scan_to_reproduction(audio_folder, basilar, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("something is unpickled")

@@ -154,6 +154,7 @@ def python(code, *arguments):
     return subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

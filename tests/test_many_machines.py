@@ -105,6 +105,7 @@ def running(url, process):
     }
 
 
+@pytest.mark.slow
 def test_a_worker_in_a_folder_of_its_own_shares_a_build_by_a_luigid(work, tmp_path):
     folder, clean = work
     plan = Plan(Recipe.from_dict(SMALL), Manifest.read(folder / "m.parquet"), 3.0)

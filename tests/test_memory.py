@@ -94,6 +94,7 @@ def record(corpora: Path, file: Path, *, minutes: int) -> None:
             left -= len(block)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(corpora, tmp_path):
     """Ten minutes are 106 MB decoded, 53 MB resampled, 13 MB of features."""
     record(corpora, tmp_path / "audio" / "long.flac", minutes=10)

@@ -67,6 +67,7 @@ def elsewhere(folder, key, *options, **environment):
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_a_set_built_by_luigi_is_reproduced_elsewhere_from_its_mlflow_run_alone(
     published, tmp_path, tracker
 ):
@@ -92,6 +93,7 @@ def test_a_set_built_by_luigi_is_reproduced_elsewhere_from_its_mlflow_run_alone(
     assert len(made["shards"]) > len(attributes["shards"]) == 1
 
 
+@pytest.mark.slow
 def test_a_set_built_by_luigi_is_reproduced_from_the_catalogue_when_the_store_is_gone(published):
     attributes, folder = published
     shutil.rmtree(folder / "root" / "features")

@@ -37,6 +37,7 @@ def test_every_command_stands_above_the_picture_that_it_draws():
     assert all((DOCS / name).stat().st_size < 60_000 for name in there)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "name"), [shown[:2] for shown in SHOWN])
 def test_a_picture_is_what_its_command_draws(arguments, name, basilar, tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)

@@ -209,6 +209,7 @@ def test_gamma_widens_low_bands_most():
         np.testing.assert_allclose(parameters.lengths(sample_rate=RATE), theirs, rtol=1e-10)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     n_samples=st.integers(1, 3000),
@@ -242,6 +243,7 @@ def test_signals_shorter_than_the_longest_filter(noise, n_samples, pad_mode):
     assert np.all(np.abs(ours(y, parameters) - truth) < OF_NOISE * largest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hop_length", [128, 300, 331])
 def test_a_signal_has_the_same_bits_alone_and_among_others(noise, hop_length):
     parameters = replace(SMALL, hop_length=hop_length)
@@ -276,6 +278,7 @@ for hop_length, bins_per_octave in ((128, 24), (331, 12)):
 """
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_the_processor():
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 

@@ -28,6 +28,7 @@ def is_failure(outcome):
     return outcome.startswith(("died", "failed"))
 
 
+@pytest.mark.slow
 def test_damaged_audio_gives_samples_or_a_reason(seeds, capsys):
     seed = time.time_ns() if SECONDS else 0
     stop = time.monotonic() + SECONDS
@@ -62,6 +63,7 @@ def test_what_once_failed_comes_to_what_its_name_says(seeds):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_costs_one_file(seeds, monkeypatch, tmp_path):
     monkeypatch.setattr(decoding, "HANGS", 3)
     os.mkfifo(tmp_path / "fifo")  # opening it waits for ever

@@ -56,6 +56,7 @@ def is_moderate(table):
     return in_use and table["representation"].get("dtype") != "float16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_accepted_recipe_computes_what_it_says(kind):
     computed = []
@@ -135,6 +136,7 @@ def respelled(value, chance):
     return int(value) if isinstance(value, float) and value == int(value) < 2**53 else value
 
 
+@pytest.mark.slow
 @examples(2)
 @given(st.lists(ANY, min_size=9, max_size=9))
 def test_hashes_are_the_same_in_every_process(several):

@@ -94,6 +94,7 @@ def imported():
     return ran(IMPORTS_CHANGE_NOTHING, [list(found), other_packages(found.values())])
 
 
+@pytest.mark.slow
 def test_imports_change_nothing_of_the_process(imported):
     before, after, _ = imported
     assert before["signals"]
@@ -164,6 +165,7 @@ except AttributeError:  # it is no build
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_commands_workflows_and_builds_begin_with_it(entry):
     once = ran(f"{ENTRIES[entry]}\n{STATE}\nprint(json.dumps(state()))")

@@ -64,6 +64,7 @@ def manifest(audio_folder, tmp_path):
     return tmp_path / "m.parquet"
 
 
+@pytest.mark.slow
 def test_all_ways_give_the_same_keys_and_digests(manifest, tmp_path):
     built = basilar("build", RECIPE, manifest, "--root", tmp_path / "cli")
     assert built.returncode == 0, built.stderr
@@ -84,6 +85,7 @@ def test_all_ways_give_the_same_keys_and_digests(manifest, tmp_path):
     assert len(ways[0]) == 1
 
 
+@pytest.mark.slow
 def test_exit_codes_of_luigis_own_command(manifest, audio_folder, tmp_path):
     assert luigi(manifest, tmp_path / "root", "--local-scheduler").returncode == 0
     again = luigi(manifest, tmp_path / "root", "--local-scheduler")
@@ -96,6 +98,7 @@ def test_exit_codes_of_luigis_own_command(manifest, audio_folder, tmp_path):
     assert unknown.returncode != 0
 
 
+@pytest.mark.slow
 def test_a_dead_tracker_fails_no_workflow(manifest, tmp_path, tracker):
     root = tmp_path / "root"
     dead = luigi(manifest, root, "--local-scheduler", "--tracking-uri", "http://127.0.0.1:9")
@@ -111,6 +114,7 @@ def test_a_dead_tracker_fails_no_workflow(manifest, tmp_path, tracker):
     assert "not logged to MLflow" in again.stderr  # it is tried at every build
 
 
+@pytest.mark.slow
 def test_the_environment_names_the_tracker(manifest, tmp_path, tracker):
     done = luigi(
         *(manifest, tmp_path / "root", "--local-scheduler", "--register-as", "workflow@latest-one")

@@ -75,6 +75,7 @@ def latest(tmp_path):
     return {file.stem: read_json(file) for file in (tmp_path / "root" / "latest").glob("*.json")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
@@ -100,6 +101,7 @@ def test_what_recipes_share_is_computed_once(
     assert len({pointer["key"] for pointer in pointers.values()}) == len(names)
 
 
+@pytest.mark.slow
 def test_a_night_without_news_changes_nothing_and_one_with_news_points_to_it(
     night, computed, params, tmp_path, audio_folder, noise
 ):
@@ -140,6 +142,7 @@ def test_root_and_audio_may_be_urls(audio_folder, params, monkeypatch, tracker):
         store.rm("/night", recursive=True)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_fails_stops_no_other(night, params, tmp_path):
     assert night(params / "a.toml")
     before = latest(tmp_path)

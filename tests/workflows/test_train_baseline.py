@@ -72,6 +72,7 @@ def client(tracker):
     return MlflowClient(tracker)
 
 
+@pytest.mark.slow
 def test_spoken_digits_of_known_and_of_unknown_speakers(
     corpora, tmp_path, tracker, client, monkeypatch
 ):

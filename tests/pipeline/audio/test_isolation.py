@@ -71,6 +71,7 @@ def nothing_is_left_behind(monkeypatch):
             os.waitpid(pid, os.WNOHANG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("children", [1, 2])
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_death_costs_one_item(death, children):

@@ -49,6 +49,7 @@ def stats(root):
     return [path.lstat() for path in root.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(gone=st.sets(st.integers(0, 4), min_size=1))
 def test_what_is_left_is_all_that_the_sets_need(several, tmp_path_factory, gone):

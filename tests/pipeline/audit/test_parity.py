@@ -13,6 +13,7 @@ from tests.pipeline.deployment.test_export import make_set
 NAMES = ["pipeline", "bundle, bare", "MLflow model", "served model", "stream"]
 
 
+@pytest.mark.slow
 def test_all_ways_give_the_bits_that_are_stored(tmp_path, audio_folder, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")  # the environment need not be activated
     fs, manifest = make_set(tmp_path / "root", audio_folder)

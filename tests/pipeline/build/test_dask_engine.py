@@ -43,6 +43,7 @@ def test_one_call_makes_a_shard_and_writes_what_is_kept(plan, tmp_path):
         assert [len(build.work().pending[s]) for s in keep] == [len(plan.shards) - 1] * len(keep)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_builds_the_same_set(plan, clean, tmp_path):
     with Processes() as processes:
         file, _ = dask(processes, tmp_path / "dask")

@@ -72,6 +72,7 @@ def small(**representation):
 DIGEST = "1a2a8452c1b712b3669fa0d7f81a8c5d"  # of these clips by this recipe, on every machine
 
 
+@pytest.mark.slow
 def test_the_digest_of_real_speech_depends_on_nothing_but_recipe_and_data(build, fsdd):
     recipe = Recipe.load(LOG_MEL)
     compact = recipe.model_copy(
@@ -145,6 +146,7 @@ def test_touching_renaming_and_moving_recompute_no_shard(build, audio_folder, tm
     assert shared.st_nlink == 3  # the shard and two sets
 
 
+@pytest.mark.slow
 def test_one_more_file_of_real_speech_recomputes_at_most_two_shards(build, corpora, tmp_path):
     folder = tmp_path / "speech"
     folder.mkdir()
@@ -429,6 +431,7 @@ DEADLY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.torture), 2])
 def test_clips_that_kill_or_hang_the_decoder_cost_themselves_only(
     build, audio_folder, monkeypatch, workers

@@ -233,6 +233,7 @@ def listening(port):
     return found
 
 
+@pytest.mark.slow
 def test_both_servers_listen_on_loopback_until_they_are_told_to_stop(tmp_path, tracker):
     root = tmp_path / "root"
     (root / "mlflow").mkdir(parents=True)

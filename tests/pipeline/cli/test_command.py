@@ -236,6 +236,7 @@ def test_names_of_files_are_utf8_in_any_locale(audio_folder, tmp_path):
     assert "a/grüße – 音.wav" in (tmp_path / "ü.csv").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_is_traced_on_request(basilar, audio_folder):
     manifest = audio_folder.parent / "m.parquet"
     basilar("scan", audio_folder, "-o", manifest)

@@ -13,6 +13,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lacking", [CORE_ONLY, NO_UNIX, CORE_ONLY + NO_UNIX])
 def test_the_command_checks_bundles_without_the_libraries_of_builds(lacking, basilar, tmp_path):
     """As the whole command does, which says the same."""

@@ -191,6 +191,7 @@ def test_a_failed_build_exits_with_one(as_json, basilar, audio_folder):
     assert (code, found["outcome"], found["shards_computed"]) == (0, "published", 0)
 
 
+@pytest.mark.slow
 def test_a_clip_that_takes_too_long(as_json, audio_folder, monkeypatch):
     original = audio.decode_blocks
 
@@ -217,6 +218,7 @@ def test_a_prefix_must_name_one_set(basilar, as_json, audio_folder, tmp_path, no
     assert "several feature sets" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_build_that_is_stopped_by_the_keyboard_says_what_is_kept(as_json, audio_folder, workers):
     """Like a terminal, it interrupts every process of the build."""

@@ -229,6 +229,7 @@ def bits_of(made, features):
     return found, made.clips, made.quarantined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", PARAMS, ids=lambda file: file.stem)
 def test_slices_of_long_clips_have_the_bits_of_the_whole(file, tmp_path, noise):
     for i, n_samples in enumerate((30_011, 100, 9_000)):

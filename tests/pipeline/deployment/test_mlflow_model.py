@@ -166,6 +166,7 @@ def server(tmp_path, audio_folder):
             process.wait(20)
 
 
+@pytest.mark.slow
 def test_mlflow_serves_the_bits_of_the_bundle(server, audio_folder, noise, capsys):
     bundle, ask = server
     files = sorted(audio_folder.rglob("*.wav"))[:3]

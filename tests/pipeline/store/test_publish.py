@@ -4,6 +4,7 @@ import sys
 from functools import partial
 
 import numpy as np
+import pytest
 import zarr
 
 from basilar import FeatureSet
@@ -53,6 +54,7 @@ def publish(folder, audio_folder, recipe, shard_seconds=2.0):
     return plan, path
 
 
+@pytest.mark.slow
 def test_a_published_set_is_linked_shards_that_zarr_and_xarray_read(audio_folder, tmp_path):
     import xarray
 
@@ -85,6 +87,7 @@ def test_clips_are_in_content_order_with_equal_files_sharing_rows(audio_folder, 
     assert clips["split"].unique().tolist() == ["train"]
 
 
+@pytest.mark.slow
 def test_the_digest_is_that_of_the_values_whatever_the_shards_and_the_layout(
     audio_folder, tmp_path
 ):

@@ -400,6 +400,7 @@ def test_it_pickles_as_its_settings(stored, method):
         assert pool.apply(rows.read, (10, 500)).tobytes() == expected[10:500].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("access", ["map", "read"])
 @pytest.mark.parametrize("use_threads", [None, False])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")

@@ -11,6 +11,7 @@ def test_the_tracker_of_a_remote_root_must_be_named(basilar, memory, audio_folde
         embedded_tracking_uri(storage.place("memory://bucket/root"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["r#x", "r x", "ré", "r&a=b;c", "r:y@z"])
 def test_roots_of_any_name_hold_their_own_tracker(logged, tmp_path, name):
     fs, _, _ = logged

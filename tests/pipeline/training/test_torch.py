@@ -45,6 +45,7 @@ def how(workers, context):
     return {"num_workers": workers, "multiprocessing_context": context}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "context"), WORKERS)
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_data_loader_gives_the_loaders_batches_whatever_its_workers(
@@ -70,6 +71,7 @@ def test_a_data_loader_gives_the_loaders_batches_whatever_its_workers(
     assert epochs == expected
 
 
+@pytest.mark.slow
 def test_spawned_workers_give_the_loaders_batches(fs):
     plain = Loader(fs, batch_size=8, n_frames=16)
     data = by_sampler(Loader(fs, batch_size=8, n_frames=16), **how(2, "spawn"))
@@ -85,6 +87,7 @@ def test_batches_become_tensors_of_the_same_bits(fs):
                 np.testing.assert_array_equal(batch[name].numpy(), values, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "context"), WORKERS)
 @pytest.mark.parametrize("made", [by_sampler, by_iterable])
 @pytest.mark.parametrize("taken", [0, 2, 3])
