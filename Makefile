@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all newest torture fuzz check docs pictures tour bits bench-dsp bench-load bench-build clean
 
-$(DEMO): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml constraints.txt dsp/kernel/kernel.c dsp/kernel/lanes.h
 	@echo "making $(VENV) with what the demo needs: about 110 packages, 1 GB; a few minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) --no-compile -e '.[demo]' # to compile all of it takes longer than the demo
