@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from basilar.dsp.kernel import Bank
+
 ChromaNorm = Literal["max", "l2", "none"]
 
 _SMALLEST_NORMAL = np.finfo(np.float32).tiny
@@ -31,8 +33,8 @@ def stft_to_chroma(
     ctroct: float,
     octwidth: float | None,
     base_c: bool,
-) -> sparse.csr_array:
-    """Filters from STFT bins: CSR (n_chroma, n_fft // 2 + 1), float32, cached: do not change it.
+) -> Bank:
+    """Filters from STFT bins: (n_chroma, n_fft // 2 + 1), float32.
 
     The weight of a bin in a class is a Gaussian of their distance in pitch. Its standard deviation
     is half a class, or half a bin where bins are wider; the weights of a bin have unit length. The
@@ -71,7 +73,7 @@ def stft_to_chroma(
         weights *= np.exp(-0.5 * ((octaves - ctroct) / octwidth) ** 2)
     weights[weights < 1e-12] = 0.0
     rows_up = 3 * (n_chroma // 12) if base_c else 0
-    return sparse.csr_array(np.roll(weights, -rows_up, axis=0).astype(np.float32))
+    return Bank.of(np.roll(weights, -rows_up, axis=0).astype(np.float32))
 
 
 @lru_cache(maxsize=32)

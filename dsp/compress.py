@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from basilar.dsp.kernel import Logarithm
 from basilar.dsp.moments import ordered_sum
 
 LogUnit = Literal["ln", "log10", "db"]
@@ -49,14 +50,7 @@ def log(
     >>> log(np.array([0, 1, 100], np.float32), unit="db", floor=1e-10).tolist()
     [-100.0, 0.0, 20.0]
     """
-    if unit not in _SCALE:
-        raise ValueError(f"log: {unit!r} is not one of {', '.join(get_args(LogUnit))}")
-    if floor_mode not in get_args(FloorMode):
-        raise ValueError(
-            f"floor_mode: {floor_mode!r} is not one of {', '.join(get_args(FloorMode))}"
-        )
-    if not _SMALLEST_NORMAL <= floor < np.inf:
-        raise ValueError(f"floor: {floor} must be at least {_SMALLEST_NORMAL:.3g} and finite")
+    _check(unit, floor, floor_mode)
     apply_floor = np.maximum if floor_mode == "clip" else np.add
     given = np.asarray(x, np.float32, order="C")
     out = np.empty(given.shape, np.float32)
@@ -76,11 +70,27 @@ def log(
     return out
 
 
+def _check(unit: str, floor: float, floor_mode: str) -> None:
+    if unit not in _SCALE:
+        raise ValueError(f"log: {unit!r} is not one of {', '.join(get_args(LogUnit))}")
+    if floor_mode not in get_args(FloorMode):
+        raise ValueError(
+            f"floor_mode: {floor_mode!r} is not one of {', '.join(get_args(FloorMode))}"
+        )
+    if not _SMALLEST_NORMAL <= floor < np.inf:
+        raise ValueError(f"floor: {floor} must be at least {_SMALLEST_NORMAL:.3g} and finite")
+
+
+def _factors(unit: LogUnit) -> tuple[float, float, float, float, float]:
+    """The polynomial's coefficients and 2^-23 ln 2, in `unit`."""
+    c0, c1, c2, c3 = (_SCALE[unit] * c for c in _ARTANH)
+    return c0, c1, c2, c3, _SCALE[unit] * (np.log(2) / 2**23)
+
+
 @lru_cache(maxsize=8)
 def _constants(unit: LogUnit) -> tuple[NDArray[np.float32], ...]:
-    """The polynomial's coefficients and 2^-23 ln 2 in `unit`: arrays, which are faster in NumPy."""
-    factors = (*_ARTANH, np.log(2) / 2**23)
-    return tuple(np.array(_SCALE[unit] * factor, np.float32) for factor in factors)
+    """`_factors` as arrays, which are faster in NumPy."""
+    return tuple(np.array(factor, np.float32) for factor in _factors(unit))
 
 
 def _log_in_place(
@@ -136,6 +146,21 @@ class Log:
     def by_frame(self) -> bool:
         """Whether a frame's values depend on that frame alone, and not on its clip."""
         return self.reference != "max" and self.top_db is None and not self.subtract_mean
+
+    @cached_property
+    def of_frame(self) -> Logarithm:
+        """What `of_frames` does, for the kernel. Raises ValueError where `log` does."""
+        _check(self.unit, self.floor, self.floor_mode)
+        *series, ln2 = _factors(self.unit)
+        return Logarithm(
+            self.floor,
+            self.floor_mode == "add",
+            (series[0], series[1], series[2], series[3]),
+            ln2,
+            gain=self.gain,
+            offset=self._offset if self.by_frame else 0.0,
+            factor=self.factor if self.by_frame else 1.0,
+        )
 
     def of_frames(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """The part that acts on each value alone: float32, the shape of `x`."""

@@ -35,9 +35,9 @@ from scipy import sparse
 
 from basilar.dsp.buffers import Allocate, allocate_rows, batches, keep_freed_memory
 from basilar.dsp.framing import PadMode, pad
-from basilar.dsp.stft import is_portable, power_spectrum
+from basilar.dsp.kernel.tables import sine as _sine
 
-_COLUMNS = 16  # blocks a batch: a multiple of 16, as in basilar.dsp.stft
+_COLUMNS = 16  # blocks a batch: SciPy may compute left-over rows in another order
 _MAX_REAL, _MAX_COMPLEX = 8192, 4096  # FFT sizes with the same bits in every supported SciPy
 _SIDE_LOBES = 20.0  # x / length from its peak, Hann's spectrum is below 1 / (π x³): -88 dB
 _PASS, _STOP = 0.1, 0.125  # the low-pass before decimation by 4, in cycles per sample
@@ -172,9 +172,28 @@ def magnitude(
     >>> magnitude([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].max()
     np.float32(0.0)
     """
-    return _transform(
-        signals, parameters, sample_rate, lambda x: np.sqrt(power_spectrum(x)), np.float32, empty
-    )
+    return _transform(signals, parameters, sample_rate, _magnitude, np.float32, empty)
+
+
+def _magnitude(x: _Complex) -> _Float32:
+    """|x| of complex64 with two axes, which it overwrites.
+
+    Real and imaginary parts are squared and added one by one, since NumPy's complex multiply and
+    `abs` differ between processors.
+    """
+    parts = x.view(np.float32)
+    np.multiply(parts, parts, out=parts)
+    magnitude: _Float32 = np.sqrt(parts[:, 0::2] + parts[:, 1::2])
+    return magnitude
+
+
+def _is_portable(n_fft: int) -> bool:
+    """Whether an FFT of `n_fft` real samples gives the same bits in every supported SciPy."""
+    rest = n_fft
+    for prime in (2, 3, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest == 1 and n_fft <= _MAX_REAL
 
 
 class _Layout(NamedTuple):
@@ -350,9 +369,9 @@ def _rates(parameters: Cqt, sample_rate: int) -> list[tuple[int, _Layout, slice]
 
 def _layout(hop: int, decimation: int, reach: int) -> _Layout:
     """The blocks with the most new samples that fit filters of `reach` samples on each side."""
-    grid = max(n for n in range(1, 2049) if hop % n == 0 and is_portable(n))
+    grid = max(n for n in range(1, 2049) if hop % n == 0 and _is_portable(n))
     best, most = None, 0.0
-    for n_fft in filter(is_portable, range(16, _MAX_REAL + 1, 16)):
+    for n_fft in filter(_is_portable, range(16, _MAX_REAL + 1, 16)):
         offsets = 1
         while n_fft * decimation > _MAX_COMPLEX * grid * offsets:
             offsets *= 2
@@ -426,17 +445,3 @@ def _lowpass(n_fft: int) -> _Float32:
     for delay, tap in zip(n, 2 * _sine(cutoff * n) / (math.pi * n) * window, strict=True):
         response += tap * _sine(delay * k / n_fft + 0.25)
     return np.asarray(response / (4 * response[0]), np.float32)[:, None]
-
-
-def _sine(turns: NDArray[Any]) -> _Float64:
-    """sin(2π turns) to 1e-15, from + - * / alone, so that tables have the same bits everywhere.
-
-    >>> _sine(np.array([0.25, -1 / 12, 1.5])).round(15).tolist()
-    [1.0, -0.5, 0.0]
-    """
-    x = turns - np.rint(turns)
-    x = np.where(np.abs(x) > 0.25, np.copysign(0.5, x) - x, x) * (2 * math.pi)
-    series = np.ones_like(x)
-    for n in range(22, 0, -2):
-        series = 1 - x * x / (n * (n + 1)) * series
-    return np.asarray(x * series)

@@ -9,8 +9,7 @@ Conventions
   frame covers `win_length` samples, followed by zeros (`left`: Kaldi, HTK, VGGish).
 * Kaldi's conditioning acts within each frame, before the window: it subtracts the frame's mean
   (`remove_dc`), then computes y[n] - preemphasis * y[n-1], with y[0] for y[-1]. Both are linear, so
-  the signal is pre-emphasised once, not frame by frame, before (1 - preemphasis) * mean is
-  subtracted.
+  the frame is pre-emphasised before (1 - preemphasis) * mean is subtracted. `dsp.kernel` does it.
 * *Periodic* windows (for spectral analysis) are one period of a cosine sum of period `win_length`;
   *symmetric* ones (for filter design) have period `win_length - 1`. `povey` is Kaldi's: a Hann
   window to the power of 0.85.
@@ -184,7 +183,7 @@ class Framing:
 
     @cached_property
     def bare(self) -> "Framing":
-        """The same framing without padding, which cuts the frames of a span of `dsp.streaming`."""
+        """The same framing without padding: that of a span of `dsp.streaming`."""
         return replace(self, center=False, drop_last=False)
 
     def frames(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,57 +196,6 @@ class Framing:
         view = self._view(self.padded(y), self.n_frames(y.size))
         view.flags.writeable = False
         return view
-
-    def cut(self, padded: NDArray[np.float32], first: int, *, out: NDArray[np.float32]) -> None:
-        """Write frames, from number `first` on, into the rows of `out`, float32 (frames, n_fft).
-
-        `padded` comes from `Framing.padded`. Frames are conditioned, but not yet windowed
-        (`apply_window`). A frame's bits depend on its own samples alone.
-
-        >>> y, out = np.array([1, 3, 7, 7], np.float32), np.zeros((1, 4), np.float32)
-        >>> framing = Framing(n_fft=4, hop_length=2, center=False, remove_dc=True)
-        >>> framing.cut(framing.padded(y), 0, out=out)
-        >>> out.tolist()
-        [[-3.5, -1.5, 2.5, 2.5]]
-        """
-        count, hop_length = len(out), self.hop_length
-        span = padded[first * hop_length : (first + count - 1) * hop_length + self.length]
-        inside = out[:, : self.length]
-        if self.length < self.n_fft:
-            out[:, self.length :] = 0
-        if self.preemphasis:
-            kept = span * np.float32(1 - self.preemphasis)
-            # As y[n] - p y[n-1], but small differences of large samples keep their digits.
-            emphasised = np.empty_like(span)
-            np.subtract(span[1:], span[:-1], out=emphasised[1:])
-            emphasised[1:] += kept[:-1]
-            inside[:] = self._view(emphasised, count)
-            out[:, 0] = kept[: (count - 1) * hop_length + 1 : hop_length]
-        else:
-            inside[:] = self._view(span, count)
-        if self.remove_dc:
-            means = sliding_sums(span, length=self.length, step=hop_length)
-            means *= np.float32((1 - self.preemphasis) / self.length)
-            out -= means[:, None]  # of whole rows, since NumPy takes twice as long for parts
-
-    def apply_window(self, frames_tn: NDArray[np.float32]) -> None:
-        """Multiply frames (16 n, n_fft), contiguous, by the window and `scale`, in place.
-
-        Raises ValueError if the number of frames is no multiple of 16 or they are not contiguous.
-
-        >>> frames_tn = np.ones((16, 4), np.float32)
-        >>> Framing(n_fft=4, hop_length=2, scale=2.0).apply_window(frames_tn)
-        >>> frames_tn[0].tolist()
-        [0.0, 1.0, 2.0, 1.0]
-        """
-        # Several rows at once: to begin one costs NumPy as much as hundreds of its samples.
-        rows = frames_tn.reshape(-1, self._tables.size, copy=False)
-        rows *= self._tables
-
-    @cached_property
-    def _tables(self) -> NDArray[np.float32]:
-        """The window of 16 frames, one after the other."""
-        return np.tile(self.table, 16)
 
     def _view(self, samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
         # Like as_strided, which takes ten times as long; with many short clips, that matters.
@@ -268,31 +216,6 @@ class Framing:
                 scaled_tn -= row_sums(scaled_tn)[:, None] * np.float32(1 / self.length)
             energies[part] = row_sums(scaled_tn * scaled_tn)
         return energies
-
-
-def sliding_sums(x: NDArray[np.float32], *, length: int, step: int) -> NDArray[np.float32]:
-    """Sums of `length` samples of `x` every `step` samples: float32, as many as fit.
-
-    A sum of 2, 4, 8 … samples adds two sums of half the size, which neighbours share; the sizes
-    that `length` consists of are added from the smallest up. So each sum has the same order of
-    additions, wherever it starts.
-
-    >>> sliding_sums(np.arange(6, dtype=np.float32), length=3, step=2).tolist()
-    [3.0, 9.0]
-    """
-    while length % 2 == step % 2 == 0:
-        # No sum starts or ends between the two samples of a pair.
-        pairs = x.size // 2 * 2
-        x, length, step = x[0:pairs:2] + x[1:pairs:2], length // 2, step // 2
-    total = np.zeros(1 + (x.size - length) // step, np.float32)
-    end, width = 0, 1
-    while True:
-        if length & width:
-            total += x[end::step][: len(total)]
-            end += width
-        if end == length:
-            return total
-        x, width = x[:-width] + x[width:], 2 * width
 
 
 def row_sums(x: NDArray[np.float32]) -> NDArray[np.float32]:

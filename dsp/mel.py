@@ -17,7 +17,8 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
+
+from basilar.dsp.kernel import Bank
 
 MelScale = Literal["slaney", "htk", "kaldi"]
 FilterNorm = Literal["slaney", "none"]
@@ -67,8 +68,8 @@ class MelBank:
     mel_scale: MelScale = "slaney"
     filter_norm: FilterNorm = "slaney"
 
-    def filters(self, *, sample_rate: int, n_fft: int) -> sparse.csr_array:
-        """The filters as a CSR matrix (n_mels, n_fft // 2 + 1), float32, cached: do not change it.
+    def filters(self, *, sample_rate: int, n_fft: int) -> Bank:
+        """The filters, (n_mels, n_fft // 2 + 1), float32.
 
         Computed in float64 and rounded. Weights below 1e-12 of a triangle's height are rounding
         errors where it touches zero, and set to zero. A filter between two bins (many mels, small
@@ -82,7 +83,7 @@ class MelBank:
 
 
 @lru_cache(maxsize=32)
-def _filters(bank: MelBank, sample_rate: int, n_fft: int) -> sparse.csr_array:
+def _filters(bank: MelBank, sample_rate: int, n_fft: int) -> Bank:
     nyquist = sample_rate / 2
     fmax = nyquist if bank.fmax is None else bank.fmax
     if not 0 <= bank.fmin < fmax <= nyquist:
@@ -106,7 +107,7 @@ def _filters(bank: MelBank, sample_rate: int, n_fft: int) -> sparse.csr_array:
     weights[weights < 1e-12] = 0.0
     if bank.filter_norm == "slaney":
         weights *= 2.0 / (hz[2:, None] - hz[:-2, None])
-    return sparse.csr_array(weights.astype(np.float32))
+    return Bank.of(weights.astype(np.float32))
 
 
 def _checked(mel_scale: MelScale) -> MelScale:

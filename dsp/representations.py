@@ -12,7 +12,7 @@ Conventions
   raised whenever the numbers of a kind change, however little; the canary tests enforce this.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -26,27 +26,31 @@ from basilar.dsp.compress import Log
 from basilar.dsp.cqt import Cqt
 from basilar.dsp.cqt import magnitude as cqt_magnitude
 from basilar.dsp.framing import Framing
+from basilar.dsp.kernel import Output
 from basilar.dsp.mel import MelBank
-from basilar.dsp.stft import over_frames, power_spectrum
+from basilar.dsp.stft import over_frames
+from basilar.dsp.stft import stft as complex_stft
 
 VERSIONS: dict[str, int] = {
     "waveform": 1,
-    "stft": 2,
-    "magnitude": 2,
-    "power": 2,
-    "log_magnitude": 2,
-    "decibel": 2,
-    "mel": 2,
-    "log_mel": 2,
-    "mfcc": 2,
-    "pcen": 2,
-    "chroma": 2,
-    "spectral": 2,
+    "stft": 3,
+    "magnitude": 3,
+    "power": 3,
+    "log_magnitude": 3,
+    "decibel": 3,
+    "mel": 3,
+    "log_mel": 3,
+    "mfcc": 3,
+    "pcen": 3,
+    "chroma": 3,
+    "spectral": 3,
     "cqt": 1,
     "cqt_magnitude": 1,
     "log_cqt": 1,
     "chroma_cqt": 1,
 }
+
+_OUTPUT: dict[int, Output] = {1: "magnitude", 2: "power"}
 
 Signals = Sequence[NDArray[np.float32]]
 Features = list[NDArray[Any]]
@@ -70,15 +74,7 @@ def stft(signals: Signals, *, framing: Framing, empty: Allocate = np.empty) -> F
     >>> stft([np.zeros(110250, np.float32)], framing=Framing(n_fft=512, hop_length=128))[0].shape
     (862, 257)
     """
-    return over_frames(
-        signals,
-        framing,
-        lambda x: x,
-        n_bins=framing.n_bins,
-        bins_first=False,
-        dtype=np.complex64,
-        empty=empty,
-    )
+    return list(complex_stft(signals, framing, empty=empty))
 
 
 def spectrum(
@@ -90,14 +86,7 @@ def spectrum(
     ...          framing=Framing(n_fft=4, hop_length=4, center=False))[0][0].tolist()
     [2.0, 1.0, 0.0]
     """
-    return over_frames(
-        signals,
-        framing,
-        _spectral(power),
-        n_bins=framing.n_bins,
-        bins_first=False,
-        empty=empty,
-    )
+    return list(over_frames(signals, framing, output=_OUTPUT[power], empty=empty))
 
 
 def log_spectrum(
@@ -114,15 +103,7 @@ def log_spectrum(
     ...              power=2, log=Log(unit="db", floor=1e-10))[0][0, 0]
     np.float32(-100.0)
     """
-    spectral = _spectral(power)
-    frames = over_frames(
-        signals,
-        framing,
-        lambda x: log.of_frames(spectral(x)),
-        n_bins=framing.n_bins,
-        bins_first=False,
-        empty=empty,
-    )
+    frames = over_frames(signals, framing, output=_OUTPUT[power], log=log.of_frame, empty=empty)
     return [log.of_clip(x) for x in frames]
 
 
@@ -142,15 +123,7 @@ def mel(
     (862, 128)
     """
     filters = bank.filters(sample_rate=sample_rate, n_fft=framing.n_fft)
-    spectral = _spectral(power)
-    return over_frames(
-        signals,
-        framing,
-        lambda x: filters @ spectral(x),
-        n_bins=bank.n_mels,
-        bins_first=True,
-        empty=empty,
-    )
+    return list(over_frames(signals, framing, output=_OUTPUT[power], bank=filters, empty=empty))
 
 
 def log_mel(
@@ -171,14 +144,8 @@ def log_mel(
     np.float32(-100.0)
     """
     filters = bank.filters(sample_rate=sample_rate, n_fft=framing.n_fft)
-    spectral = _spectral(power)
     frames = over_frames(
-        signals,
-        framing,
-        lambda x: log.of_frames(filters @ spectral(x)),
-        n_bins=bank.n_mels,
-        bins_first=True,
-        empty=empty,
+        *(signals, framing), output=_OUTPUT[power], bank=filters, log=log.of_frame, empty=empty
     )
     return [log.of_clip(x) for x in frames]
 
@@ -254,12 +221,11 @@ def chroma(
         octwidth=octwidth,
         base_c=base_c,
     )
-    spectral = _spectral(power)
-
-    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-        return normalize(filters @ spectral(spectrum), norm=norm)
-
-    return over_frames(signals, framing, function, n_bins=n_chroma, bins_first=True, empty=empty)
+    out = over_frames(signals, framing, output=_OUTPUT[power], bank=filters, empty=empty)
+    for x_tc in out:
+        for part in row_blocks(x_tc):
+            x_tc[part] = normalize(x_tc[part].T, norm=norm).T
+    return list(out)
 
 
 def log_cqt(
@@ -311,14 +277,3 @@ def chroma_cqt(
             magnitude_bt = np.ascontiguousarray(magnitude_tb[part].T)
             chroma_tc[part] = normalize(filters @ magnitude_bt, norm=norm).T
     return out
-
-
-def _spectral(
-    power: Literal[1, 2],
-) -> Callable[[NDArray[np.complex64]], NDArray[np.float32]]:
-    return power_spectrum if power == 2 else _magnitude
-
-
-def _magnitude(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-    power_ft = power_spectrum(spectrum)
-    return np.sqrt(power_ft, out=power_ft)

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from basilar.dsp.buffers import Allocate
+from basilar.dsp.buffers import Allocate, allocate_rows, row_blocks
 from basilar.dsp.framing import Framing
-from basilar.dsp.stft import over_frames, power_spectrum
+from basilar.dsp.stft import frame_counts, over_frames
 from basilar.dsp.streaming import spans
 
 _BLOCK = 64  # frames: the temporaries of one block stay in the cache
@@ -134,23 +134,24 @@ def spectral_statistics(
     """
     frequencies = np.arange(framing.n_bins, dtype=np.float64) * (sample_rate / framing.n_fft)
 
-    def function(spectrum: NDArray[np.complex64]) -> NDArray[np.float32]:
-        magnitude_ft = np.sqrt(power_spectrum(spectrum))
-        out_cf = np.zeros((4, magnitude_ft.shape[1]), np.float32)
-        out_cf[2] = spectral_centroid(magnitude_ft, frequencies=frequencies)
-        out_cf[3] = spectral_rolloff(
-            magnitude_ft, frequencies=frequencies, roll_percent=roll_percent
-        )
-        return out_cf
-
-    out = over_frames(signals, framing, function, n_bins=4, bins_first=True, empty=empty)
+    out = allocate_rows(frame_counts(signals, framing), 4, np.float32, empty=empty)
     for y, x in zip(signals, out, strict=True):
         row = 0
         for span in spans(y, framing):
             frames_tn = framing.bare.frames(span)
-            part = x[row : row + len(frames_tn)]
-            part[:, 0], part[:, 1] = rms(frames_tn), zero_crossing_rate(frames_tn)
-            row += len(frames_tn)
+            for part in row_blocks(frames_tn):
+                block_tn = frames_tn[part]
+                first, last = part.start * framing.hop_length, part.stop * framing.hop_length
+                samples = span[first : last - framing.hop_length + framing.length]
+                (magnitude_tf,) = over_frames([samples], framing.bare, output="magnitude")
+                magnitude_ft = magnitude_tf.T
+                into = x[row : row + len(block_tn)]
+                into[:, 0], into[:, 1] = rms(block_tn), zero_crossing_rate(block_tn)
+                into[:, 2] = spectral_centroid(magnitude_ft, frequencies=frequencies)
+                into[:, 3] = spectral_rolloff(
+                    magnitude_ft, frequencies=frequencies, roll_percent=roll_percent
+                )
+                row += len(block_tn)
     return out
 
 

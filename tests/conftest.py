@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -128,6 +129,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Scans of one test run remember nothing of another, nor of the user."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.fixture(autouse=True)
+def _no_programs_of_before() -> None:
+    """A test that patches windows or filters leaves none of them to the next one."""
+    if "basilar.dsp.stft" in sys.modules:
+        sys.modules["basilar.dsp.stft"]._program.cache_clear()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -40,7 +40,7 @@ ROOMS = {
     "report": "dsp errors progress storage text recipes manifests plan compute store training "
     "records",
     "tracking": "errors storage recipes manifests training records deployment report",
-    "build": "errors host hashing progress defaults process storage text console audio recipes "
+    "build": "dsp errors host hashing progress defaults process storage text console audio recipes "
     "manifests plan compute store training records tracking",
     "audit": "dsp errors host hashing progress process storage audio recipes manifests compute "
     "store training records deployment tracking build",

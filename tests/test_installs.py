@@ -103,7 +103,7 @@ transform = Transform.from_recipe(recipe)
 whole = transform.apply(y, sample_rate=16_000)
 stream = transform.stream(16_000)
 assert np.concatenate([stream.push(y), stream.finish()]).tobytes() == whole.tobytes()
-bundle = Bundle.load(golden / "bundle-1")
+bundle = Bundle.load(golden / "bundle-2")
 assert all(found.identical for found in bundle.check())
 assert np.isfinite(bundle.transform_file(golden / "store-1" / "audio" / "0.wav")).all()
 """

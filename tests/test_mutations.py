@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from basilar.dsp import framing, mel
+from basilar.dsp import framing, mel, stft
+from basilar.dsp.kernel import Bank
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.manifests.scan import scan
@@ -273,15 +274,17 @@ def mutate_window(monkeypatch, by):
         return table
 
     monkeypatch.setattr(framing, "window", window)
+    monkeypatch.setattr(stft, "_program", stft._program.__wrapped__)  # a cached one has its window
 
 
 def mutate_filters(monkeypatch, by):
     original = mel._filters
 
     def filters(*arguments):
-        matrix = original(*arguments).copy()
-        matrix.data[len(matrix.data) // 2] *= np.float32(1 + by)
-        return matrix
+        matrix = original(*arguments).toarray()
+        weights = np.argwhere(matrix)
+        matrix[tuple(weights[len(weights) // 2])] *= np.float32(1 + by)
+        return Bank.of(matrix)
 
     monkeypatch.setattr(mel, "_filters", filters)
 

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from basilar.dsp import kernel
+from basilar.dsp.framing import Framing
+from basilar.dsp.kernel import native, twin
 from basilar.pipeline import audio, errors, host, storage
 from basilar.pipeline.compute import canary
 from basilar.pipeline.compute.transform import Transform
@@ -56,6 +60,7 @@ def checks(root: Path | None = None, tracking_uri: str = "") -> Iterator[Check]:
     yield _extras()
     yield from _decoders()
     yield from _canaries()
+    yield _kernel()
     if root is not None:
         yield from _root(root)
     if tracking_uri:
@@ -149,6 +154,33 @@ def _canaries() -> Iterator[Check]:
         good += not warning
     said = f"{good} stages compute the same numbers as when they were released"
     yield Check("canaries", "ok", said)
+
+
+def _kernel() -> Check:
+    """Say what computes frames, and how much faster or slower the other is."""
+    y = canary.signal()
+    framing = Framing(n_fft=2048, hop_length=512)
+    program = kernel.Program(framing.table, framing.hop_length, framing.length)
+    out = np.empty((program.n_frames(y.size), program.width), np.float32)
+
+    def seconds(plan: kernel.Plan) -> float:
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            plan.run((y,), out)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    if not native.is_there():
+        advice = "install a C compiler, and then basilar again"
+        said = "NumPy: the kernel in C was not compiled, which gives the same bits several times as"
+        return Check("kernel", "warning", f"{said} fast; {advice}")
+    ratio = seconds(twin.Plan(program)) / seconds(native.plan(program))
+    lanes = f"C, {native.widths()[-1]} frames at once, {ratio:.0f} times as fast as NumPy"
+    if kernel.in_use() == "C":
+        return Check("kernel", "ok", lanes)
+    said = f"NumPy, since BASILAR_KERNEL is set; there is {lanes}: unset it"
+    return Check("kernel", "warning", said)
 
 
 def _root(root: Path) -> Iterator[Check]:

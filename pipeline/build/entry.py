@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from basilar.dsp import kernel
 from basilar.pipeline import storage
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
@@ -208,6 +209,11 @@ def carry_out(
             "note: %s is published with [store] %s; the values are the same. To store them "
             "as the recipe says, delete its path and build again.",
             *(key[:12], attributes["recipe"]["store"]),
+        )
+    if done.shards_computed and kernel.in_use() == "NumPy":
+        logging.getLogger("basilar").warning(
+            "note: NumPy computed the frames, which gives the same bits as the kernel in C and "
+            "takes several times as long; basilar doctor says why."
         )
     names = ("digest", "recipe_hash", "manifest_hash", "clips", "quarantined")
     return BuildResult(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -137,21 +138,18 @@ def recipe(
     hashes = recipe_hashes(loaded)
     kind, sample_rate = loaded.representation, loaded.resample.sample_rate
     empty = kind.empty_bands(sample_rate=sample_rate) if isinstance(kind, MelBands) else []
-    portable = kind.has_portable_bits
     result = {
         "recipe_hash": hashes["normalization"],
         "hashes": hashes,
-        "portable": portable,
         "empty_bands": empty,
         "recipe": loaded.resolved(),
     }
-    promise = "the same bits everywhere" if portable else "bits are not promised for this n_fft"
     comments = [f"# {stage} {value}" for stage, value in hashes.items()]
     if empty:
         bands = ", ".join(map(str, empty))
         comments.insert(0, f"# always empty, since n_fft is small for n_mels: bands {bands}")
     toml = loaded.to_toml().splitlines()
-    print_result(result, as_json, *toml, "", f"# {promise}", *comments)
+    print_result(result, as_json, *toml, "", *comments)
 
 
 @app.command(rich_help_panel=MAKE)
@@ -236,6 +234,7 @@ def build(
             print_result({**failed, "failures": error.failures}, as_json)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
+        warnings.simplefilter("ignore", RuntimeWarning)  # of what zarr awaits no more
         total = len(planned.plan.shards)
         made = total - len(planned.work().pending["representation"])
         raise StoppedError(

@@ -91,7 +91,7 @@ def show(
     path = find_store(root, key)
     attributes, recipe = attributes_and_recipe_of(path)
     lost = read_table(path / "quarantine.parquet").to_pylist()
-    names = ("key", "digest", "recipe_hash", "manifest_hash", "clips", "frames", "portable")
+    names = ("key", "digest", "recipe_hash", "manifest_hash", "clips", "frames")
     print_result(
         {"path": str(path), **attributes, "quarantine": lost},
         as_json,

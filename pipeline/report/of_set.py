@@ -115,13 +115,10 @@ def _render(report: Report) -> str:
 def _what(report: Report) -> list[tuple[str, str]]:
     a = report.attributes
     decoders = ", ".join(a["decoders"]) or "none in the key: every file is lossless"
-    portable = (
-        "the same on every processor" if a["portable"] else "not promised: the FFT is too long"
-    )
     pairs = [
         *((name.replace("_", " "), a[name]) for name in ("key", "digest")),
         *((name.replace("_", " "), a[name]) for name in ("recipe_hash", "manifest_hash")),
-        ("values", f"{report.dtype}, {report.before.unit}; bits are {portable}"),
+        ("values", f"{report.dtype}, {report.before.unit}"),
         ("decoders", decoders),
         ("versions", ", ".join(f"{name} {number}" for name, number in a["versions"].items())),
     ]

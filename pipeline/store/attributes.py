@@ -99,7 +99,8 @@ def _is_shard(value: Any) -> bool:
     return _is_text(value) and re.fullmatch(r"[0-9a-z][0-9a-z.]*", value) is not None
 
 
-_OPTIONAL = {"canary", "hashes", "seconds", "shards", "machine", "cpu"}
+# `portable` is of stores made before `dsp.kernel`.
+_OPTIONAL = {"canary", "hashes", "seconds", "shards", "machine", "cpu", "portable"}
 _ATTRIBUTES: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("key", "digest", "recipe_hash", "manifest_hash"), _is_hash),
     **dict.fromkeys(("clips", "frames", "quarantined"), _is_count),

@@ -52,7 +52,6 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
     return {
         "schema": STORE_SCHEMA,
         "recipe": recipe.resolved(),
-        "portable": recipe.representation.has_portable_bits,
         "versions": _versions(),
         "machine": platform.machine(),
         "cpu": _cpu(),

@@ -40,7 +40,7 @@ def test_stft_filters_equal_librosas(setting):
     theirs = librosa.filters.chroma(
         sr=settings.pop("sample_rate"), **settings, norm=2, dtype=np.float64
     )
-    assert (ours.shape, ours.dtype, ours.format) == (theirs.shape, np.float32, "csr")
+    assert (ours.shape, ours.toarray().dtype) == (theirs.shape, np.float32)
     # Ours are rounded to float32; 1e-12 is what counts as zero.
     np.testing.assert_allclose(ours.toarray(), theirs, rtol=1.001 * HALF_ULP, atol=1e-12)
 
@@ -70,7 +70,7 @@ def test_unweighted_bins_have_unit_length_and_no_subnormal_weights(n_chroma):
     # n_chroma squares of weights rounded to float32.
     length = np.sqrt((filters.toarray().astype(np.float64) ** 2).sum(axis=0))
     np.testing.assert_allclose(length, 1, rtol=n_chroma * HALF_ULP)
-    assert filters.data.min() >= np.float32(1e-12)
+    assert min(row[row != 0].min() for row in filters.weights) >= np.float32(1e-12)
 
 
 @given(octave=st.integers(4, 7), semitone=st.integers(0, 11))

@@ -8,8 +8,10 @@ import sys
 
 import numpy as np
 from numpy._core import _multiarray_umath
+from scipy.sparse import csr_array
 
 from basilar.dsp import cepstrum, chroma, pcen, spectral
+from basilar.dsp.kernel import Bank, Program, twin
 from tests.conftest import REPOSITORY
 
 
@@ -38,7 +40,7 @@ def values():
         sample_rate=22050, n_fft=1024, n_chroma=12, tuning=0.1, ctroct=5, octwidth=2, base_c=True
     )
     from_cqt = chroma.cqt_to_chroma(513, bins_per_octave=36, n_chroma=12, fmin=32.7, base_c=True)
-    chroma_ct = to_chroma @ magnitude_ft
+    chroma_ct = csr_array(to_chroma.toarray()) @ magnitude_ft
     made = {
         "lifter": cepstrum.lifter(20, 22, convention="htk"),
         "chroma_cqt": from_cqt @ magnitude_ft,
@@ -53,6 +55,14 @@ def values():
             magnitude_ft, frequencies=frequencies, roll_percent=0.85
         ),
     }
+    program = Program(
+        np.hanning(400).astype(np.float32),
+        160,
+        400,
+        bank=Bank.of(np.tri(40, 201, dtype=np.float32)),
+    )
+    made["kernel"] = np.empty((program.n_frames(y.size), 40), np.float32)
+    twin.Plan(program).run((y,), made["kernel"])
     for norm in ("ortho", "none", "htk"):
         made[f"mfcc_{norm}"] = cepstrum.dct_matrix(20, 513, norm=norm) @ magnitude_ft
     for mode in ("nearest", "interp"):

@@ -4,7 +4,7 @@ import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basilar.dsp.framing import Framing, pad, sliding_sums, window
+from basilar.dsp.framing import Framing, pad, window
 
 
 @pytest.mark.parametrize("kind", ["hann", "hamming", "blackman"])
@@ -89,72 +89,3 @@ def test_frames_of_a_strided_signal():
 def test_framing_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         Framing(**arguments)
-
-
-@given(
-    n_samples=st.integers(1, 300),
-    length=st.integers(1, 64),
-    step=st.integers(1, 80),
-)
-def test_sliding_sums(n_samples, length, step):
-    x = np.random.default_rng(0).integers(-1000, 1000, n_samples + length).astype(np.float32)
-    expected = [x[start : start + length].sum() for start in range(0, n_samples + 1, step)]
-    assert sliding_sums(x, length=length, step=step).tolist() == expected  # integers: exact
-
-
-def conditioned(framing, y):
-    """Kaldi's conditioning by its definition, in float64."""
-    frames_tn = framing.frames(y).astype(np.float64)
-    if framing.remove_dc:
-        frames_tn -= frames_tn.mean(axis=1, keepdims=True)
-    before = np.concatenate([frames_tn[:, :1], frames_tn[:, :-1]], axis=1)
-    return frames_tn - framing.preemphasis * before
-
-
-@pytest.mark.parametrize("remove_dc", [True, False])
-@pytest.mark.parametrize("preemphasis", [0.0, 0.97])
-@pytest.mark.parametrize("hop_length", [160, 77])
-@pytest.mark.parametrize("offset", [0.0, 10.0])
-def test_conditioning_by_its_definition(noise, remove_dc, preemphasis, hop_length, offset):
-    y = noise(4000) / np.abs(noise(4000)).max() + np.float32(offset)
-    framing = Framing(
-        512,
-        hop_length,
-        400,
-        window="rectangular",
-        align="left",
-        center=False,
-        remove_dc=remove_dc,
-        preemphasis=preemphasis,
-    )
-    out = np.empty((framing.n_frames(4000), 512), np.float32)
-    framing.cut(y, 0, out=out)
-    # Samples of 11 have an ulp of 1e-6, and so has what is left of them, (1 - preemphasis) of it;
-    # their mean is known to another. Differences of samples, up to 2, have one of 1.2e-7.
-    left = (1 - preemphasis) * 2e-6 * (offset > 0) + 2.4e-7
-    np.testing.assert_allclose(out[:, :400], conditioned(framing, y), rtol=0, atol=left)
-    alone = np.empty((1, 512), np.float32)
-    for t in (0, 1, len(out) - 1):
-        framing.cut(y[t * hop_length :][:400], 0, out=alone)
-        assert alone[:, :400].tobytes() == out[t, :400].tobytes()
-
-
-def test_a_frame_out_of_range_does_not_spoil_the_next_one_in_its_place():
-    framing = Framing(8, 4, 6, align="left", center=False, remove_dc=True)
-    out = np.zeros((16, 8), np.float32)
-    for y in np.full(6, 3e38, np.float32), np.arange(6, dtype=np.float32):
-        with np.errstate(all="ignore"):
-            framing.cut(y, 0, out=out[:1])
-            framing.apply_window(out)
-    assert out[0, 6:].tolist() == [0, 0]
-
-
-def test_a_window_is_applied_to_all_frames_or_none(noise):
-    framing = Framing(8, 4)
-    frames_tn = noise(32 * 8).reshape(32, 8)
-    expected = frames_tn * framing.table
-    framing.apply_window(frames_tn)
-    assert frames_tn.tobytes() == expected.tobytes()
-    for wrong in (np.ones((15, 8), np.float32), np.ones((16, 16), np.float32)[:, :8]):
-        with pytest.raises(ValueError, match=r"reshape|copy"):
-            framing.apply_window(wrong)

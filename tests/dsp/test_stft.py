@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from basilar.dsp.framing import Framing
-from basilar.dsp.stft import is_portable, power_spectrum, spectra, stft
+from basilar.dsp.kernel import twin
+from basilar.dsp.stft import over_frames, stft
 
 
 def test_equals_direct_sum(noise):
@@ -15,7 +16,7 @@ def test_equals_direct_sum(noise):
     n = np.arange(64)
     basis = np.exp(-2j * np.pi * np.outer(n, np.arange(33)) / 64)
     # float32 FFT of 64 values of about 0.1: a few ulp of the sum of magnitudes.
-    np.testing.assert_allclose(stft(y, framing), frames_tn @ basis, atol=3e-6)
+    np.testing.assert_allclose(stft([y], framing)[0], frames_tn @ basis, atol=3e-6)
 
 
 @pytest.mark.parametrize("pad_mode", ["constant", "reflect", "edge"])
@@ -34,7 +35,7 @@ def test_equals_librosa(noise, pad_mode, n_fft, hop_length, win_length, center):
     )
     # Both are float32 FFTs of windowed float32 frames, whose windows differ by half an ulp:
     # 1e-7 of the largest magnitude, a few times over.
-    np.testing.assert_allclose(stft(y, framing), theirs.T, atol=5e-7 * np.abs(theirs).max())
+    np.testing.assert_allclose(stft([y], framing)[0], theirs.T, atol=5e-7 * np.abs(theirs).max())
 
 
 @settings(max_examples=40)
@@ -47,41 +48,56 @@ def test_a_signal_has_the_same_bits_alone_and_among_others(lengths, n_fft, hop_l
     rng = np.random.default_rng(0)
     signals = [rng.standard_normal(n).astype(np.float32) for n in lengths]
     framing = Framing(n_fft, hop_length)
-    alone = np.concatenate([stft(y, framing) for y in signals])
-    together = np.concatenate(list(spectra(signals, framing, bins_first=False)))
-    turned = np.concatenate(list(spectra(signals, framing, bins_first=True)), axis=1).T
-    assert together.tobytes() == np.ascontiguousarray(turned).tobytes()
-    assert together[: len(alone)].tobytes() == alone.tobytes()
-    assert not together[len(alone) :].any()
+    alone = np.concatenate([stft([y], framing)[0] for y in signals])
+    together = np.concatenate(stft(signals, framing))
+    assert together.tobytes() == alone.tobytes()
 
 
 def test_energy_is_kept(noise):
     y = noise(4096)
     framing = Framing(512, 512, window="rectangular", center=False)
-    power_tf = np.abs(stft(y, framing).astype(np.complex128)) ** 2
+    power_tf = np.abs(stft([y], framing)[0].astype(np.complex128)) ** 2
     energy = (2 * power_tf.sum() - power_tf[:, [0, -1]].sum()) / 512
     np.testing.assert_allclose(energy, (y.astype(np.float64) ** 2).sum(), rtol=1e-6)  # Parseval
 
 
-def test_power_spectrum_is_exact_where_floats_are():
-    spectrum = np.array([[3 + 4j, 0], [-5 + 12j, 1j]], np.complex64)
-    assert power_spectrum(spectrum).tolist() == [[25, 0], [169, 1]]
+def test_outputs_are_those_of_the_complex_spectrum(noise):
+    y, framing = noise(5000), Framing(400, 160)
+    (z,) = stft([y], framing)
+    power = z.real * z.real + z.imag * z.imag
+    (found,) = over_frames([y], framing)
+    assert found.tobytes() == power.tobytes()
+    (found,) = over_frames([y], framing, output="magnitude")
+    assert found.tobytes() == np.sqrt(power).tobytes()
+
+
+def test_long_signals_have_the_frames_of_short_ones(noise):
+    y, framing = noise(600_000), Framing(512, 200)
+    (whole,) = over_frames([y], framing)
+    padded = np.pad(y, 256)
+    few = over_frames([padded[200 * t : 200 * t + 512] for t in range(0, 3000, 7)], framing.bare)
+    assert np.concatenate(few).tobytes() == whole[:3000:7].tobytes()
+
+
+def test_the_kernel_of_the_environment_computes(noise, monkeypatch):
+    y, framing = noise(5000), Framing(400, 160)
+    (usual,) = over_frames([y], framing)
+    monkeypatch.setenv("BASILAR_KERNEL", "numpy")
+    called = []
+    run = twin.Plan.run
+    monkeypatch.setattr(twin.Plan, "run", lambda *a: called.append(1) or run(*a))
+    (found,) = over_frames([y], framing)
+    assert called
+    assert found.tobytes() == usual.tobytes()
 
 
 def test_a_signal_without_a_frame_is_refused(noise):
     with pytest.raises(ValueError, match="a signal of 100 samples has no frame of n_fft = 512"):
-        stft(noise(100), Framing(512, 128, center=False))
+        stft([noise(100)], Framing(512, 128, center=False))
 
 
 def test_the_signal_is_not_changed(noise):
     y = noise(1000)
     before = y.copy()
-    stft(y, Framing(512, 128, center=False))
+    stft([y], Framing(512, 128, center=False))
     np.testing.assert_array_equal(y, before)
-
-
-@pytest.mark.parametrize(
-    ("n_fft", "portable"), [(512, True), (400, True), (8192, True), (8190, False), (16384, False)]
-)
-def test_portable_sizes(n_fft, portable):
-    assert is_portable(n_fft) is portable

@@ -115,11 +115,6 @@ class Representation(Section):
         return Grid("octave")
 
     @property
-    def has_portable_bits(self) -> bool:
-        """Whether the bits of its values are promised to be equal on every processor."""
-        return True
-
-    @property
     def is_framewise(self) -> bool:
         """Whether a row depends only on its own samples, so that features can be streamed."""
         return True

@@ -12,7 +12,6 @@ from basilar.dsp.dither import dither
 from basilar.dsp.framing import Align, Framing, PadMode, WindowKind
 from basilar.dsp.histogram import Grid
 from basilar.dsp.representations import Signals
-from basilar.dsp.stft import is_portable
 from basilar.pipeline.recipes.kinds.base import (
     MOST_WEIGHTS,
     Floor,
@@ -97,10 +96,6 @@ class Framed(Representation):
 
     def centres(self, frames: NDArray[np.float64]) -> NDArray[np.float64]:
         return frames * self.hop_length + (0.0 if self.center else self.framing.length / 2)
-
-    @property
-    def has_portable_bits(self) -> bool:
-        return is_portable(self.n_fft)
 
     @property
     def is_framewise(self) -> bool:

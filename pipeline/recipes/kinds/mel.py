@@ -68,7 +68,7 @@ class MelBands(Framed):
     def empty_bands(self, *, sample_rate: int) -> list[int]:
         """The bands that no FFT bin falls into: they are always zero."""
         filters = self.bank.filters(sample_rate=sample_rate, n_fft=self.n_fft)
-        return [int(band) for band in np.flatnonzero(filters.sum(axis=1) == 0)]
+        return [int(band) for band in np.flatnonzero(~filters.toarray().any(axis=1))]
 
     def mels(self, signals: Signals, *, sample_rate: int, empty: Allocate = np.empty) -> Features:
         """The mel spectrogram of each signal: float32 (frames, n_mels)."""

@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 import pytest
 
+from basilar.dsp.kernel import native
 from basilar.pipeline import errors, host
 from basilar.pipeline.audit import doctor
 from basilar.pipeline.audit.doctor import checks
@@ -73,6 +74,17 @@ def test_a_decoder_that_decodes_something_else_fails(found, monkeypatch):
     said = found()
     assert "7715 samples at 22050 Hz were decoded, not 8820" in said["decode mp3"].message
     assert {said[f"decode {name}"].state for name in ("mp3", "wav", "flac", "ogg")} == {"failed"}
+
+
+def test_the_kernel_in_use_is_said(found, monkeypatch):
+    if native.is_there():
+        assert found()["kernel"].message.startswith("C, ")
+        monkeypatch.setenv("BASILAR_KERNEL", "numpy")
+        check = found()["kernel"]
+        assert (check.state, "unset it" in check.message) == ("warning", True)
+    monkeypatch.setattr(native, "_native", None)
+    check = found()["kernel"]
+    assert (check.state, "C compiler" in check.message) == ("warning", True)
 
 
 def test_a_canary_that_moved_is_named(found, monkeypatch):

@@ -57,6 +57,15 @@ def test_the_command_makes_the_same_of_the_same(result, as_json, tmp_path, monke
     assert list(built) == list(vars(result))
 
 
+def test_a_build_by_numpy_says_so_once(audio_folder, tmp_path, tracker, monkeypatch, caplog):
+    monkeypatch.setenv("BASILAR_KERNEL", "numpy")
+    manifest = package.scan(audio_folder)
+    for _ in range(2):  # the second is cached
+        package.build(SMALL, manifest, root=tmp_path / "root", workers=1, tracking_uri=tracker)
+    said = [record.message for record in caplog.records if "NumPy computed" in record.message]
+    assert len(said) == 1
+
+
 def test_the_function_has_the_commands_options_and_defaults():
     options = {name: o.default for name, o in signature(command).parameters.items()}
     of_function = {name: o.default for name, o in signature(entry.build).parameters.items()}

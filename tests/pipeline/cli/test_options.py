@@ -1,3 +1,4 @@
+from importlib import import_module
 from inspect import signature
 
 import pytest
@@ -59,6 +60,7 @@ def test_shipped_recipes_are_completed():
 
 
 def test_audio_is_not_looked_for_in_a_folder_that_is_not_there(as_json):
+    import_module("basilar.pipeline.cli.command")  # which registers them
     callbacks = [command.callback for command in app.registered_commands]
     commands = [c.__name__ for c in callbacks if "audio_root" in signature(c).parameters]
     assert {"build", "bundle", "plot", "report", "verify", "reproduce", "parity"} == set(commands)

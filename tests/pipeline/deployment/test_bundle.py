@@ -303,6 +303,7 @@ def test_an_installation_that_computes_something_else_is_refused(made, monkeypat
         Bundle.load(folder)
     assert bundle.main([str(folder)]) == 1
     assert "error: representation log_mel: it computes" in capsys.readouterr().err
+    clear_caches()
     monkeypatch.setattr(framing, "window", changing(original, an_ulp_more))
     moved = Bundle.load(folder).check()
     assert not any(golden.identical for golden in moved)

@@ -13,7 +13,6 @@ def test_attributes_say_what_it_is(audio_folder, tmp_path):
     assert attributes["key"] == plan.key
     assert attributes["manifest_hash"] == plan.manifest.hash
     assert attributes["recipe"] == plan.recipe.resolved()
-    assert attributes["portable"] is True
     assert attributes["shards"] == {str(shard.index): 1 for shard in plan.shards}
     assert {"numpy", "scipy", "soxr", "python", "basilar"} <= attributes["versions"].keys()
 

@@ -29,7 +29,7 @@ def test_a_table_of_the_quarantine_has_its_columns_with_ids_and_without(tmp_path
 def test_the_record_has_the_schema_and_what_readers_ask_for(tmp_path):
     recipe = Recipe.from_dict({"representation": {"kind": "mel", "n_fft": 2046, "n_mels": 20}})
     record = provenance(recipe)
-    assert (record["schema"], record["portable"]) == (STORE_SCHEMA, False)
+    assert record["schema"] == STORE_SCHEMA
     assert Recipe.from_dict(record["recipe"]) == recipe
     assert record["versions"]["numpy"] == np.__version__
     rest = {

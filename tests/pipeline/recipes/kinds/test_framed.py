@@ -10,11 +10,6 @@ def test_any_floor_leaves_a_grid_to_count_in(floor):
         assert np.all(np.diff(kind_of(kind, floor=floor).grid.edges()) > 0)
 
 
-def test_sizes_without_a_promise_of_bits_say_so():
-    for n_fft, portable in ((2048, True), (2046, False)):
-        assert kind_of("mel", n_fft=n_fft).has_portable_bits is portable
-
-
 def test_conditioning_changes_what_it_says(noise):
     y = noise(2000) + np.float32(0.3)
     plain = kind_of("magnitude", center=False)
