@@ -153,6 +153,7 @@ def create_database(uri: str, database: Path) -> None:
     are made in a temporary file, which becomes the database when all are there.
     """
     if not database.exists():
+        quieten()
         with atomic.replacing(database) as temporary:
             made = MlflowClient(tracking_uri=uri.removesuffix(database.name) + temporary.name)
             made.search_experiments(max_results=1)

@@ -62,8 +62,10 @@ class Server:
     """An S3 server on loopback; what `meddle` returns for a request is answered in its place."""
 
     def __init__(self):
+        from moto.moto_api._internal import moto_api_backend
         from moto.server import DomainDispatcherApplication, create_backend_app
 
+        moto_api_backend.reset()  # what a server before this one held
         self.app = DomainDispatcherApplication(create_backend_app)
         self.requests = []
         self.meddle = lambda method, path: None

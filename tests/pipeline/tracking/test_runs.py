@@ -1,6 +1,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow.store.db.utils
@@ -248,3 +250,15 @@ def test_a_tracker_that_refuses_a_training_is_named(logged, tmp_path):
     fs, _, _ = logged
     with pytest.raises(errors.TrackerError, match="nonsense://x"):
         log_training(fs, "nonsense://x", tmp_path / "mlflow")
+
+
+def test_making_the_tables_says_nothing(tmp_path):
+    """`basilar ui --json` makes them, and its output is one object."""
+    database = tmp_path / "mlflow.db"
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from basilar.pipeline.tracking.runs import create_database\n"
+        "create_database('sqlite:///' + sys.argv[1], Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, database], capture_output=True, check=True)
+    assert (done.stdout, done.stderr, database.exists()) == (b"", b"", True)
