@@ -5,7 +5,7 @@ docstring says so. Time is the first axis of features. Axis letters in names: `t
 `f` frequency bins, `m` mel bands; an array called `power_ft` is (frequency, time).
 
 Portable bits: from frames to features, `dsp.kernel` computes with single operations of IEEE 754 in
-a stated order, which give the same bits on every processor. What it does not compute yet (the CQT,
+a stated order (tested on x86-64 and an emulated 64-bit Arm). What it does not compute yet (the CQT,
 the cosine transform, resampling) uses `+ - * /`, `sqrt`, `scipy.fft`, CSR products and soxr, which
 give the same bits on every x86-64 processor with AVX2. NumPy's `log`, `exp`, `sin`, `abs` of
 complex numbers, `sum` along the contiguous axis and everything that calls BLAS do not. They are

@@ -79,7 +79,7 @@ def test_kaldi_fbank_of_a_signal_with_an_offset(clip):
     theirs = kaldi_frames(kaldi_native_fbank.OnlineFbank(options), y)
     ours = features("kaldi_fbank", y)
     assert error(ours, exact) < 5e-3
-    assert error(ours, exact) < error(theirs, exact) / 3
+    assert error(ours, exact) < error(theirs, exact) / 4
 
 
 def test_kaldi_mfcc(clip):
@@ -147,7 +147,9 @@ def test_librosa_statistics(clip):
         ]
     ):
         if column == 3:  # a frame whose sum ends at the border of two bins may fall into either
-            assert np.count_nonzero(found[:, 3] != theirs[0]) <= 1
+            moved = np.abs(found[:, 3] - theirs[0])
+            assert np.count_nonzero(moved > SMALL) <= 1
+            assert moved.max() < 1.001 * 22050 / 2048
         else:
             assert error(found[:, [column]], theirs.T) < SMALL, column
 

@@ -275,6 +275,10 @@ static void FN(transpose)(const float *x, ptrdiff_t size, int rows, int columns,
 static void FN(condition)(const Plan *plan, const float *x, const int32_t *offset, V *y, V *sums) {
     int n = plan->length;
     for (int i = 0; i < n; i++) sums[i] = *(const V *)(x + offset[i]);
+    if (plan->remove_dc) { /* of small differences of large samples more digits stay */
+        V first = sums[0];
+        for (int i = 0; i < n; i++) sums[i] -= first;
+    }
     if (plan->preemphasis != 0.0f) {
         y[0] = sums[0] * plan->kept;
         for (int i = 1; i < n; i++) y[i] = (sums[i] - sums[i - 1]) + sums[i - 1] * plan->kept;

@@ -211,6 +211,8 @@ def _fft(x: _Z, radices: list[int], turns: Sequence[Real], circles: Sequence[Rea
 
 def _conditioned(x: Real, program: Program) -> Real:
     """Frames (length, frames), pre-emphasised and less their means."""
+    if program.remove_dc:
+        x = x - x[0]  # of small differences of large samples more digits stay
     y = x.copy()
     if program.preemphasis:
         y[0] = x[0] * program.kept

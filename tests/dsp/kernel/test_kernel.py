@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,12 @@ def test_the_environment_chooses_the_twin(monkeypatch):
     assert isinstance(kernel.plan(program), twin.Plan)
     monkeypatch.delenv("BASILAR_KERNEL")
     assert kernel.in_use() == ("C" if native.is_there() else "NumPy")
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="there is no C compiler")
+def test_where_there_is_a_compiler_the_kernel_was_compiled():
+    """Its installation is optional, and the tests of C skip without it."""
+    assert native.is_there(), "pip install -e . says why not"
 
 
 def test_without_a_compiled_kernel_the_twin_computes(monkeypatch):

@@ -1,6 +1,8 @@
 """C against its twin: the same bits, whatever the number of lanes; and what C refuses."""
 
 import threading
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +29,12 @@ def compare(program, *signals):
 
 
 def test_this_processor_has_its_lanes():
-    assert native.widths()[0] == 4
+    (flags,) = {
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
+    } or {""}
+    has = set(flags.split())
+    lanes = 16 if {"avx512f", "avx512dq"} <= has else 8 if "avx2" in has else 4
+    assert native.widths() == tuple(n for n in (4, 8, 16) if n <= lanes)
 
 
 @pytest.mark.parametrize("output", ["complex", "power", "magnitude"])
@@ -141,17 +148,23 @@ def tables_of(program, monkeypatch):
     return given
 
 
-@pytest.mark.parametrize("name", ["window", "column", "turns", "radices", "fft_turns", "roots"])
-@pytest.mark.parametrize("change", ["longer", "shorter", "other"])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *product(
+            ("window", "column", "turns", "radices", "fft_turns", "roots"), ("longer", "shorter")
+        ),
+        *product(("column", "radices"), ("other",)),
+    ],
+)
 def test_c_refuses_tables_of_other_sizes(name, change, monkeypatch):
     tables = tables_of(Program(np.ones(96, np.float32), 4, 96), monkeypatch)
     table = tables[name].ravel()
-    if change == "other":
-        if table.dtype != np.int32:
-            return
-        changed = table + np.int32(97)
-    else:
-        changed = np.append(table, table[:1]) if change == "longer" else table[:-1]
+    changed = {
+        "longer": np.append(table, table[:1]),
+        "shorter": table[:-1],
+        "other": table + table.dtype.type(97),
+    }[change]
     with pytest.raises(ValueError, match=r"must be|not within|is none of|product"):
         native._native.Plan(**tables | {name: changed})
 
