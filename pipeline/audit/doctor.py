@@ -173,7 +173,7 @@ def _kernel() -> Check:
 
     if not native.is_there():
         advice = "install a C compiler, and then basilar again"
-        said = "NumPy: the kernel in C was not compiled, which gives the same bits several times as"
+        said = "NumPy: the kernel in C was not compiled, which gives the same bits many times as"
         return Check("kernel", "warning", f"{said} fast; {advice}")
     ratio = seconds(twin.Plan(program)) / seconds(native.plan(program))
     lanes = f"C, {native.widths()[-1]} frames at once, {ratio:.0f} times as fast as NumPy"

@@ -213,7 +213,7 @@ def carry_out(
     if done.shards_computed and kernel.in_use() == "NumPy":
         logging.getLogger("basilar").warning(
             "note: NumPy computed the frames, which gives the same bits as the kernel in C and "
-            "takes several times as long; basilar doctor says why."
+            "takes many times as long; basilar doctor says why."
         )
     names = ("digest", "recipe_hash", "manifest_hash", "clips", "quarantined")
     return BuildResult(
