@@ -56,7 +56,7 @@ docs: $(READY)  ## The pages and an API reference, in docs/_build, and the tour 
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . docs/_build
 	$(BIN)/python -m pytest -m torture tests/test_tour.py
 
-bits: $(READY)  ## The same bits by all supported versions of NumPy and SciPy
+bits: $(READY)  ## The same bits by all supported versions of NumPy
 	$(BIN)/python -m pytest $(ALL) tests/test_bits.py
 	.ci/bits
 

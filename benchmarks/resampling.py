@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from basilar.dsp.resample import resample
 
 METHODS: dict[str, dict[str, Any]] = {
+    "sinc_kaiser": {"method": "sinc_kaiser"},
     "soxr, very_high": {"method": "soxr", "quality": "very_high"},
     "soxr, high": {"method": "soxr", "quality": "high"},
     "polyphase": {"method": "polyphase"},

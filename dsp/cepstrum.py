@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-* Coefficient 0 is the (scaled) sum of the bands. MFCCs are `dct_matrix(...) @ log_mel_mt`.
+* Coefficient 0 is the (scaled) sum of the bands. `dct_matrix` makes MFCCs of log-mels, row by row.
 * Three scalings of the DCT-II are in use. `ortho`: rows of unit length, √(1/N) for coefficient 0
   and √(2/N) for the others (librosa, Kaldi, torchaudio's "ortho"). `none`: 2 everywhere (SciPy's
   and torchaudio's `None`). `htk`: √(2/N) everywhere (HTK).
@@ -21,9 +21,9 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from basilar.dsp.buffers import row_blocks
+from basilar.dsp.kernel import Bank
 
 DctNorm = Literal["ortho", "none", "htk"]
 LifterConvention = Literal["htk", "librosa"]
@@ -31,14 +31,13 @@ DeltaMode = Literal["nearest", "interp"]
 
 
 @lru_cache(maxsize=32)
-def dct_matrix(n_mfcc: int, n_mels: int, *, norm: DctNorm) -> sparse.csr_array:
-    """The first `n_mfcc` rows of a DCT-II: CSR (n_mfcc, n_mels), float32, cached: do not change it.
+def dct_matrix(n_mfcc: int, n_mels: int, *, norm: DctNorm) -> Bank:
+    """The first `n_mfcc` rows of a DCT-II, as filters over bands: (n_mfcc, n_mels), float32.
 
     Row k holds cos(π k (m + ½) / n_mels) for bands m, scaled as `norm` says (Davis and Mermelstein,
     "Comparison of parametric representations for monosyllabic word recognition", IEEE Trans. ASSP
     28(4), 1980). Computed in float64 and rounded; a cosine below 1e-12 is a rounding error and set
-    to zero. The matrix is dense, but a CSR product has the same bits everywhere. Raises ValueError
-    unless 1 <= n_mfcc <= n_mels, or for an unknown norm.
+    to zero. Raises ValueError unless 1 <= n_mfcc <= n_mels, or for an unknown norm.
 
     >>> dct_matrix(2, 4, norm="ortho").toarray().round(3).tolist()[0]
     [0.5, 0.5, 0.5, 0.5]
@@ -53,7 +52,7 @@ def dct_matrix(n_mfcc: int, n_mels: int, *, norm: DctNorm) -> sparse.csr_array:
     values *= 2.0 if norm == "none" else math.sqrt(2 / n_mels)
     if norm == "ortho":
         values[0] = math.sqrt(1 / n_mels)
-    return sparse.csr_array(values.astype(np.float32))
+    return Bank.of(values.astype(np.float32))
 
 
 @lru_cache(maxsize=32)

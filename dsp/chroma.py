@@ -2,8 +2,8 @@
 
 Conventions
 -----------
-* Filters are librosa's: `stft_to_chroma(...) @ power_ft` and `cqt_to_chroma(...) @ magnitude_ft`
-  are (n_chroma, frames); row 0 is C, or A if `base_c` is false.
+* Filters are librosa's: those of `stft_to_chroma` are for power, those of `cqt_to_chroma` for
+  magnitudes. Row 0 is C, or A if `base_c` is false.
 * Pitch is in octaves above 27.5 Hz (A0), with A4 = 440 Hz · 2^(tuning / n_chroma).
 * `normalize` divides each frame by its largest value (`max`, librosa's default) or by its length
   (`l2`). A frame of silence stays 0.
@@ -14,7 +14,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from basilar.dsp.kernel import Bank
 
@@ -79,8 +78,8 @@ def stft_to_chroma(
 @lru_cache(maxsize=32)
 def cqt_to_chroma(
     n_bins: int, *, bins_per_octave: int, n_chroma: int, fmin: float, base_c: bool
-) -> sparse.csr_array:
-    """Filters from CQT bins: CSR (n_chroma, n_bins), float32, cached: do not change it.
+) -> Bank:
+    """Filters from CQT bins: (n_chroma, n_bins), float32.
 
     Bins start at `fmin` Hz, which belongs to the nearest class for A4 = 440 Hz. Each bin is added
     with weight 1 to one class: that of the nearest multiple of 1 / n_chroma octave above `fmin`, or
@@ -102,8 +101,7 @@ def cqt_to_chroma(
     first = round((semitones_above_c - (0 if base_c else 9)) * n_chroma / 12)
     bins = np.arange(n_bins)
     rows = ((bins + merged // 2) // merged + first) % n_chroma
-    weights = np.ones(n_bins, np.float32)
-    return sparse.csr_array((weights, (rows, bins)), shape=(n_chroma, n_bins))
+    return Bank.of((rows == np.arange(n_chroma)[:, None]).astype(np.float32))
 
 
 def normalize(chroma_ct: NDArray[np.float32], *, norm: ChromaNorm) -> NDArray[np.float32]:

@@ -15,12 +15,13 @@ interpolate 2 artanh(s) / s at the Chebyshev nodes of s² for |s| ≤ 3 − 2√
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from basilar.dsp import kernel
 from basilar.dsp.kernel import Logarithm
 from basilar.dsp.moments import ordered_sum
 
@@ -30,11 +31,7 @@ FloorMode = Literal["clip", "add"]
 _SCALE: dict[str, float] = {"ln": 1.0, "log10": 1 / np.log(10), "db": 10 / np.log(10)}
 
 _ARTANH = (1.999999998631318, 0.666668153381504, 0.39974850517843474, 0.2992439046949046)
-_SQRT_HALF_BITS = np.array(0x3F3504F3, np.int32)
-_EXPONENT_BITS = np.array(-(2**23), np.int32)
-_ONE = np.array(1, np.float32)
 _SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
-_BLOCK = 49152  # values at most: the temporaries of one block stay in the cache
 
 
 def log(
@@ -50,24 +47,9 @@ def log(
     >>> log(np.array([0, 1, 100], np.float32), unit="db", floor=1e-10).tolist()
     [-100.0, 0.0, 20.0]
     """
-    _check(unit, floor, floor_mode)
-    apply_floor = np.maximum if floor_mode == "clip" else np.add
-    given = np.asarray(x, np.float32, order="C")
-    out = np.empty(given.shape, np.float32)
-    values, flat = given.reshape(-1), out.reshape(-1)
-    # NumPy's maximum of two arrays takes a fifth of the time that an array and a number take.
-    blocks = max(1, -(-flat.size // _BLOCK))
-    size = max(1, -(-flat.size // blocks))  # of equal blocks
-    floors = np.full(size, floor, np.float32)
-    scratch = np.empty((3, size), np.float32)
-    for start in range(0, flat.size, size):
-        block = flat[start : start + size]
-        apply_floor(values[start : start + size], floors[: block.size], out=block)
-        unlike = None if block.max() < np.inf else ~(block < np.inf)  # infinite, or NaN
-        _log_in_place(block, _constants(unit), scratch[:, : block.size])
-        if unlike is not None:
-            np.copyto(block, values[start : start + size], where=unlike)
-    return out
+    values = np.asarray(x, np.float32).reshape(-1, 1)
+    made = Log(unit=unit, floor=floor, floor_mode=floor_mode).of_frame
+    return kernel.over_rows(values, log=made).reshape(x.shape)
 
 
 def _check(unit: str, floor: float, floor_mode: str) -> None:
@@ -85,40 +67,6 @@ def _factors(unit: LogUnit) -> tuple[float, float, float, float, float]:
     """The polynomial's coefficients and 2^-23 ln 2, in `unit`."""
     c0, c1, c2, c3 = (_SCALE[unit] * c for c in _ARTANH)
     return c0, c1, c2, c3, _SCALE[unit] * (np.log(2) / 2**23)
-
-
-@lru_cache(maxsize=8)
-def _constants(unit: LogUnit) -> tuple[NDArray[np.float32], ...]:
-    """`_factors` as arrays, which are faster in NumPy."""
-    return tuple(np.array(factor, np.float32) for factor in _factors(unit))
-
-
-def _log_in_place(
-    x: NDArray[np.float32], constants: tuple[NDArray[np.float32], ...], scratch: NDArray[np.float32]
-) -> None:
-    """Replace positive normal float32 values by their logarithm, in the unit of `constants`.
-
-    `scratch` (3, len(x)) is overwritten: new arrays for every step would take most of the time.
-    """
-    s, z, third = scratch
-    c0, c1, c2, c3, ln2 = constants
-    exponent, bits = third.view(np.int32), x.view(np.int32)
-    np.subtract(bits, _SQRT_HALF_BITS, out=exponent)
-    exponent &= _EXPONENT_BITS  # 2^23 e
-    bits -= exponent  # x is now its own mantissa m
-    np.subtract(x, _ONE, out=s)
-    x += _ONE
-    s /= x
-    np.multiply(s, s, out=z)
-    np.multiply(z, c3, out=x)
-    for coefficient in (c2, c1):
-        x += coefficient
-        x *= z
-    x += c0
-    x *= s
-    z[:] = exponent
-    z *= ln2
-    x += z
 
 
 @dataclass(frozen=True)
@@ -149,7 +97,7 @@ class Log:
 
     @cached_property
     def of_frame(self) -> Logarithm:
-        """What `of_frames` does, for the kernel. Raises ValueError where `log` does."""
+        """The part that acts on each value alone. Raises ValueError where `log` does."""
         _check(self.unit, self.floor, self.floor_mode)
         *series, ln2 = _factors(self.unit)
         return Logarithm(
@@ -162,15 +110,8 @@ class Log:
             factor=self.factor if self.by_frame else 1.0,
         )
 
-    def of_frames(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The part that acts on each value alone: float32, the shape of `x`."""
-        if self.gain != 1.0:
-            x = x * np.float32(self.gain)
-        out = log(x, unit=self.unit, floor=self.floor, floor_mode=self.floor_mode)
-        return self._placed(out) if self.by_frame else out
-
     def of_clip(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The part that needs a whole clip (frames, bins), after `of_frames`; changes `x` in place.
+        """The part that needs a whole clip (frames, bins), after `of_frame`; changes `x` in place.
 
         >>> x = np.array([[-100], [-10], [0]], np.float32)
         >>> Log(unit="db", top_db=80).of_clip(x)[:, 0].tolist()
@@ -190,7 +131,7 @@ class Log:
 
     def of_value(self, x: float) -> float:
         """The result for one value of a clip to which no limit applies."""
-        out = self.of_frames(np.array([x], np.float32))
+        out = kernel.over_rows(np.array([[x]], np.float32), log=self.of_frame)[0]
         return float((out if self.by_frame else self._placed(out))[0])
 
     def _placed(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,42 +15,40 @@ Tests compare results with that sum in float64. Side lobes below -88 dB are left
 1e-4 for noise. As in Schörkhuber and Klapuri, "Constant-Q transform toolbox for music processing",
 SMC 2010, each filter runs at the lowest rate `sample_rate / 4 ** s` that holds its band. Here, one
 block serves many frames: its spectrum times a filter's, aliased to the rate of the frames, is the
-spectrum of the coefficients. One sparse matrix does that for all filters, and the block's spectrum
-also yields the signal of the next rate. FFTs have portable sizes for every hop; the time grows with
-the product of the hop's prime factors above 5.
+spectrum of the coefficients, and the block's spectrum also yields the signal of the next rate.
+`dsp.kernel` does that for many blocks at once (`Bands`). The time grows with the prime factors of
+the hop above 5.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import chain, islice
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
-from scipy import sparse
 
+from basilar.dsp import kernel
 from basilar.dsp.buffers import Allocate, allocate_rows, batches, keep_freed_memory
 from basilar.dsp.framing import PadMode, pad
-from basilar.dsp.kernel.tables import sine as _sine
+from basilar.dsp.kernel import Bands, Output, Program
+from basilar.dsp.kernel.tables import roots, sine
 
-_COLUMNS = 16  # blocks a batch: SciPy may compute left-over rows in another order
-_MAX_REAL, _MAX_COMPLEX = 8192, 4096  # FFT sizes with the same bits in every supported SciPy
 _SIDE_LOBES = 20.0  # x / length from its peak, Hann's spectrum is below 1 / (π x³): -88 dB
 _PASS, _STOP = 0.1, 0.125  # the low-pass before decimation by 4, in cycles per sample
 _TAPS = 160  # of the low-pass, on either side of its middle
 _LONGEST = 2**22  # samples of a filter
-_KERNEL_BYTES = 200  # for each value of a filter's spectrum while tables are made
-_POINT_BYTES = 16 * _COLUMNS  # for each point of a band: before and after its inverse FFT
+_LARGEST = 2**17  # points of an FFT
+_WEIGHT_BYTES = 100  # for each value of a filter's spectrum while tables are made
+_LANE_BYTES = 64  # of 16 values, one of each block that is computed at once
+_MOST = 8192  # points of an FFT, unless filters need more
+_VALUES = 1 << 20  # of coefficients that the kernel writes at once, or those of 16 blocks
 
 _Float32 = NDArray[np.float32]
 _Float64 = NDArray[np.float64]
 _Complex = NDArray[np.complex64]
-_Function = Callable[[_Complex], NDArray[Any]]
-_Blocks = list[tuple[int, int]]  # (signal, number of the block in it)
 
 
 @dataclass(frozen=True)
@@ -139,8 +137,10 @@ class Cqt:
         needed = 0.0
         for decimation, layout, bins in _rates(self, sample_rate):
             share = np.minimum(2 * _SIDE_LOBES / lengths[bins] * decimation, 1.0).sum()
-            points = layout.n_points * (bins.stop - bins.start)
-            needed += _KERNEL_BYTES * layout.n_fft * share + _POINT_BYTES * points
+            points = 6 * max(layout.n_points, layout.n_fft // 8) + 8 * layout.n_rows
+            needed += _WEIGHT_BYTES * layout.n_fft * share
+            needed += _LANE_BYTES * (7 * layout.n_fft + points)
+            needed += max(4 * _VALUES, _LANE_BYTES * 2 * layout.n_rows * (bins.stop - bins.start))
         return math.ceil(needed)
 
 
@@ -158,7 +158,7 @@ def cqt(
     >>> cqt([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].shape
     (44, 84)
     """
-    return _transform(signals, parameters, sample_rate, lambda x: x, np.complex64, empty)
+    return _transform(signals, parameters, sample_rate, "complex", empty)
 
 
 def magnitude(
@@ -172,28 +172,21 @@ def magnitude(
     >>> magnitude([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].max()
     np.float32(0.0)
     """
-    return _transform(signals, parameters, sample_rate, _magnitude, np.float32, empty)
+    return _transform(signals, parameters, sample_rate, "magnitude", empty)
 
 
-def _magnitude(x: _Complex) -> _Float32:
-    """|x| of complex64 with two axes, which it overwrites.
+def power(
+    signals: Sequence[_Float32], parameters: Cqt, *, sample_rate: int, empty: Allocate = np.empty
+) -> list[_Float32]:
+    """Squares of the magnitudes of `cqt`: float32 (1 + samples // hop_length, n_bins).
 
-    Real and imaginary parts are squared and added one by one, since NumPy's complex multiply and
-    `abs` differ between processors.
+    Raises ValueError where `cqt` does.
+
+    >>> parameters = Cqt(hop_length=512, fmin=32.703, n_bins=84, bins_per_octave=12)
+    >>> power([np.zeros(22050, np.float32)], parameters, sample_rate=22050)[0].shape
+    (44, 84)
     """
-    parts = x.view(np.float32)
-    np.multiply(parts, parts, out=parts)
-    magnitude: _Float32 = np.sqrt(parts[:, 0::2] + parts[:, 1::2])
-    return magnitude
-
-
-def _is_portable(n_fft: int) -> bool:
-    """Whether an FFT of `n_fft` real samples gives the same bits in every supported SciPy."""
-    rest = n_fft
-    for prime in (2, 3, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest == 1 and n_fft <= _MAX_REAL
+    return _transform(signals, parameters, sample_rate, "power", empty)
 
 
 class _Layout(NamedTuple):
@@ -202,9 +195,17 @@ class _Layout(NamedTuple):
     n_fft: int
     lead: int  # from a block's start to its first frame
     advance: int  # from a block to the next one
-    n_points: int  # evenly spaced positions of a block that an inverse FFT gives
-    offsets: int  # sets of such points, each moved by `grid`, that together form the grid
-    grid: int  # samples of the signal: the largest divisor of the hop that suits an FFT
+    n_points: int  # frames that fit into a block, with those that its ends spoil
+
+    @property
+    def n_rows(self) -> int:
+        """The frames of a block."""
+        return self.advance * self.n_points // self.n_fft
+
+    @property
+    def head(self) -> int:
+        """The points before its first frame."""
+        return self.lead * self.n_points // self.n_fft
 
 
 class _Stage(NamedTuple):
@@ -213,29 +214,37 @@ class _Stage(NamedTuple):
     decimation: int
     layout: _Layout
     origin: int  # where a signal's sample 0 is
+    padding: int  # samples before sample 0 and after the last one that its frames need
     bins: slice
-    kernels: sparse.csr_array
-    mirrored: int  # bins of the spectrum whose conjugates the kernels need
-    lowpass: _Float32
+    bands: Bands
+
+
+class _Blocks(NamedTuple):
+    """Consecutive blocks of a signal: `frames` says whether there are frames in them."""
+
+    signal: int
+    first: int
+    n: int
+    frames: bool
 
 
 def _transform(
     signals: Sequence[_Float32],
     cqt: Cqt,
     sample_rate: int,
-    function: _Function,
-    dtype: Any,
+    output: Output,
     empty: Allocate,
 ) -> list[NDArray[Any]]:
-    """Apply `function` to each signal's transform: arrays of `dtype`, views of a single one."""
+    """The transform of each signal: arrays of complex64 or float32, views of a single one."""
     if not all(y.size for y in signals):
         raise ValueError("a signal of 0 samples has no transform: leave it out")
     keep_freed_memory()
     stages = _stages(cqt, sample_rate)
     counts = [1 + y.size // cqt.hop_length for y in signals]
+    dtype = np.complex64 if output == "complex" else np.float32
     out = allocate_rows(counts, cqt.n_bins, dtype, empty=empty)
     for some in batches(signals):
-        _fill(out[some], signals[some], cqt, stages, function, empty)
+        _fill(out[some], signals[some], cqt, stages, output, empty)
     return out
 
 
@@ -244,93 +253,87 @@ def _fill(
     signals: Sequence[_Float32],
     cqt: Cqt,
     stages: tuple[_Stage, ...],
-    function: _Function,
+    output: Output,
     empty: Allocate,
 ) -> None:
-    """Write `function` of the transforms of some signals to `out`."""
+    """Write the transforms of some signals to `out`."""
     levels = [pad(y, width=stages[0].origin, mode=cqt.pad_mode, empty=empty) for y in signals]
     for stage, below in zip(stages, (*stages[1:], None), strict=True):
-        n_fft, lead, advance, *_ = stage.layout
-        span = stage.decimation * advance
-        ends = [1 + (len(x) - 1) * cqt.hop_length // span for x in out]
-        blocks = _numbered([range(end) for end in ends])
+        n_fft, lead, advance, _ = stage.layout
+        program = _program(n_fft, advance, output, stage.bands)
         lower: list[_Float32] = []
-        if below is not None:  # which needs some signal before the first and after the last frame
-            padding = below.origin - _MAX_REAL
-            before, after = [], []
-            for i, y in enumerate(signals):
-                size = -(-y.size // below.decimation)
-                before.append(range(-1 - 4 * padding // advance, 0))
-                after.append(range(ends[i], 1 + 4 * (size + padding) // advance))
-                lower.append(empty((size + 2 * below.origin,), np.float32))
-                lower[i].fill(0)
-            blocks = chain(blocks, _numbered(before), _numbered(after))
-        first = 0
-        while batch := list(islice(blocks, _COLUMNS)):
-            block_tn = np.zeros((_COLUMNS, n_fft), np.float32)
-            for row, (i, j) in zip(block_tn, batch, strict=False):
-                start = stage.origin + j * advance - lead
-                row[:] = levels[i][start : start + n_fft]
-            spectrum = scipy.fft.rfft(block_tn.T, axis=0)
-            if below is not None:
-                _decimate(stage, spectrum, batch, lower, below.origin)
-            if first < sum(ends) and stage.kernels.nnz:
-                _coefficients(stage, spectrum, batch, out, cqt.hop_length, function)
-            first += _COLUMNS
+        if below is not None:
+            for y in signals:
+                size = -(-y.size // below.decimation) + 2 * below.origin
+                lower.append(empty((size,), np.float32))
+                lower[-1].fill(0)
+        most = max(16, _VALUES // max(1, program.width))
+        for some in _batches(_blocks(stage, below, signals, out), most):
+            spans = []
+            for i, first, count, _ in some:
+                start = stage.origin + first * advance - lead
+                spans.append(levels[i][start : start + (count - 1) * advance + n_fft])
+            total = sum(blocks.n for blocks in some)
+            n_low = stage.bands.n_low
+            rows = np.empty((total, program.width), np.float32) if some[0].frames else None
+            low = np.empty((total, n_low), np.float32) if below is not None else None
+            kernel.plan(program).run(tuple(spans), rows, low)
+            at = 0
+            for i, first, count, _ in some:
+                if rows is not None:
+                    made = rows[at : at + count].view(out[i].dtype)
+                    begin = first * stage.layout.n_rows
+                    target = out[i][begin : begin + count * stage.layout.n_rows, stage.bins]
+                    target[:] = made.reshape(-1, target.shape[1])[: len(target)]
+                if low is not None and below is not None:
+                    begin = below.origin + first * n_low
+                    lower[i][begin : begin + count * n_low] = low[at : at + count].reshape(-1)
+                at += count
         levels = lower
 
 
-def _numbered(blocks: list[range]) -> Iterator[tuple[int, int]]:
-    """The pairs of a signal's number and the number of a block in it."""
-    return ((i, j) for i, numbers in enumerate(blocks) for j in numbers)
+def _blocks(
+    stage: _Stage, below: _Stage | None, signals: Sequence[_Float32], out: list[NDArray[Any]]
+) -> Iterator[_Blocks]:
+    """The blocks of all signals that the stage's frames are in, then those for the next rate only.
+
+    Its frames need some signal before the first and after the last frame.
+    """
+    _, _, advance, _ = stage.layout
+    ends = [-(-len(x) // stage.layout.n_rows) for x in out]
+    if stage.bands.start.size:
+        yield from (_Blocks(i, 0, end, True) for i, end in enumerate(ends))
+    if below is not None:
+        before = 1 + 4 * below.padding // advance
+        for i, y in enumerate(signals):
+            size = -(-y.size // below.decimation)
+            end = 1 + 4 * (size + below.padding) // advance
+            yield _Blocks(i, -before, before, False)
+            start = ends[i] if stage.bands.start.size else 0
+            if end > start:
+                yield _Blocks(i, start, end - start, False)
 
 
-def _decimate(
-    stage: _Stage, spectrum: _Complex, batch: _Blocks, lower: list[_Float32], origin: int
-) -> None:
-    """Low-pass a batch of blocks and write every fourth sample to the signals of the next stage."""
-    passed = spectrum[: len(stage.lowpass)].view(np.float32) * stage.lowpass
-    n_fft, lead, advance = (n // 4 for n in stage.layout[:3])
-    block_tn = scipy.fft.irfft(passed.view(np.complex64).T, n=n_fft, axis=1)
-    for row, (i, j) in zip(block_tn, batch, strict=False):
-        start = origin + j * advance
-        lower[i][start : start + advance] = row[lead : lead + advance]
+def _batches(blocks: Iterator[_Blocks], most: int) -> Iterator[list[_Blocks]]:
+    """Blocks with frames together, and those without, at most `most` at once."""
+    some: list[_Blocks] = []
+    room = most
+    for i, first, count, frames in blocks:
+        done = 0
+        while done < count:
+            if some and (not room or some[0].frames != frames):
+                yield some
+                some, room = [], most
+            now = min(room, count - done)
+            some.append(_Blocks(i, first + done, now, frames))
+            done, room = done + now, room - now
+    if some:
+        yield some
 
 
-def _coefficients(
-    stage: _Stage, spectrum: _Complex, batch: _Blocks, out: list[Any], hop: int, function: _Function
-) -> None:
-    """Write the frames of a batch of blocks."""
-    n_fft, lead, advance, n_points, offsets, grid = stage.layout
-    head, frames = lead * n_points // n_fft, advance * n_points // n_fft
-    # Of the grid's positions, every `ratio`th is a frame; of one set's, every `step`th.
-    ratio = hop // grid
-    common = math.gcd(ratio, offsets)
-    step, every = ratio // common, offsets // common
-    used = stage.kernels.shape[1] // 2 - stage.mirrored
-    x = np.empty((2, used + stage.mirrored, _COLUMNS), np.complex64)  # X, its mirror; i times both
-    for offset in range(0, offsets, common):
-        x[0, :used] = spectrum[:used]
-        if offset:  # moves the block forward in time, which is a rotation
-            turns = np.arange(used) * (offset * grid / (stage.decimation * n_fft))
-            cosine, sine = (_sine(turns + u).astype(np.float32)[:, None] for u in (0.25, 0.0))
-            real, imag = spectrum[:used].real, spectrum[:used].imag
-            x[0, :used].real = real * cosine - imag * sine
-            x[0, :used].imag = real * sine + imag * cosine
-        np.conjugate(x[0, : stage.mirrored], out=x[0, used:])
-        np.negative(x[0].imag, out=x[1].real)
-        x[1].imag = x[0].real
-        flat = stage.kernels @ x.view(np.float32).reshape(-1, 2 * _COLUMNS)
-        bands = flat.view(np.complex64).reshape(n_points, -1, _COLUMNS)
-        points = scipy.fft.ifft(bands.transpose(2, 0, 1), axis=1)
-        for block, (i, j) in zip(points, batch, strict=False):
-            number = j * frames * offsets + offset  # of the block's first point on the grid
-            p = next(p for p in range(step) if (number + p * offsets) % ratio == 0)
-            frame = (number + p * offsets) // ratio
-            if 0 <= frame < len(out[i]):
-                target = out[i][frame::every, stage.bins]
-                values = block[head + p : head + frames : step][: len(target)]
-                target[: len(values)] = function(values)
+@lru_cache(maxsize=64)
+def _program(n_fft: int, advance: int, output: Output, bands: Bands) -> Program:
+    return Program(np.ones(n_fft, np.float32), advance, n_fft, output=output, bands=bands)
 
 
 @lru_cache(maxsize=8)
@@ -341,11 +344,16 @@ def _stages(parameters: Cqt, sample_rate: int) -> tuple[_Stage, ...]:
     rates = _rates(parameters, sample_rate)
     # A frame needs the signal under the longest filter and the low-passes of all stages before it.
     widest = lengths[0] / 2 + _TAPS * rates[-1][0] / 3
+    longest = max(layout.n_fft for _, layout, _ in rates)
     stages = []
     for decimation, layout, bins in rates:
-        tables = _kernels(centres[bins], lengths[bins], parameters.scale, decimation, layout)
-        origin = math.ceil(widest / decimation) + 2 + _MAX_REAL  # the latter keeps blocks inside
-        stages.append(_Stage(decimation, layout, origin, bins, *tables, _lowpass(layout.n_fft)))
+        padding = math.ceil(widest / decimation) + 2
+        last = decimation == rates[-1][0]
+        bands = _bands(
+            centres[bins], lengths[bins], parameters.scale, decimation, layout, last=last
+        )
+        origin = padding + longest  # so that all blocks lie inside
+        stages.append(_Stage(decimation, layout, origin, padding, bins, bands))
     return tuple(stages)
 
 
@@ -363,85 +371,108 @@ def _rates(parameters: Cqt, sample_rate: int) -> list[tuple[int, _Layout, slice]
     for s in range(depth + 1):
         bins = slice(borders[s + 1], borders[s])
         reach = math.ceil(max([_TAPS, *(lengths[bins] / 2 / 4**s)])) + 1
-        rates.append((4**s, _layout(parameters.hop_length, 4**s, reach), bins))
+        layout = _layout(parameters.hop_length, 4**s, reach, bins.stop - bins.start)
+        rates.append((4**s, layout, bins))
     return rates
 
 
-def _layout(hop: int, decimation: int, reach: int) -> _Layout:
-    """The blocks with the most new samples that fit filters of `reach` samples on each side."""
-    grid = max(n for n in range(1, 2049) if hop % n == 0 and _is_portable(n))
-    best, most = None, 0.0
-    for n_fft in filter(_is_portable, range(16, _MAX_REAL + 1, 16)):
-        offsets = 1
-        while n_fft * decimation > _MAX_COMPLEX * grid * offsets:
-            offsets *= 2
-        spacing = Fraction(grid * offsets, decimation)
-        unit = math.lcm(4, spacing.numerator)  # of blocks that begin on a point and a kept sample
-        lead = -(-reach // unit) * unit
+def _layout(hop: int, decimation: int, reach: int, n_filters: int) -> _Layout:
+    """The blocks that take the fewest operations a sample, for filters of `reach` on each side."""
+    spacing = Fraction(hop, decimation)
+    unit = math.lcm(4, spacing.numerator)  # of blocks that begin on a frame and a kept sample
+    lead = -(-reach // unit) * unit
+    best, least = None, math.inf
+    step = math.lcm(8, unit)
+    most = max(_MOST, 8 * (lead + reach + unit))
+    for n_fft in range(step, min(most, _LARGEST) + 1, step):
         advance = (n_fft - lead - reach) // unit * unit
-        if n_fft % unit == 0 and advance / n_fft > most:
-            most = advance / n_fft
-            best = _Layout(n_fft, lead, advance, int(n_fft / spacing), offsets, grid)
+        if advance > 0:
+            n_points = int(n_fft / spacing)
+            cost = _cost(n_fft) / 2 + n_filters * _cost(n_points) + _cost(n_fft // 8)
+            if cost / advance < least:
+                least = cost / advance
+                best = _Layout(n_fft, lead, advance, n_points)
     if best is None:
         raise ValueError(
-            f"bins_per_octave, filter_scale: filters of {2 * reach} samples at a rate of 1 / "
-            f"{decimation} do not fit into an FFT of {_MAX_REAL}: lower one of them"
+            f"hop_length, bins_per_octave, filter_scale: filters of {2 * reach} samples at a rate "
+            f"of 1 / {decimation} do not fit into an FFT of {_LARGEST}: lower one of them"
         )
     return best
 
 
-def _kernels(
-    centres: _Float64, lengths: _Float64, scale: bool, decimation: int, layout: _Layout
-) -> tuple[sparse.csr_array, int]:
-    """The matrix from a spectrum to all its aliased bands, and the number of conjugates it needs.
+@lru_cache(maxsize=4096)
+def _cost(points: int) -> float:
+    """The approximate operations of a complex FFT."""
+    total, rest, factor = 0, points, 2
+    while rest > 1:
+        if factor * factor > rest:
+            factor = rest
+        while rest % factor == 0:
+            total += {2: 5, 3: 9, 5: 16}.get(factor, 4 * factor)
+            rest //= factor
+        factor += 1
+    return float(points * (total + 8))
 
-    It holds the filters' spectra in closed form, without their low side lobes. Bins of the spectrum
-    below 0 Hz and above half the rate are the conjugates of those they mirror.
+
+def _bands(
+    centres: _Float64,
+    lengths: _Float64,
+    scale: bool,
+    decimation: int,
+    layout: _Layout,
+    *,
+    last: bool,
+) -> Bands:
+    """The filters' spectra in closed form, without their low side lobes, and the low-pass.
+
+    A window is even about half a sample. Its spectrum is real but for that shift, which is a turn
+    of each bin and, for the filter's centre, of its outputs.
     """
-    n_fft, n_points, filters = layout.n_fft, layout.n_points, len(centres)
-    half = lengths // 2
+    n_fft, half = layout.n_fft, lengths // 2
     width = np.minimum(_SIDE_LOBES / lengths * decimation, 0.5)
-    first, last = ((n_fft * (centres * decimation + x)).astype(np.int64) for x in (-width, width))
-    band = np.repeat(np.arange(filters), last - first)
-    k = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)] or [band])
-    half, turns = half[band], k / (n_fft * decimation) - centres[band]
-    # A Hann window is three rectangular ones, modulated; it is even about half a sample.
-    period = 1 / (2 * half + 1)
-    height = _dirichlet(turns, half) + 0.5 * (
-        _dirichlet(turns - period, half) + _dirichlet(turns + period, half)
+    first, end = (
+        np.floor(n_fft * (centres * decimation + x)).astype(np.int64) for x in (-width, width)
     )
-    mirror = (k < 0) | (k > n_fft // 2)
-    source = np.where(mirror, np.minimum(abs(k), n_fft - k), k)
-    used = int(source.max(initial=0)) + 1
-    mirrored = int(source[mirror].max(initial=-1)) + 1
-    weight = np.concatenate([height * period * _sine(turns / 2 + u) for u in (0.25, 0.0)])
-    kept = np.abs(weight) > 1 / (math.pi * _SIDE_LOBES**3)
-    gain = (np.sqrt(lengths) if scale else lengths)[band] * (n_points / n_fft)
-    value = (np.tile(gain, 2) * weight)[kept].astype(np.float32)
-    row = np.tile(k % n_points * filters + band, 2)[kept]
-    column = source + np.where(mirror, used, 0)
-    column = np.concatenate([column, column + used + mirrored])[kept]
-    shape = (n_points * filters, 2 * (used + mirrored))
-    matrix = sparse.csr_array((value, (row, column)), shape=shape)
-    matrix.sort_indices()
-    return matrix, mirrored
+    gain = (np.sqrt(lengths) if scale else lengths) / n_fft
+    period = 1 / (2 * half + 1)
+    weights = []
+    for m in range(len(centres)):
+        k = np.arange(first[m], end[m])
+        turns = k / (n_fft * decimation) - centres[m]
+        # A Hann window is three rectangular ones, modulated.
+        height = _dirichlet(turns, half[m]) + 0.5 * (
+            _dirichlet(turns - period[m], half[m]) + _dirichlet(turns + period[m], half[m])
+        )
+        height *= np.where(2 * k > n_fft, -1.0, 1.0)  # half a sample turns their mirrored bins back
+        weights.append((height * (period[m] * gain[m])).astype(np.float32))
+    bins = np.arange(n_fft // 2 + 1)
+    return Bands(
+        *(layout.n_points, layout.head, layout.n_rows),
+        start=first.astype(np.int32),
+        weights=tuple(weights),
+        turns=roots(-bins, 2 * n_fft * decimation),
+        phases=np.stack([sine(0.25 - centres / 2), sine(-centres / 2)], axis=-1).astype(np.float32),
+        lowpass=None if last else _lowpass(n_fft),
+        low_lead=0 if last else layout.lead // 4,
+        n_low=0 if last else layout.advance // 4,
+    )
 
 
 def _dirichlet(turns: _Float64, half: _Float64) -> _Float64:
     """Sum of cos(2π n turns) over n = ±1/2 … ±(half - 1/2)."""
-    below = _sine(turns / 2)
-    return np.where(below == 0, 2 * half, _sine(half * turns) / np.where(below == 0, 1, below))
+    below = sine(turns / 2)
+    return np.where(below == 0, 2 * half, sine(half * turns) / np.where(below == 0, 1, below))
 
 
 def _lowpass(n_fft: int) -> _Float32:
-    """Response of the low-pass at the bins up to an eighth of the rate, by 4: float32 (bins, 1).
+    """Response of the low-pass at the bins up to an eighth of the rate, for `Bands`.
 
     A sinc times a Hann window. Bins above an eighth of the rate are cut off, so that what the
     filter leaves there affects only the seams of blocks.
     """
     cutoff, k, n = (_PASS + _STOP) / 2, np.arange(n_fft // 8 + 1), np.arange(1, _TAPS + 1)
-    window = 0.5 + 0.5 * _sine(n / (2 * _TAPS + 1) + 0.25)
+    window = 0.5 + 0.5 * sine(n / (2 * _TAPS + 1) + 0.25)
     response = np.full(len(k), 2 * cutoff)
-    for delay, tap in zip(n, 2 * _sine(cutoff * n) / (math.pi * n) * window, strict=True):
-        response += tap * _sine(delay * k / n_fft + 0.25)
-    return np.asarray(response / (4 * response[0]), np.float32)[:, None]
+    for delay, tap in zip(n, 2 * sine(cutoff * n) / (math.pi * n) * window, strict=True):
+        response += tap * sine(delay * k / n_fft + 0.25)
+    return np.asarray(response / (n_fft * response[0]), np.float32)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from basilar.dsp import kernel
 from basilar.dsp.buffers import Allocate, allocate_rows, row_blocks
 from basilar.dsp.cepstrum import DctNorm, DeltaMode, LifterConvention, dct_matrix, deltas
 from basilar.dsp.cepstrum import lifter as lifter_weights
@@ -25,6 +26,7 @@ from basilar.dsp.chroma import ChromaNorm, cqt_to_chroma, normalize, stft_to_chr
 from basilar.dsp.compress import Log
 from basilar.dsp.cqt import Cqt
 from basilar.dsp.cqt import magnitude as cqt_magnitude
+from basilar.dsp.cqt import power as cqt_power
 from basilar.dsp.framing import Framing
 from basilar.dsp.kernel import Output
 from basilar.dsp.mel import MelBank
@@ -40,14 +42,14 @@ VERSIONS: dict[str, int] = {
     "decibel": 3,
     "mel": 3,
     "log_mel": 3,
-    "mfcc": 3,
+    "mfcc": 4,
     "pcen": 3,
     "chroma": 3,
     "spectral": 3,
-    "cqt": 1,
-    "cqt_magnitude": 1,
-    "log_cqt": 1,
-    "chroma_cqt": 1,
+    "cqt": 2,
+    "cqt_magnitude": 2,
+    "log_cqt": 2,
+    "chroma_cqt": 2,
 }
 
 _OUTPUT: dict[int, Output] = {1: "magnitude", 2: "power"}
@@ -179,7 +181,7 @@ def mfcc(
         filters = dct_matrix(n_mfcc, x_tm.shape[1], norm=dct_norm)
         coefficients = x[:, :n_mfcc]
         for part in row_blocks(x_tm):
-            coefficients[part] = (filters @ np.ascontiguousarray(x_tm[part].T)).T
+            coefficients[part] = kernel.over_rows(x_tm[part], bank=filters)
         if lifter:
             coefficients *= lifter_weights(n_mfcc, lifter, convention=lifter_convention)
         if log_energies is not None:
@@ -237,10 +239,10 @@ def log_cqt(
     ...         parameters=Cqt(hop_length=400, fmin=110.0, n_bins=24, bins_per_octave=12))[0][0, 0]
     np.float32(-100.0)
     """
-    out = cqt_magnitude(signals, parameters, sample_rate=sample_rate, empty=empty)
+    out = cqt_power(signals, parameters, sample_rate=sample_rate, empty=empty)
     for x_tb in out:
         for part in row_blocks(x_tb):
-            x_tb[part] = log.of_frames(x_tb[part] * x_tb[part])
+            x_tb[part] = kernel.over_rows(x_tb[part], log=log.of_frame)
         log.of_clip(x_tb)
     return list(out)
 
@@ -274,6 +276,6 @@ def chroma_cqt(
     out = allocate_rows([len(x_tb) for x_tb in magnitudes], n_chroma, np.float32, empty=empty)
     for magnitude_tb, chroma_tc in zip(magnitudes, out, strict=True):
         for part in row_blocks(magnitude_tb):
-            magnitude_bt = np.ascontiguousarray(magnitude_tb[part].T)
-            chroma_tc[part] = normalize(filters @ magnitude_bt, norm=norm).T
+            chroma_tc[part] = kernel.over_rows(magnitude_tb[part], bank=filters)
+            chroma_tc[part] = normalize(chroma_tc[part].T, norm=norm).T
     return out

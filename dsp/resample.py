@@ -2,16 +2,20 @@
 
 Conventions
 -----------
+* `sinc_kaiser`: a sinc under a Kaiser window (14.9) of 48 zero crossings on either side, cut off at
+  the Nyquist frequency of the lower rate. The recommended method.
 * `soxr`: soxr's VHQ (quality `very_high`, 28-bit precision) or HQ (`high`, 20 bit), linear phase;
-  round(samples * target / source) samples. librosa's default library, and the recommended method.
-* `polyphase`: scipy.signal.resample_poly with its defaults, a sinc under a Kaiser window (5.0) of
-  ten zero crossings on either side at the lower rate; ceil(samples * target / source) samples.
+  round(samples * target / source) samples. librosa's default library.
+* `polyphase`: scipy.signal.resample_poly with its defaults, a Kaiser window of 5.0 and ten zero
+  crossings.
 * `sinc_hann`: torchaudio.functional.resample with its defaults, six zero crossings under a Hann
-  window, rolled off at 0.99 of the lower Nyquist frequency; the same number of samples.
-* None has a delay: sample 0 stays sample 0. Equal rates return the signal as it is.
+  window, rolled off at 0.99 of the lower Nyquist frequency.
+* None has a delay: sample 0 stays sample 0. All but soxr return ceil(samples * target / source)
+  samples. Equal rates return the signal as it is.
 
-The last two multiply a sparse table of filter phases by pieces of the signal, in a fixed order of
-additions; all three give the same bits on every processor.
+All but soxr multiply pieces of the signal by a filter for each phase, in `dsp.kernel`: a sample has
+the same bits on every processor that the kernel is tested on, and depends on no sample beyond its
+filter. soxr's bits differ on 64-bit Arm (VHQ: about one sample in twenty million).
 
 Measured (`make bench-dsp`, 2026-11-22) with tones up to 0.9 of the lower Nyquist frequency, 44.1 to
 16 kHz; aliases are those of tones above 1.1 times that frequency:
@@ -26,31 +30,29 @@ The last two exist for parity with models that were trained with them.
 """
 
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
-from scipy import sparse
 
-VERSION = 1
+from basilar.dsp import kernel
+from basilar.dsp.kernel.tables import Bank, Program, sine
 
-Method = Literal["soxr", "polyphase", "sinc_hann"]
+Method = Literal["sinc_kaiser", "soxr", "polyphase", "sinc_hann"]
 Quality = Literal["very_high", "high"]
 
+VERSIONS: dict[Method, int] = {"sinc_kaiser": 1, "soxr": 1, "polyphase": 2, "sinc_hann": 2}
+
 _SOXR: dict[str, str] = {"very_high": "VHQ", "high": "HQ"}
-_KAISER_BETA = 5.0
-_KAISER_CROSSINGS = 10
-_HANN_CROSSINGS = 6
-_ROLLOFF = 0.99
 _MOST_RATIO = 2**15
-_MOST_WEIGHTS = 2**22  # of the filters of all phases
-_PIECES = 4096  # of the signal in one product
+_MOST_WEIGHTS = 2**23  # of the filters of all phases
+_OUTPUTS = 16  # at least, that a piece of the signal gives
 _BLOCK = 1 << 20  # samples of a long signal that are resampled at once
+
+_Samples = NDArray[np.float32]
 
 
 def resample(
@@ -58,7 +60,7 @@ def resample(
     *,
     source_rate: int,
     sample_rate: int,
-    method: Method = "soxr",
+    method: Method = "sinc_kaiser",
     quality: Quality = "very_high",
 ) -> NDArray[np.float32]:
     """Resample `y`, float32 (samples,), between two rates in Hz: float32 (samples,).
@@ -73,11 +75,9 @@ def resample(
     if source_rate == sample_rate:
         return y
     if method == "soxr":
-        out: NDArray[np.float32] = soxr.resample(
-            y, source_rate, sample_rate, quality=_SOXR[quality]
-        )
+        out: _Samples = soxr.resample(y, source_rate, sample_rate, quality=_SOXR[quality])
         return out
-    return np.concatenate([*_filtered([y], source_rate, sample_rate, method)])
+    return _Filtered(source_rate, sample_rate, method).resample_chunk(y, last=True)
 
 
 def resample_blocks(
@@ -85,7 +85,7 @@ def resample_blocks(
     *,
     source_rate: int,
     sample_rate: int,
-    method: Method = "soxr",
+    method: Method = "sinc_kaiser",
     quality: Quality = "very_high",
 ) -> Iterator[NDArray[np.float32]]:
     """Resample a signal that comes in blocks, float32 (samples,), and yield the result in blocks.
@@ -96,21 +96,16 @@ def resample_blocks(
     >>> sum(x.size for x in resample_blocks(blocks, source_rate=44100, sample_rate=22050))
     22050
     """
-    _check(source_rate, sample_rate, method, quality)
-    if source_rate == sample_rate:
-        yield from blocks
-        return
-    if method != "soxr":
-        yield from _filtered(blocks, source_rate, sample_rate, method)
-        return
-    following = iter(blocks)
+    options: Any = {"source_rate": source_rate, "sample_rate": sample_rate}
+    options |= {"method": method, "quality": quality}
+    stream, following = ResampleStream(**options), iter(blocks)
     first, second = next(following, np.empty(0, np.float32)), next(following, None)
     if second is None:  # a short clip: a stream takes longer
-        whole = np.asarray(first)
-        yield resample(whole, source_rate=source_rate, sample_rate=sample_rate, quality=quality)
+        yield resample(np.asarray(first), **options)
         return
-    stream = ResampleStream(source_rate=source_rate, sample_rate=sample_rate, quality=quality)
-    for block in chain((first, second), following):
+    yield stream.push(first)
+    yield stream.push(second)
+    for block in following:
         yield stream.push(block)
     yield stream.finish()
 
@@ -126,110 +121,153 @@ def in_blocks(y: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
 
 
 class ResampleStream:
-    """`resample` by soxr for a signal that arrives in pieces: the same bits, however it is cut.
+    """`resample` for a signal that arrives in pieces: the same bits, however it is cut.
 
     Raises ValueError where `resample` does.
 
-    >>> stream = ResampleStream(source_rate=8000, sample_rate=16000, quality="high")
+    >>> stream = ResampleStream(source_rate=8000, sample_rate=16000)
     >>> y = np.ones(1000, np.float32)
     >>> pieces = [stream.push(y[:300]), stream.push(y[300:]), stream.finish()]
-    >>> whole = resample(y, source_rate=8000, sample_rate=16000, quality="high")
+    >>> whole = resample(y, source_rate=8000, sample_rate=16000)
     >>> np.concatenate(pieces).tobytes() == whole.tobytes()
     True
     """
 
-    def __init__(self, *, source_rate: int, sample_rate: int, quality: Quality) -> None:
-        _check(source_rate, sample_rate, "soxr", quality)
-        self._stream = None
-        if source_rate != sample_rate:
+    def __init__(
+        self,
+        *,
+        source_rate: int,
+        sample_rate: int,
+        method: Method = "sinc_kaiser",
+        quality: Quality = "very_high",
+    ) -> None:
+        _check(source_rate, sample_rate, method, quality)
+        self._stream: Any = None
+        if source_rate != sample_rate and method == "soxr":
             self._stream = soxr.ResampleStream(
                 source_rate, sample_rate, 1, dtype="float32", quality=_SOXR[quality]
             )
+        elif source_rate != sample_rate:
+            self._stream = _Filtered(source_rate, sample_rate, method)
 
-    def push(self, y: NDArray[np.float32]) -> NDArray[np.float32]:
+    def push(self, y: _Samples) -> _Samples:
         """Take the next samples and return those that are ready: float32 (samples,)."""
         if self._stream is None:
             return y
         # soxr accepts no subclass of an array, such as a memory-mapped one.
-        ready: NDArray[np.float32] = self._stream.resample_chunk(np.asarray(y), last=False)
+        ready: _Samples = self._stream.resample_chunk(np.asarray(y), last=False)
         return ready
 
-    def finish(self) -> NDArray[np.float32]:
+    def finish(self) -> _Samples:
         """End the signal and return the rest: float32 (samples,)."""
         rest = np.empty(0, np.float32)
         return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
 
 
-class _Phases(NamedTuple):
-    """A filter for each of the `up` outputs that a piece of `down` inputs gives."""
+class _Filtered:
+    """A stream of a method that is a filter for each phase, with the interface of soxr's."""
 
-    filters: sparse.csr_array  # (up, before + down + after)
-    before: int  # inputs of a piece that lie before its first output
+    def __init__(self, source_rate: int, sample_rate: int, method: Method) -> None:
+        divisor = math.gcd(source_rate, sample_rate)
+        self._up, self._down = sample_rate // divisor, source_rate // divisor
+        sinc = _SINCS[method]
+        if 2 * sinc.reach(self._up, self._down) * self._up > _MOST_WEIGHTS:
+            raise ValueError(
+                f'method: "{method}" from {source_rate} to {sample_rate} Hz needs a filter for '
+                f'each of {self._up} phases, which are too many; "soxr" does not'
+            )
+        self._program = _program(self._up, self._down, method)
+        before = sinc.reach(self._up, self._down)
+        self._waiting = np.zeros(before, np.float32)  # what the next piece begins with
+        self._n_in = self._n_out = 0
+
+    def resample_chunk(self, y: _Samples, *, last: bool) -> _Samples:
+        """The samples that are ready after the next ones, `y`: float32 (samples,)."""
+        program, waiting = self._program, self._waiting
+        self._n_in += y.size
+        left = -(-self._n_in * self._up // self._down) - self._n_out
+        after = 0
+        if last and left:
+            pieces = -(-left // program.width)
+            after = (pieces - 1) * program.hop_length + program.length - waiting.size - y.size
+        waiting = np.concatenate([waiting, y, np.zeros(max(0, after), np.float32)])
+        pieces = program.n_frames(waiting.size)
+        out = np.empty((pieces, program.width), np.float32)
+        kernel.plan(program).run((waiting,), out)
+        self._waiting = waiting[pieces * program.hop_length :]
+        ready = out.reshape(-1)[: left if last else None]
+        self._n_out += ready.size
+        return ready
 
 
-@lru_cache(maxsize=16)
-def _polyphase(up: int, down: int) -> _Phases:
-    """Phases of the Kaiser-windowed sinc, with unit gain at 0 Hz as scipy.signal.firwin scales."""
-    widest = max(up, down)
-    half = _KAISER_CROSSINGS * widest
-    taps = np.arange(-half, half + 1)
-    shape = np.sinc(taps / widest) * np.kaiser(2 * half + 1, _KAISER_BETA)
-    weights = dict(zip(taps.tolist(), (up * shape / shape.sum()).tolist(), strict=True))
-    reach = -(-half // up)
-    # Output p of a piece lies at p * down / up inputs; input k is p * down - k * up taps away.
-    table = [
-        [weights.get(p * down - k * up, 0.0) for k in range(-reach, down + reach)]
-        for p in range(up)
-    ]
-    return _Phases(sparse.csr_array(np.array(table, np.float32)), reach)
+class _Sinc(NamedTuple):
+    """A windowed sinc: zero crossings on either side, and where it is cut off.
+
+    `rolloff` is a share of the lower Nyquist frequency; `beta` is Kaiser's, None stands for Hann.
+    """
+
+    crossings: int
+    beta: float | None
+    rolloff: float = 1.0
+
+    def half(self, up: int, down: int) -> int:
+        """How far it reaches, in parts of 1 / up of an input."""
+        return math.floor(self.crossings * max(up, down) / self.rolloff)
+
+    def reach(self, up: int, down: int) -> int:
+        """How far it reaches, in whole inputs."""
+        return -(-self.half(up, down) // up)
+
+    def of(self, t: NDArray[Any]) -> NDArray[np.float64]:
+        """Its values `t` zero crossings from the middle."""
+        x = np.clip(t / self.crossings, -1.0, 1.0)
+        zero = t == 0
+        sinc = np.where(zero, 1.0, sine(t / 2) / np.where(zero, 1.0, math.pi * t))
+        if self.beta is None:
+            return sinc * sine(x / 4 + 0.25) ** 2
+        return sinc * _bessel(self.beta * np.sqrt(1 - x * x)) / _bessel(np.array(self.beta))
 
 
-@lru_cache(maxsize=16)
-def _sinc_hann(up: int, down: int) -> _Phases:
-    """Phases of the Hann-windowed sinc."""
-    cutoff = min(up, down) * _ROLLOFF
-    reach = math.ceil(_HANN_CROSSINGS * down / cutoff)
-    inputs = np.arange(-reach, down + reach) / down
-    outputs = np.arange(up)[:, None] / up
-    t = np.clip((inputs - outputs) * cutoff, -_HANN_CROSSINGS, _HANN_CROSSINGS)
-    window = np.cos(t * np.pi / _HANN_CROSSINGS / 2) ** 2
-    weights = np.sinc(t) * window * (cutoff / down)
+_SINCS: dict[Method, _Sinc] = {
+    "sinc_kaiser": _Sinc(48, 14.9),
+    "polyphase": _Sinc(10, 5.0),
+    "sinc_hann": _Sinc(6, None, 0.99),
+}
+
+
+def _bessel(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The modified Bessel function of order 0, by its power series: NumPy's takes `exp`."""
+    term = np.ones_like(x)
+    total = np.ones_like(x)
+    for n in range(1, 64):  # of x <= 15 the last term is below 1e-60
+        term = term * (x / (2 * n)) * (x / (2 * n))
+        total = total + term
+    return total
+
+
+@lru_cache(maxsize=8)
+def _program(up: int, down: int, method: Method) -> Program:
+    """The filters of the outputs that a piece of the signal gives."""
+    sinc = _SINCS[method]
+    half, reach = sinc.half(up, down), sinc.reach(up, down)
+    phase = np.arange(up)
+    # Output p lies at p * down / up inputs; input k is k * up - p * down parts away.
+    first = -((half - phase * down) // up)
+    inputs = first[:, None] + np.arange(2 * half // up + 1)
+    parts = inputs * up - phase[:, None] * down
+    weights = sinc.of(parts * (sinc.rolloff / max(up, down))) * (abs(parts) <= half)
+    if method == "sinc_hann":
+        weights *= sinc.rolloff * min(up, down) / down
+    else:
+        weights *= up / math.fsum(weights.reshape(-1))  # NumPy's sum has an order of its own
     weights[np.abs(weights) < 1e-12] = 0.0  # where the window ends, or the sinc crosses zero
-    return _Phases(sparse.csr_array(weights.astype(np.float32)), reach)
-
-
-def _filtered(
-    blocks: Iterable[NDArray[np.float32]], source_rate: int, sample_rate: int, method: Method
-) -> Iterator[NDArray[np.float32]]:
-    """The outputs of `polyphase` or `sinc_hann` in blocks, each of some thousand pieces."""
-    divisor = math.gcd(source_rate, sample_rate)
-    up, down = sample_rate // divisor, source_rate // divisor
-    if up * down > _MOST_WEIGHTS:
-        raise ValueError(
-            f'method: "{method}" from {source_rate} to {sample_rate} Hz needs a filter for each of '
-            f'{up} phases over {down} samples, which is too many; "soxr" does not'
-        )
-    phases = _polyphase(up, down) if method == "polyphase" else _sinc_hann(up, down)
-    width = phases.filters.shape[1]
-    waiting = np.zeros(phases.before, np.float32)  # what the next pieces begin with
-    n_in = n_out = 0
-    for block in chain(blocks, [None]):
-        if block is None:
-            left = -(-n_in * up // down) - n_out
-            after = max(0, (-(-left // up) - 1) * down + width - waiting.size)
-            block = np.zeros(after, np.float32)
-        else:
-            n_in, left = n_in + block.size, sys.maxsize
-        waiting = np.concatenate([waiting, block])
-        ready = min((waiting.size - width) // down + 1, -(-left // up))
-        for first in range(0, ready, _PIECES):
-            count = min(_PIECES, ready - first)
-            inputs = waiting[first * down :][: (count - 1) * down + width]
-            pieces = np.lib.stride_tricks.sliding_window_view(inputs, width)[::down]
-            out = (phases.filters @ np.ascontiguousarray(pieces.T)).T.reshape(-1)
-            yield out[: left - first * up]
-        n_out += max(0, ready) * up
-        waiting = waiting[max(0, ready) * down :]
+    repeats = -(-_OUTPUTS // up)
+    start = np.concatenate([first + reach + down * i for i in range(repeats)])
+    length = down * repeats + 2 * reach
+    bank = Bank.cut(length, start, np.tile(weights.astype(np.float32), (repeats, 1)))
+    return Program(
+        *(np.ones(length, np.float32), down * repeats, length), output="samples", bank=bank
+    )
 
 
 def _check(source_rate: int, sample_rate: int, method: str, quality: str) -> None:

@@ -49,7 +49,7 @@ def over_frames(
     """
     counts = frame_counts(signals, framing)
     program = _program(framing, output, bank, log)
-    plan = _plan(program, kernel.in_use())
+    plan = kernel.plan(program)
     out_tf = empty((sum(counts), program.width), np.float32)
     row = 0
     for some in _groups(chain.from_iterable(spans(y, framing) for y in signals)):
@@ -118,9 +118,3 @@ def _program(framing: Framing, output: Output, bank: Bank | None, log: Logarithm
         bank=bank,
         log=log,
     )
-
-
-@lru_cache(maxsize=64)
-def _plan(program: Program, by: str) -> kernel.Plan:
-    """The program in C or in NumPy, which `by` tells apart."""
-    return kernel.plan(program)

@@ -9,7 +9,7 @@ from typing import Any
 from basilar.pipeline.errors import MissingLibraryError, UnsupportedSystemError
 
 CORE = {  # the distribution and its module
-    **{name: name for name in ("numpy", "scipy", "soxr", "soundfile", "av", "pydantic")},
+    **{name: name for name in ("numpy", "soxr", "soundfile", "av", "pydantic")},
     **{"pyarrow": "pyarrow", "google-crc32c": "google_crc32c", "numcodecs": "numcodecs"},
 }
 EXTRAS = {

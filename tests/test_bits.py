@@ -88,18 +88,10 @@ UNPORTABLE = {
     *("linalg", "cbrt", "arctanh", "sinh", "cosh", "arctan2", "nansum", "average", "prod"),
 }
 TABLES = {
-    "resample": {"_polyphase", "_sinc_hann", "<module>"},
+    "resample": {"<module>", "of"},
     "cepstrum": {"dct_matrix", "lifter"},
     "chroma": {"stft_to_chroma", "cqt_to_chroma"},
-    "cqt": {
-        "frequencies",
-        "lengths",
-        "_rates",
-        "_stages",
-        "_kernels",
-        "table_bytes",
-        "<module>",
-    },
+    "cqt": {"frequencies", "lengths", "_rates", "_bands", "table_bytes", "<module>"},
     "framing": {"window"},
     "kernel.tables": {"sine"},
     "kernel.native": {"plan"},  # 2**31 - 1
@@ -110,7 +102,6 @@ TABLES = {
     "normalize": {"centre_and_scale"},
 }
 FIELDS = {name: {"log"} for name in ("tables", "twin", "native")}  # of `Program`, no function
-MATRICES = {"filters", "kernels"}  # CSR matrices, whose products have one order
 
 
 def uses(file):
@@ -125,8 +116,7 @@ def uses(file):
         ):
             found.append((function, node.attr))
         if isinstance(node, ast.BinOp):
-            matrix = getattr(node.left, "id", getattr(node.left, "attr", None))
-            if isinstance(node.op, ast.MatMult) and matrix not in MATRICES:
+            if isinstance(node.op, ast.MatMult):
                 found.append((function, "@"))
             if isinstance(node.op, ast.Pow):
                 found.append((function, "**"))

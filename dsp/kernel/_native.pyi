@@ -8,4 +8,9 @@ VERSION: int
 
 class Plan:
     def __new__(cls, **tables: NDArray[Any]) -> Plan: ...
-    def run(self, signals: tuple[NDArray[np.float32], ...], out: NDArray[np.float32]) -> int: ...
+    def run(
+        self,
+        signals: tuple[NDArray[np.float32], ...],
+        out: NDArray[np.float32] | None,
+        lower: NDArray[np.float32] | None = None,
+    ) -> int: ...

@@ -219,11 +219,11 @@ STAGE(8)
 #undef STAGE
 
 /* From `x` by way of `spare[0]` and `spare[1]`. Returns which of the three has the result. */
-static Z *FN(fft)(const Plan *plan, Z *x, Z *const *spare, Z *pairs) {
-    int points = plan->b, stride = 1;
-    const float *turns = plan->fft_turns, *circles = plan->circles;
-    for (int i = 0; i < plan->n_stages; i++) {
-        int radix = plan->radices[i];
+static Z *FN(fft)(const Fft *fft, Z *x, Z *const *spare, Z *pairs) {
+    int points = fft->points, stride = 1;
+    const float *turns = fft->turns, *circles = fft->circles;
+    for (int i = 0; i < fft->n_stages; i++) {
+        int radix = fft->radices[i];
         Z *y = spare[i % 2];
         switch (radix) {
             case 2: FN(stage2)(points, stride, x, y, turns, NULL); break;
@@ -244,10 +244,10 @@ static Z *FN(fft)(const Plan *plan, Z *x, Z *const *spare, Z *pairs) {
 
 /* ---- From samples to rows of features --------------------------------------------------------- */
 
-/* Four by four values, from rows `stride` apart to rows `pitch` apart. */
-INLINE void FN(transpose4)(const float *x, ptrdiff_t stride, float *y, ptrdiff_t pitch) {
-    Four a = *(const Four *)x, b = *(const Four *)(x + stride);
-    Four c = *(const Four *)(x + 2 * stride), d = *(const Four *)(x + 3 * stride);
+/* Four by four values, from rows at `a` to `d` to rows `pitch` apart. */
+INLINE void FN(transpose4)(const float *a_, const float *b_, const float *c_, const float *d_, float *y,
+                           ptrdiff_t pitch) {
+    Four a = *(const Four *)a_, b = *(const Four *)b_, c = *(const Four *)c_, d = *(const Four *)d_;
     Four ab = SHUFFLE(a, b, 0, 4, 1, 5), AB = SHUFFLE(a, b, 2, 6, 3, 7);
     Four cd = SHUFFLE(c, d, 0, 4, 1, 5), CD = SHUFFLE(c, d, 2, 6, 3, 7);
     *(Four *)y = SHUFFLE(ab, cd, 0, 1, 4, 5);
@@ -264,10 +264,26 @@ static void FN(transpose)(const float *x, ptrdiff_t size, int rows, int columns,
         /* Rows that all four columns have. */
         ptrdiff_t whole = size - (c + 3) * hop;
         int end = whole < rows ? (whole > 0 ? (int)whole : 0) : rows, r = 0;
-        for (; r + 4 <= end; r += 4) FN(transpose4)(x + c * hop + r, hop, y + r * pitch + c, pitch);
+        for (; r + 4 <= end; r += 4) {
+            const float *from = x + c * hop + r;
+            FN(transpose4)(from, from + hop, from + 2 * hop, from + 3 * hop, y + r * pitch + c, pitch);
+        }
         for (; r < rows; r++)
             for (int j = c; j < c + 4 && j < columns; j++)
                 y[r * pitch + j] = j * hop + r < size ? x[j * hop + r] : 0.0f;
+    }
+}
+
+/* y[r][lane] = at[lane][r]; lanes above `frames` repeat the last. */
+static void FN(gather)(const float *const *at, int frames, int rows, V *y) {
+    for (int l = 0; l < LANES; l += 4) {
+        const float *from[4];
+        for (int j = 0; j < 4; j++) from[j] = at[l + j < frames ? l + j : frames - 1];
+        int r = 0;
+        for (; r + 4 <= rows; r += 4)
+            FN(transpose4)(from[0] + r, from[1] + r, from[2] + r, from[3] + r, (float *)(y + r) + l, LANES);
+        for (; r < rows; r++)
+            for (int j = 0; j < 4; j++) ((float *)(y + r))[l + j] = from[j][r];
     }
 }
 
@@ -347,7 +363,7 @@ INLINE void FN(second_pass)(const Plan *plan, int output, Z *spectrum, Z *const 
                             V *bins) {
     int a = plan->a, b = plan->b, n = plan->n_fft;
     for (int c = 0; c < plan->columns; c++) {
-        const Z *x = FN(fft)(plan, spectrum + c * (b + 1), spare, pairs);
+        const Z *x = FN(fft)(&plan->second, spectrum + c * (b + 1), spare, pairs);
         int real = c < (a % 2 ? 1 : 2);
         for (int i = 0, k = plan->column[c]; i < b; i++, k += a) {
             int mirrored = 2 * k > n;
@@ -366,24 +382,71 @@ INLINE void FN(second_pass)(const Plan *plan, int output, Z *spectrum, Z *const 
     }
 }
 
+/* parts[i % 4] += x[i] w[i] for `n` values. */
+INLINE void FN(add_up)(const V *x, const float *w, int n, V *parts) {
+    V s0 = parts[0], s1 = parts[1], s2 = parts[2], s3 = parts[3];
+    for (; n >= 4; n -= 4, x += 4, w += 4) {
+        s0 += x[0] * w[0];
+        s1 += x[1] * w[1];
+        s2 += x[2] * w[2];
+        s3 += x[3] * w[3];
+    }
+    if (n > 0) s0 += x[0] * w[0];
+    if (n > 1) s1 += x[1] * w[1];
+    if (n > 2) s2 += x[2] * w[2];
+    parts[0] = s0, parts[1] = s1, parts[2] = s2, parts[3] = s3;
+}
+
+/* Two sums: of x[i] w[i], and of x[i + shift] v[i]. Each value of x is loaded once for both. `shift`
+   is a constant from 0 to 4, and both have at least 8 values. */
+INLINE void FN(two_filters)(const V *x, const float *w, int n, const float *v, int m, int shift, V *y) {
+    V s[4] = {{0}}, t[4] = {{0}}; /* of t, part 0 is at `shift` */
+    if (shift) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) s[i] += x[i] * w[i];
+#pragma GCC unroll 4
+        for (int i = shift; i < 4; i++) t[i] += x[i] * v[i - shift];
+        x += 4, w += 4, v += 4 - shift, n -= 4, m -= 4 - shift;
+    }
+    V s0 = s[0], s1 = s[1], s2 = s[2], s3 = s[3], t0 = t[0], t1 = t[1], t2 = t[2], t3 = t[3];
+    for (; n >= 4 && m >= 4; x += 4, w += 4, v += 4, n -= 4, m -= 4) {
+        V x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3];
+        s0 += x0 * w[0], s1 += x1 * w[1], s2 += x2 * w[2], s3 += x3 * w[3];
+        t0 += x0 * v[0], t1 += x1 * v[1], t2 += x2 * v[2], t3 += x3 * v[3];
+    }
+    s[0] = s0, s[1] = s1, s[2] = s2, s[3] = s3, t[0] = t0, t[1] = t1, t[2] = t2, t[3] = t3;
+    FN(add_up)(x, w, n, s);
+    FN(add_up)(x, v, m, t);
+    y[0] = (s[0] + s[1]) + (s[2] + s[3]);
+    y[1] = (t[shift & 3] + t[(shift + 1) & 3]) + (t[(shift + 2) & 3] + t[(shift + 3) & 3]);
+}
+
 /* y[m] = the sum of x[i] times filter m, in four parts. */
 static void FN(bank)(const Plan *plan, const V *x, V *y) {
     const float *w = plan->weights;
     for (int m = 0; m < plan->n_filters; m++) {
-        const V *p = x + plan->start[m];
-        int length = plan->filter_length[m], i = 0;
-        V s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-        for (; i + 4 <= length; i += 4) {
-            s0 += p[i] * w[i];
-            s1 += p[i + 1] * w[i + 1];
-            s2 += p[i + 2] * w[i + 2];
-            s3 += p[i + 3] * w[i + 3];
+        int n = plan->filter_length[m], other = 0, shift = -1;
+        if (m + 1 < plan->n_filters) {
+            other = plan->filter_length[m + 1];
+            if (n >= 8 && other >= 8) shift = plan->start[m + 1] - plan->start[m];
         }
-        if (i < length) s0 += p[i] * w[i];
-        if (i + 1 < length) s1 += p[i + 1] * w[i + 1];
-        if (i + 2 < length) s2 += p[i + 2] * w[i + 2];
-        w += length;
-        y[m] = (s0 + s1) + (s2 + s3);
+        const V *p = x + plan->start[m];
+        switch (shift) {
+            case 0: FN(two_filters)(p, w, n, w + n, other, 0, y + m); break;
+            case 1: FN(two_filters)(p, w, n, w + n, other, 1, y + m); break;
+            case 2: FN(two_filters)(p, w, n, w + n, other, 2, y + m); break;
+            case 3: FN(two_filters)(p, w, n, w + n, other, 3, y + m); break;
+            case 4: FN(two_filters)(p, w, n, w + n, other, 4, y + m); break;
+            default: {
+                V s[4] = {{0}};
+                FN(add_up)(p, w, n, s);
+                y[m] = (s[0] + s[1]) + (s[2] + s[3]);
+                w += n;
+                continue;
+            }
+        }
+        m++;
+        w += n + other;
     }
 }
 
@@ -408,68 +471,164 @@ static void FN(log)(const Log *log, int n, V *x) {
     }
 }
 
-/* Rows of `n` values for the first `frames` lanes. Processors differ in what NaN they make. */
-static void FN(write)(V *x, int n, int frames, float *out) {
+/* Rows of `n` values for the first `frames` lanes, `stride` apart. Processors differ in what NaN
+   they make. */
+INLINE void FN(write)(V *x, int n, int frames, float *out, ptrdiff_t stride) {
     for (int m = 0; m < n; m++) x[m] = FN(select)(x[m] == x[m], x[m], (V){0} + __builtin_nanf(""));
     int whole = n / 4 * 4, l = 0;
     for (; l + 4 <= frames; l += 4)
-        for (int m = 0; m < whole; m += 4)
-            FN(transpose4)((const float *)(x + m) + l, LANES, out + (ptrdiff_t)l * n + m, n);
+        for (int m = 0; m < whole; m += 4) {
+            const float *from = (const float *)(x + m) + l;
+            FN(transpose4)(from, from + LANES, from + 2 * LANES, from + 3 * LANES, out + l * stride + m,
+                           stride);
+        }
     for (int i = 0; i < frames; i++)
         for (int m = i < l ? whole : 0; m < n; m++)
-            out[(ptrdiff_t)i * n + m] = ((const float *)(x + m))[i];
+            out[i * stride + m] = ((const float *)(x + m))[i];
 }
 
-/* `frames` frames of x, of which `size` samples are left, up to LANES: rows of features. */
-static void FN(group)(const Plan *plan, const float *x, ptrdiff_t size, int frames, void *scratch,
-                      float *out) {
+/* ---- Bands: filters in frequency, whose outputs are few --------------------------------------- */
+
+/* A quarter of the samples of a spectrum under the low-pass: an inverse real transform of n / 4
+   points, two of which are one point of a complex one. */
+static void FN(decimate)(const Plan *plan, const Z *bins, Z *const *room, Z *pairs, int frames,
+                         float *out) {
+    const Bands *bands = &plan->bands;
+    const float *lowpass = bands->lowpass, *turns = bands->low_turns;
+    int half = bands->low.points;
+    for (int k = 0; k < half; k++) {
+        Z a = {bins[k].re * lowpass[k], bins[k].im * lowpass[k]}, mirror = bins[half - k];
+        Z b = {mirror.re * lowpass[half - k], -mirror.im * lowpass[half - k]};
+        Z sum = ADD(a, b), odd = TIMES(SUB(a, b), turns + 2 * k);
+        room[0][k] = (Z){sum.im + odd.re, sum.re - odd.im}; /* parts change places: an inverse */
+    }
+    Z *z = FN(fft)(&bands->low, room[0], room + 1, pairs);
+    V *y = (V *)z;
+    for (int k = 0; k < half; k++) z[k] = (Z){z[k].im, z[k].re};
+    FN(write)(y + bands->low_lead, bands->n_low, frames, out, bands->n_low);
+}
+
+/* Each filter times the spectrum, aliased to the rate of its outputs: `n_rows` rows a frame. */
+INLINE void FN(filter_bands)(const Plan *plan, int output, const Z *bins, Z *spectrum, Z *const *room,
+                             Z *pairs, V *rows, int frames, float *out) {
+    const Bands *bands = &plan->bands;
+    int n = plan->n_fft, points = bands->inverse.points, parts = output == COMPLEX ? 2 : 1, q = 0;
+    ptrdiff_t width = (ptrdiff_t)plan->n_filters * parts;
+    for (int k = bands->lowest; k < bands->highest; k++) {
+        int mirrored = k < 0 || 2 * k > n, bin = k < 0 ? -k : mirrored ? n - k : k;
+        Z x = TIMES(bins[bin], bands->turns + 2 * bin);
+        spectrum[k - bands->lowest] = mirrored ? (Z){x.re, -x.im} : x;
+    }
+    const float *w = plan->weights;
+    for (int f = 0; f < plan->n_filters; f++) {
+        int left = plan->filter_length[f], at = (bands->lowest + plan->start[f]) % points;
+        const Z *x = spectrum + plan->start[f];
+        for (int i = 0; i < points; i++) room[0][i] = (Z){(V){0}, (V){0}};
+        for (at = at < 0 ? at + points : at; left > 0; at = 0) {
+            int some = left < points - at ? left : points - at;
+            Z *sum = room[0] + at;
+            for (int i = 0; i < some; i++) { /* parts change places: an inverse transform */
+                sum[i].re += x[i].im * w[i];
+                sum[i].im += x[i].re * w[i];
+            }
+            x += some, w += some, left -= some;
+        }
+        const Z *z = FN(fft)(&bands->inverse, room[0], room + 1, pairs) + bands->head;
+        for (int p = 0; p < bands->n_rows; p++) {
+            V re = z[p].im, im = z[p].re, *row = rows + p * 4 * parts + q * parts;
+            if (output == COMPLEX) {
+                Z turned = TIMES(((Z){re, im}), bands->phases + 2 * f);
+                row[0] = turned.re;
+                row[1] = turned.im;
+            } else {
+                V power = re * re + im * im;
+                row[0] = output == MAGNITUDE ? FN(root)(power) : power;
+            }
+        }
+        if (++q == 4 || f + 1 == plan->n_filters) {
+            float *to = out + (ptrdiff_t)(f + 1 - q) * parts;
+            for (int p = 0; p < bands->n_rows; p++)
+                FN(write)(rows + p * 4 * parts, q * parts, frames, to + p * width, bands->n_rows * width);
+            q = 0;
+        }
+    }
+}
+
+/* Up to LANES frames, which begin `at` these places: rows of features, and those of a lower rate,
+   each unless it is NULL. If all are of one signal, `size` of its samples are left from the first
+   on; otherwise it is 0. */
+static void FN(group)(const Plan *plan, const float *const *at, ptrdiff_t size, int frames,
+                      void *scratch, float *out, float *lower) {
     const Layout *layout = &plan->layout[VARIANT];
-    V *zero = scratch, *conditioned = zero + 1, *room = conditioned + 2 * plan->length;
+    V *zero = scratch, *own = zero + 1, *room = own + 2 * plan->length;
     Z *spectrum = (Z *)(room + 4 * plan->a);
     Z *spare[2] = {spectrum + plan->columns * (plan->b + 1), NULL};
     spare[1] = spare[0] + plan->b + 1;
     Z *pairs = spare[1] + plan->b + 1;
     V *bins = (V *)(pairs + 3 * (plan->largest + 1));
     V *filtered = bins + 2 * (plan->n_fft / 2 + 1);
-    float *hops = (float *)(filtered + plan->n_filters);
-
-    *zero = (V){0};
-    FN(transpose)(x, size, plan->rows, layout->columns, plan->hop_length, hops, layout->pitch);
-    ptrdiff_t next = (ptrdiff_t)layout->columns * plan->hop_length;
-    ptrdiff_t end = next + (ptrdiff_t)LANES * plan->hop_length;
-    for (ptrdiff_t i = next; i < end && i < size; i += 16) __builtin_prefetch(x + i);
+    Z *band = (Z *)(filtered + plan->n_filters);
+    float *hops = (float *)band + layout->band_size;
 
     /* Samples are at `offset` from `zero`: that of the padding behind a frame is 0. */
     const float *from = (const float *)zero;
-    const int32_t *offset = layout->offset;
+    const int32_t *offset = layout->own_offset;
+    *zero = (V){0};
+    if (size) {
+        const float *x = at[0];
+        FN(transpose)(x, size, plan->rows, layout->columns, plan->hop_length, hops, layout->pitch);
+        ptrdiff_t next = (ptrdiff_t)layout->columns * plan->hop_length;
+        ptrdiff_t end = next + (ptrdiff_t)LANES * plan->hop_length;
+        for (ptrdiff_t i = next; i < end && i < size; i += 16) __builtin_prefetch(x + i);
+        offset = layout->offset;
+    } else
+        FN(gather)(at, frames, plan->length, own);
     if (plan->conditioned) {
-        FN(condition)(plan, from, offset, conditioned, conditioned + plan->length);
-        offset = layout->conditioned_offset;
+        FN(condition)(plan, from, offset, own, own + plan->length);
+        offset = layout->own_offset;
     }
-    switch (plan->a) {
-        case 2: FN(first2)(plan, from, offset, spectrum); break;
-        case 4: FN(first4)(plan, from, offset, spectrum); break;
-        case 8: FN(first8)(plan, from, offset, spectrum); break;
-        case 16: FN(first16)(plan, from, offset, spectrum); break;
-        case 32: FN(first32)(plan, from, offset, spectrum); break;
-        default: FN(first_pass)(plan, plan->a, from, offset, spectrum, room);
-    }
-    switch (plan->output) {
+    if (plan->output == SAMPLES)
+        for (int i = 0; i < plan->n_fft; i++) bins[i] = *(const V *)(from + offset[i]) * plan->window[i];
+    else
+        switch (plan->a) {
+            case 2: FN(first2)(plan, from, offset, spectrum); break;
+            case 4: FN(first4)(plan, from, offset, spectrum); break;
+            case 8: FN(first8)(plan, from, offset, spectrum); break;
+            case 16: FN(first16)(plan, from, offset, spectrum); break;
+            case 32: FN(first32)(plan, from, offset, spectrum); break;
+            default: FN(first_pass)(plan, plan->a, from, offset, spectrum, room);
+        }
+    switch (plan->bands.used ? COMPLEX : plan->output) {
+        case SAMPLES: break;
         case COMPLEX: FN(second_pass)(plan, COMPLEX, spectrum, spare, pairs, bins); break;
         case POWER: FN(second_pass)(plan, POWER, spectrum, spare, pairs, bins); break;
         default: FN(second_pass)(plan, MAGNITUDE, spectrum, spare, pairs, bins);
+    }
+    if (plan->bands.used) {
+        const Bands *bands = &plan->bands;
+        Z *whole = band + 3 * bands->room, *const rooms[3] = {band, band + bands->room, whole - bands->room};
+        V *rows = (V *)(whole + bands->highest - bands->lowest);
+        const Z *z = (const Z *)bins;
+        if (lower) FN(decimate)(plan, z, rooms, pairs, frames, lower);
+        if (out) switch (plan->output) {
+            case COMPLEX: FN(filter_bands)(plan, COMPLEX, z, whole, rooms, pairs, rows, frames, out); break;
+            case POWER: FN(filter_bands)(plan, POWER, z, whole, rooms, pairs, rows, frames, out); break;
+            default: FN(filter_bands)(plan, MAGNITUDE, z, whole, rooms, pairs, rows, frames, out);
+        }
+        return;
     }
     if (plan->n_filters) {
         FN(bank)(plan, bins, filtered);
         bins = filtered;
     }
     if (plan->log.used) FN(log)(&plan->log, plan->width, bins);
-    FN(write)(bins, plan->width, frames, out);
+    FN(write)(bins, plan->width, frames, out, plan->width);
 }
 
 /* Where `group` has what in its scratch memory; false without memory for these tables. */
 static int FN(lay_out)(Plan *plan) {
     Layout *layout = &plan->layout[VARIANT];
+    const Bands *bands = &plan->bands;
     int columns = (plan->length - 1) / plan->hop_length + LANES;
     layout->columns = columns;
     layout->pitch = (columns + 3) / 4 * 4;
@@ -478,16 +637,19 @@ static int FN(lay_out)(Plan *plan) {
     vectors += 2 * ((ptrdiff_t)plan->columns + 2) * (plan->b + 1);
     vectors += 6 * ((ptrdiff_t)plan->largest + 1);
     vectors += 2 * ((ptrdiff_t)plan->n_fft / 2 + 1) + plan->n_filters;
-    ptrdiff_t hops = vectors * LANES, end = hops + (ptrdiff_t)plan->rows * layout->pitch;
+    ptrdiff_t extra = 6 * (ptrdiff_t)bands->room + 2 * ((ptrdiff_t)bands->highest - bands->lowest);
+    extra += 8 * (ptrdiff_t)bands->n_rows;
+    layout->band_size = extra * LANES;
+    ptrdiff_t hops = (vectors + extra) * LANES, end = hops + (ptrdiff_t)plan->rows * layout->pitch;
     if (end > INT32_MAX) return 0;
     layout->scratch_size = end * sizeof(float);
     layout->offset = PyMem_Calloc(plan->n_fft, sizeof(int32_t));
-    layout->conditioned_offset = PyMem_Calloc(plan->n_fft, sizeof(int32_t));
-    if (!layout->offset || !layout->conditioned_offset) return 0;
+    layout->own_offset = PyMem_Calloc(plan->n_fft, sizeof(int32_t));
+    if (!layout->offset || !layout->own_offset) return 0;
     for (int i = 0; i < plan->length; i++) {
         int row = i % plan->hop_length, column = i / plan->hop_length;
         layout->offset[i] = (int32_t)(hops + (ptrdiff_t)row * layout->pitch + column);
-        layout->conditioned_offset[i] = (1 + i) * LANES;
+        layout->own_offset[i] = (1 + i) * LANES;
     }
     layout->group = FN(group);
     return 1;

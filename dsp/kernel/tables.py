@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Output = Literal["complex", "power", "magnitude"]
+Output = Literal["complex", "power", "magnitude", "samples"]
 FloatTable = NDArray[np.float32]
 IntTable = NDArray[np.int32]
 
@@ -51,55 +51,74 @@ def roots(k: NDArray[np.int64], n: int) -> FloatTable:
     return np.asarray(np.stack(parts, axis=-1) + 0.0, np.float32)  # no -0
 
 
+def half_turns(n_fft: int) -> FloatTable:
+    """exp(2πi k / (n_fft / 4)) for k < n_fft / 8: float32 (n_fft // 8, 2)."""
+    return roots(-np.arange(n_fft // 8), n_fft // 4)
+
+
 def _circle(n: int) -> FloatTable:
     """Cosines, then sines, of 0 to n - 1 nth parts of a turn: (2, n)."""
     turns = np.arange(n) / n
     return np.stack([sine(turns + 0.25), sine(turns)]).astype(np.float32)
 
 
+class Fft(NamedTuple):
+    """The tables of a complex FFT, in stages."""
+
+    points: int
+    radices: IntTable
+    turns: tuple[FloatTable, ...]  # a stage: (m, radix - 1, 2)
+    circles: tuple[FloatTable, ...]  # a stage of an odd radix
+
+
+@lru_cache(maxsize=64)
+def fft(points: int) -> Fft:
+    """The stages of a complex FFT, and their tables.
+
+    >>> fft(640).radices.tolist()
+    [8, 8, 2, 5]
+    """
+    radices = _factors(points) if points > 1 else []
+    turns, left = [], points
+    for radix in radices:
+        m = left // radix
+        turns.append(roots(np.arange(m)[:, None] * np.arange(1, radix), left))
+        left = m
+    circles = tuple(_circle(radix) for radix in radices if radix % 2)
+    return Fft(points, np.array(radices, np.int32), tuple(turns), circles)
+
+
 class Transform(NamedTuple):
-    """The tables of a real FFT: `a` real points at a time, then `b` complex ones."""
+    """The tables of a real FFT: `a` real points at a time, then complex ones."""
 
     a: int
-    b: int
     column: IntTable  # bins of the first pass
     turns: FloatTable  # (b - 1, len(column) - 1, 2): w_n^(t k) of its results
     circle: FloatTable  # for its sums, where `a` is odd
-    radices: IntTable  # of the second pass
-    stage_turns: tuple[FloatTable, ...]  # a stage: (m, radix - 1, 2)
-    circles: tuple[FloatTable, ...]  # a stage of an odd radix
     roots: FloatTable  # (32, 2): the turns inside the passes of 16 and 32 points
+    second: Fft  # of b points
 
 
 @lru_cache(maxsize=32)
 def transform(n_fft: int) -> Transform:
     """How an FFT of `n_fft` real samples is divided, and its tables.
 
-    >>> transform(2048).a, transform(2048).radices.tolist()
+    >>> transform(2048).a, transform(2048).second.radices.tolist()
     (32, [8, 8])
-    >>> transform(1102).a, transform(1102).radices.tolist()
+    >>> transform(1102).a, transform(1102).second.radices.tolist()
     (2, [19, 29])
     """
     a = gcd(n_fft, 32) if n_fft % 2 == 0 else _factors(n_fft)[0]
     b = n_fft // a
     column = np.array(_COLUMNS.get(a, range(a // 2 + 1)), np.int32)
     t = np.arange(1, b)[:, None] * column[1:].astype(np.int64)
-    stage_turns, points = [], b
-    radices = _factors(b) if b > 1 else []
-    for radix in radices:
-        m = points // radix
-        stage_turns.append(roots(np.arange(m)[:, None] * np.arange(1, radix), points))
-        points = m
     return Transform(
         a,
-        b,
         column,
         roots(t, n_fft),
         _circle(a) if a % 2 else np.empty((2, 0), np.float32),
-        np.array(radices, np.int32),
-        tuple(stage_turns),
-        tuple(_circle(radix) for radix in radices if radix % 2),
         roots(np.arange(32), 32),
+        fft(b),
     )
 
 
@@ -137,13 +156,28 @@ class Bank:
         >>> bank.start.tolist(), [w.tolist() for w in bank.weights]
         ([1, 0], [[1.0, 0.0, 2.0], []])
         """
+        return cls.cut(filters.shape[1], np.zeros(len(filters), np.int64), filters)
+
+    @classmethod
+    def cut(cls, n_bins: int, start: NDArray[np.int64], filters: FloatTable) -> "Bank":
+        """From rows of weights (filters, weights), float32; that of filter m is at bin `start[m]`.
+
+        The zeros at the ends of each row are left out.
+
+        >>> Bank.cut(5, np.array([2]), np.array([[0, 1, 2, 0]], np.float32)).toarray().tolist()
+        [[0.0, 0.0, 0.0, 1.0, 2.0]]
+        """
         ends = [np.flatnonzero(row)[[0, -1]].tolist() if row.any() else (0, -1) for row in filters]
         weights = tuple(
             row[first : last + 1].copy() for row, (first, last) in zip(filters, ends, strict=True)
         )
         for row in weights:
             row.flags.writeable = False
-        return cls(filters.shape[1], np.array([first for first, _ in ends], np.int32), weights)
+        begins = [
+            at + first if len(row) else 0
+            for at, (first, _), row in zip(start.tolist(), ends, weights, strict=True)
+        ]
+        return cls(n_bins, np.array(begins, np.int32), weights)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -156,6 +190,43 @@ class Bank:
         for row, first, weights in zip(out, self.start.tolist(), self.weights, strict=True):
             row[first : first + len(weights)] = weights
         return out
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """Filters in frequency whose outputs come at a low rate, as those of a CQT.
+
+    Filter m adds `weights[m]` times the bins from `start[m]` on, those below 0 and above n_fft / 2
+    being conjugates, bin k at point k modulo `n_points`. Before that, bin k is multiplied by
+    `turns[k]`, float32 (n_fft // 2 + 1, 2). The inverse FFT of the points, unscaled and times
+    `phases[m]`, are the filter's outputs, of which `n_rows` from `head` on are kept.
+
+    With `lowpass`, float32 (n_fft // 8 + 1,), there is also a signal of a quarter of the rate: the
+    inverse real FFT, unscaled, of the lower bins times `lowpass`; of its n_fft // 4 samples `n_low`
+    from `low_lead` on are kept.
+    """
+
+    n_points: int
+    head: int
+    n_rows: int
+    start: IntTable
+    weights: tuple[FloatTable, ...]
+    turns: FloatTable
+    phases: FloatTable
+    lowpass: FloatTable | None = None
+    low_lead: int = 0
+    n_low: int = 0
+
+    @property
+    def lowest(self) -> int:
+        """The lowest bin of all filters."""
+        return int(self.start.min(initial=0))
+
+    @property
+    def highest(self) -> int:
+        """The bin above the highest of all filters."""
+        lengths = np.array([len(w) for w in self.weights], np.int64)
+        return int((self.start + lengths).max(initial=self.lowest))
 
 
 @dataclass(frozen=True)
@@ -180,9 +251,10 @@ class Program:
     """What is computed of each frame: its spectrum's `output`, then filters, then a logarithm.
 
     `window` is float32 (n_fft,). A frame has `length` samples and then zeros, up to `n_fft`.
-    `preemphasis` and `remove_dc` are those of `dsp.framing`. Complex output is real and imaginary
-    parts by turns, and has no filters and no logarithm. Raises ValueError for filters over another
-    number of bins.
+    `preemphasis` and `remove_dc` are those of `dsp.framing`. With `samples` the values are those of
+    the windowed frame itself. Complex output is real and imaginary parts by turns, and has no
+    filters and no logarithm. With `bands` the output is that of their rows, one after the other.
+    Raises ValueError for filters over another number of values, and for what cannot be combined.
     """
 
     window: FloatTable
@@ -193,13 +265,15 @@ class Program:
     output: Output = "power"
     bank: Bank | None = None
     log: Logarithm | None = None
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
-        bins = self.n_fft // 2 + 1
-        if self.bank is not None and self.bank.n_bins != bins:
-            raise ValueError(f"filters: {self.bank.n_bins} bins must be n_fft // 2 + 1 = {bins}")
+        if self.bank is not None and self.bank.n_bins != self.n_values:
+            raise ValueError(f"filters: {self.bank.n_bins} bins must be {self.n_values}")
         if self.output == "complex" and (self.bank is not None or self.log is not None):
             raise ValueError("output: complex values have no filters and no logarithm")
+        if self.bands is not None and (self.bank or self.log or self.output == "samples"):
+            raise ValueError("bands: they are of spectra, without filters and a logarithm")
 
     @property
     def n_fft(self) -> int:
@@ -209,8 +283,17 @@ class Program:
     @property
     def width(self) -> int:
         """The number of float32 values in a row."""
-        if self.bank is not None:
-            return self.bank.shape[0]
+        if self.bands is not None:
+            return (
+                self.bands.n_rows * len(self.bands.start) * (2 if self.output == "complex" else 1)
+            )
+        return self.n_values if self.bank is None else self.bank.shape[0]
+
+    @property
+    def n_values(self) -> int:
+        """The number of float32 values that filters are over."""
+        if self.output == "samples":
+            return self.n_fft
         return (self.n_fft // 2 + 1) * (2 if self.output == "complex" else 1)
 
     @property

@@ -3,14 +3,23 @@
 Arrays have frames along their last axis, as the lanes of C. README.md states the order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from basilar.dsp.buffers import keep_freed_memory
-from basilar.dsp.kernel.tables import Bank, Logarithm, Program, transform
+from basilar.dsp.kernel.tables import (
+    Bands,
+    Bank,
+    Fft,
+    Logarithm,
+    Program,
+    fft,
+    half_turns,
+    transform,
+)
 
 Real = NDArray[np.float32]
 
@@ -146,7 +155,7 @@ def spectrum(x: Real) -> _Z:
     """The spectra of windowed frames (n_fft, frames): (n_fft // 2 + 1, frames)."""
     n, frames = x.shape
     tables = transform(n)
-    a, b, column = tables.a, tables.b, tables.column
+    a, b, column = tables.a, tables.second.points, tables.column
     points = list(x.reshape(a, b, frames))
     if a == 32:
         reals, others = _real32(points, tables.roots)
@@ -173,7 +182,7 @@ def spectrum(x: Real) -> _Z:
         first.re[2:, 1:], first.im[2:, 1:] = turned
     else:
         first.re[1:, 1:], first.im[1:, 1:] = rest.times(turns)
-    second = _fft(first, tables.radices.tolist(), tables.stage_turns, tables.circles)
+    second = _fft(first, tables.second)
     out = _Z(*np.empty((2, n // 2 + 1, frames), np.float32))
     for c, k1 in enumerate(column.tolist()):
         k = k1 + a * np.arange(b)
@@ -188,11 +197,11 @@ def spectrum(x: Real) -> _Z:
     return out
 
 
-def _fft(x: _Z, radices: list[int], turns: Sequence[Real], circles: Sequence[Real]) -> _Z:
+def _fft(x: _Z, tables: Fft) -> _Z:
     """Stockham's transform along the second axis of (columns, points, frames)."""
     columns, points, frames = x.re.shape
-    stride, odd = 1, iter(circles)
-    for radix, roots in zip(radices, turns, strict=True):
+    stride, odd = 1, iter(tables.circles)
+    for radix, roots in zip(tables.radices.tolist(), tables.turns, strict=True):
         m = points // radix
         shape = (columns, radix, m, stride, frames)
         x = _Z(x.re.reshape(shape), x.im.reshape(shape))
@@ -207,6 +216,48 @@ def _fft(x: _Z, radices: list[int], turns: Sequence[Real], circles: Sequence[Rea
                 y.re[:, 1:, k], y.im[:, 1:, k] = turned
         x, points, stride = y, m, stride * radix
     return _Z(*(part.reshape(columns, stride, frames) for part in x))
+
+
+def _decimated(z: _Z, bands: Bands) -> Real:
+    """The kept samples of the lower rate, of spectra (bins, frames): (n_low, frames)."""
+    assert bands.lowpass is not None
+    half = len(bands.lowpass) - 1
+    passed = z.re[: half + 1] * bands.lowpass[:, None], z.im[: half + 1] * bands.lowpass[:, None]
+    a, b = _Z(*passed).at(np.s_[:half]), _Z(passed[0][:0:-1], -passed[1][:0:-1])
+    total, odd = a.add(b), a.sub(b).times(half_turns(8 * half)[:, None])
+    swapped = _Z((total.im + odd.re)[None], (total.re - odd.im)[None])  # an inverse transform
+    y = _fft(swapped, fft(half))
+    samples = np.stack([y.im[0], y.re[0]], axis=1).reshape(2 * half, -1)
+    return samples[bands.low_lead : bands.low_lead + bands.n_low]
+
+
+def _band_rows(z: _Z, n_fft: int, bands: Bands, output: str) -> Real:
+    """The kept outputs of all filters, of spectra (bins, frames): (n_rows * values, frames)."""
+    points, frames = bands.n_points, z.re.shape[1]
+    turned = z.times(bands.turns[:, None])
+    parts = 2 if output == "complex" else 1
+    out = np.empty((bands.n_rows, len(bands.start), parts, frames), np.float32)
+    for m, (first, weights) in enumerate(zip(bands.start.tolist(), bands.weights, strict=True)):
+        k = np.arange(first, first + len(weights))
+        mirrored = (k < 0) | (2 * k > n_fft)
+        bins = np.where(k < 0, -k, np.where(mirrored, n_fft - k, k))
+        im = np.where(mirrored[:, None], -turned.im[bins], turned.im[bins])
+        products = _Z(im * weights[:, None], turned.re[bins] * weights[:, None])  # swapped
+        sums = _Z(*np.zeros((2, 1, points, frames), np.float32))
+        for i in range(-(first % points), len(k), points):  # no point twice at once
+            some = products.at(np.s_[max(0, i) : i + points])
+            at = max(0, -i)
+            sums.re[0, at : at + len(some.re)] += some.re
+            sums.im[0, at : at + len(some.im)] += some.im
+        y = _fft(sums, fft(points)).at(np.s_[0, bands.head : bands.head + bands.n_rows])
+        y = _Z(y.im, y.re)
+        if output == "complex":
+            y = y.times(bands.phases[m])
+            out[:, m, 0], out[:, m, 1] = y
+        else:
+            power = y.re * y.re + y.im * y.im
+            out[:, m, 0] = np.sqrt(power) if output == "magnitude" else power
+    return out.reshape(-1, frames)
 
 
 def _conditioned(x: Real, program: Program) -> Real:
@@ -268,22 +319,44 @@ class Plan:
     def __init__(self, program: Program) -> None:
         self._program = program
 
-    def run(self, signals: tuple[Real, ...], out: Real) -> int:
+    def run(self, signals: tuple[Real, ...], out: Real | None, lower: Real | None = None) -> int:
         """Write the rows of all frames of the signals to `out`, float32 (frames, width).
 
-        `signals` are float32 (samples,), contiguous. Returns the number of frames. Raises
-        ValueError or TypeError for other arrays.
+        `signals` are float32 (samples,), contiguous. With bands, `lower`, float32 (frames, n_low),
+        takes the samples of the lower rate, and either may be None. Returns the number of frames.
+        Raises ValueError or TypeError for other arrays.
         """
         keep_freed_memory()
         program = self._program
         counts = [program.n_frames(y.size) for y in signals]
-        if out.dtype != np.float32 or out.shape != (sum(counts), program.width):
-            raise ValueError(f"out: it must be float32 ({sum(counts)}, {program.width})")
+        count = sum(counts)
+        n_low = program.bands.n_low if program.bands else 0
+        if out is None and program.bands is None:
+            raise TypeError("out: it must be an array")
+        if lower is not None and not n_low:
+            raise ValueError("lower: the plan has no lower rate")
+        for name, array, width in (("out", out, program.width), ("lower", lower, n_low)):
+            if array is not None and (array.dtype != np.float32 or array.shape != (count, width)):
+                raise ValueError(f"{name}: it must be float32 ({count}, {width})")
         if any(y.dtype != np.float32 for y in signals):
             raise TypeError("signals: they must be of float32")
+        row = 0
+        for frames_nt in self._blocks(signals, counts):
+            some = slice(row, row + frames_nt.shape[1])
+            self._rows(
+                frames_nt,
+                None if out is None else out[some],
+                None if lower is None else lower[some],
+            )
+            row = some.stop
+        return count
+
+    def _blocks(self, signals: tuple[Real, ...], counts: list[int]) -> Iterator[Real]:
+        """The frames of all signals in blocks (length, frames), which are overwritten."""
+        program = self._program
         block = min(max(1, _VALUES // program.n_fft), sum(counts))
         frames_nt = np.empty((program.length, block), np.float32)
-        row = filled = 0
+        filled = 0
         for y, count in zip(signals, counts, strict=True):
             strides = (4, 4 * program.hop_length)
             view = np.ndarray((program.length, count), np.float32, y, 0, strides)
@@ -293,26 +366,41 @@ class Plan:
                 frames_nt[:, filled : filled + some] = view[:, first : first + some]
                 first, filled = first + some, filled + some
                 if filled == block:
-                    out[row : row + block] = self._rows(frames_nt).T
-                    row, filled = row + block, 0
+                    yield frames_nt
+                    filled = 0
         if filled:
-            out[row : row + filled] = self._rows(frames_nt[:, :filled]).T
-        out[np.isnan(out)] = np.nan  # processors differ in what NaN they make
-        return row + filled
+            yield frames_nt[:, :filled]
 
-    def _rows(self, frames_nt: Real) -> Real:
-        """The values of frames (length, frames): (width, frames)."""
-        program = self._program
+    def _rows(self, frames_nt: Real, out: Real | None, lower: Real | None) -> None:
+        """Write what becomes of frames (length, frames)."""
+        program, bands = self._program, self._program.bands
         x = np.zeros((program.n_fft, frames_nt.shape[1]), np.float32)
         conditioned = program.preemphasis or program.remove_dc
         x[: program.length] = _conditioned(frames_nt, program) if conditioned else frames_nt
         x *= program.window[:, None]
-        z = spectrum(x)
-        if program.output == "complex":
-            return np.stack(z, axis=1).reshape(program.width, -1)
-        values = z.re * z.re + z.im * z.im
-        if program.output == "magnitude":
-            values = np.sqrt(values)
+        if bands is not None:
+            z = spectrum(x)
+            if lower is not None:
+                _put(lower, _decimated(z, bands))
+            if out is not None:
+                _put(out, _band_rows(z, program.n_fft, bands, program.output))
+            return
+        assert out is not None
+        values = x if program.output == "samples" else self._bins(x)
         if program.bank is not None:
             values = _filtered(values, program.bank)
-        return values if program.log is None else _logarithm(values, program.log)
+        _put(out, values if program.log is None else _logarithm(values, program.log))
+
+    def _bins(self, x: Real) -> Real:
+        """The output of the spectra of windowed frames (n_fft, frames): (values, frames)."""
+        z = spectrum(x)
+        if self._program.output == "complex":
+            return np.stack(z, axis=1).reshape(self._program.width, -1)
+        power = z.re * z.re + z.im * z.im
+        return np.sqrt(power) if self._program.output == "magnitude" else power
+
+
+def _put(out: Real, values: Real) -> None:
+    """Write values (width, frames) to rows. Processors differ in what NaN they make."""
+    out[:] = values.T
+    out[np.isnan(out)] = np.nan

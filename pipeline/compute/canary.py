@@ -57,7 +57,7 @@ ADVICE = (
 DITHERED = {  # Kaldi's dither of 16-bit samples, which no default has
     **{"kind": "log_mel", "n_fft": 512, "hop_length": 160, "scale": 32768.0, "dither": 1.0},
 }
-_LIBRARIES = ("numpy", "scipy", "soxr", "soundfile", "av")
+_LIBRARIES = ("numpy", "soxr", "soundfile", "av")
 _N_VALUES = 256
 _N_GROUPS = 257  # prime, so that a group has values of all bins and frames
 _TOLERANCE = 1e-4  # of the range of values
@@ -271,7 +271,7 @@ def names() -> Iterator[tuple[str, int]]:
     """Every canary there is, with the version of what it guards."""
     yield from ((f"decode {codec}", audio.VERSION) for codec in sum(FILES.values(), ()))
     for method in get_args(resample.Method):
-        yield f"resample {method}", resample.VERSION
+        yield f"resample {method}", resample.VERSIONS[method]
     for kind, kind_version in representations.VERSIONS.items():
         yield f"representation {kind}", kind_version
     for op in ("conditioned", "dithered"):

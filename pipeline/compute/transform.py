@@ -168,12 +168,10 @@ class Stream:
                 f"this {kind.kind} cannot be streamed: its frames depend on others (top_db, a "
                 "reference of max, deltas, PCEN, CQT, dither); apply it to whole clips"
             )
-        method = transform.recipe.resample.method
-        if method != "soxr" and sample_rate != transform.sample_rate:
-            raise ValueError(f'resample.method = "{method}" cannot be streamed; "soxr" can')
         self._resampler = ResampleStream(
             source_rate=sample_rate,
             sample_rate=transform.sample_rate,
+            method=transform.recipe.resample.method,
             quality=transform.recipe.resample.quality,
         )
         self._transform = transform

@@ -7,7 +7,7 @@
       README.md
 
 A folder of data: no pickle, no code. `deployment.export` makes one; this module reads it, and needs
-no more than NumPy, SciPy, soxr, soundfile, PyAV and Pydantic. `basilar check-bundle DIR`
+no more than NumPy, soxr, soundfile, PyAV and Pydantic. `basilar check-bundle DIR`
 checks one.
 """
 

@@ -27,7 +27,7 @@ _README = """\
 This folder computes the features that the feature set `{short}` ({kind}) was trained on, with the
 same bits, from a signal or an audio file. It holds data only: no code, and nothing pickled.
 
-Use it where Basilar {basilar} is installed; of its dependencies, NumPy, SciPy, soxr, soundfile,
+Use it where Basilar {basilar} is installed; of its dependencies, NumPy, soxr, soundfile,
 PyAV and Pydantic are enough:
 
     from basilar import Bundle

@@ -42,7 +42,7 @@ def op_versions(recipe: Recipe) -> dict[str, int]:
     """The op version of each stage of a recipe, upstream first."""
     return {
         "decode": audio.VERSION,
-        "resample": resample.VERSION,
+        "resample": resample.VERSIONS[recipe.resample.method],
         "representation": representations.VERSIONS[recipe.representation.kind],
         "normalization": 1,
     }

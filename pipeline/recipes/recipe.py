@@ -58,8 +58,9 @@ class Resample(Section):
 
     sample_rate: Annotated[int, Field(ge=100, le=768_000)] = 22050
     """Hz."""
-    method: Method = "soxr"
-    """soxr; or, to match others, scipy.signal.resample_poly or torchaudio.functional.resample."""
+    method: Method = "sinc_kaiser"
+    """sinc_kaiser, with the same bits everywhere; or, to match others, soxr, as librosa does,
+    scipy.signal.resample_poly or torchaudio.functional.resample."""
     quality: Quality = "very_high"
     """soxr's VHQ or HQ."""
 

@@ -60,7 +60,7 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
 
 @cache
 def _versions() -> dict[str, str]:
-    libraries = ("basilar", "numpy", "scipy", "soxr", "soundfile", "av", "zarr")
+    libraries = ("basilar", "numpy", "soxr", "soundfile", "av", "zarr")
     return {"python": platform.python_version(), **{name: version(name) for name in libraries}}
 
 

@@ -26,7 +26,7 @@ from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.tracking.summary import parameters
 from basilar.pipeline.training.feature_set import FeatureSet
 
-_NEEDS = ("basilar", "mlflow", "numpy", "scipy", "soxr", "soundfile", "av", "pydantic", "pandas")
+_NEEDS = ("basilar", "mlflow", "numpy", "soxr", "soundfile", "av", "pydantic", "pandas")
 
 
 def log_model(client: MlflowClient, run_id: str, fs: FeatureSet, manifest: Manifest) -> None:

@@ -22,19 +22,18 @@ int main(int argc, char **argv) {
     int64_t programs;
     if (!in || !out || fread(&programs, sizeof programs, 1, in) != 1) return 2;
     while (programs--) {
-        enum { N = 13 };
-        Py_buffer views[N] = {{0}};
-        for (int i = 0; i < N; i++) views[i].buf = read_array(in, &views[i].len);
-        Py_ssize_t size;
-        float *x = read_array(in, &size);
+        Py_buffer views[TABLES] = {{0}}, signal = {0};
+        for (int i = 0; i < TABLES; i++) views[i].buf = read_array(in, &views[i].len);
+        signal.buf = read_array(in, &signal.len);
         Plan plan = {.n_fft = 0};
-        if (!fill(&plan, views, views[N - 2].buf, views[N - 1].buf)) return 2;
-        ptrdiff_t samples = size / 4;
-        ptrdiff_t count = 1 + (samples - plan.length) / plan.hop_length;
+        if (!fill(&plan, views, views[INTS].buf, views[FLOATS].buf)) return 2;
+        ptrdiff_t count = frames_of(&plan, &signal);
         size_t scratch = plan.layout[plan.widest].scratch_size;
-        float *rows = malloc(4 * count * plan.width);
-        of_signal(&plan, x, samples, aligned_alloc(64, (scratch + 127) / 64 * 64), rows);
+        float *rows = malloc(4 * count * plan.width), *lower = NULL;
+        if (plan.bands.n_low) lower = malloc(4 * count * plan.bands.n_low);
+        of_signals(&plan, &signal, count, aligned_alloc(64, (scratch + 127) / 64 * 64), rows, lower);
         fwrite(rows, 4 * plan.width, count, out);
+        fwrite(lower, 4 * plan.bands.n_low, lower ? count : 0, out);
     }
     return fclose(out);
 }

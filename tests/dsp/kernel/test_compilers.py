@@ -13,7 +13,7 @@ import soundfile as sf
 
 from basilar.dsp.kernel import Bank, Program, native, twin
 from tests.conftest import REPOSITORY
-from tests.dsp.kernel.test_native import tables_of
+from tests.dsp.kernel.test_native import bands_of, tables_of
 from tests.dsp.kernel.test_twin import LENGTHS, log_of
 
 FOLDER = REPOSITORY / "dsp" / "kernel"
@@ -37,6 +37,12 @@ def programs(corpora):
         kaldi = {"preemphasis": 0.97, "remove_dc": True} if length < n_fft else {}
         rest = {"output": "magnitude", "bank": Bank.of(filters), "log": log_of(4.34)}
         made.append((Program(window, hop_length, length, **kaldi, **rest), y))
+    for n_fft, output in ((96, "complex"), (4096, "power"), (1000, "magnitude")):
+        window = np.ones(n_fft, np.float32)
+        bands = bands_of(n_fft, n_points=n_fft // 8)
+        made.append((Program(window, n_fft // 2, n_fft, output=output, bands=bands), y))
+    filters = Bank.of(rng.random((7, 300)).astype(np.float32))
+    made.append((Program(np.ones(300, np.float32), 50, 300, output="samples", bank=filters), y))
     return made
 
 
@@ -53,9 +59,10 @@ def test_the_bits_are_those_of_the_twin(compiler, programs, tmp_path, monkeypatc
     for program, y in programs:
         for table in (*tables_of(program, monkeypatch).values(), y):
             arrays += [struct.pack("q", table.nbytes), np.ascontiguousarray(table).tobytes()]
-        out = np.empty((program.n_frames(y.size), program.width), np.float32)
-        twin.Plan(program).run((y,), out)
-        expected += out.tobytes()
+        count, n_low = program.n_frames(y.size), program.bands.n_low if program.bands else 0
+        out, lower = (np.empty((count, width), np.float32) for width in (program.width, n_low))
+        twin.Plan(program).run((y,), out, lower if n_low else None)
+        expected += out.tobytes() + lower.tobytes()
     (tmp_path / "in").write_bytes(b"".join(arrays))
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
     (extension,) = project["tool"]["setuptools"]["ext-modules"]

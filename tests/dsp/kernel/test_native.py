@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basilar.dsp.kernel import Bank, Program, native, twin
+from basilar.dsp.kernel import Bands, Bank, Program, native, twin
 from tests.dsp.kernel.test_twin import LENGTHS, log_of
 
 pytestmark = pytest.mark.skipif(not native.is_there(), reason="no compiler made the kernel here")
@@ -18,14 +18,18 @@ pytestmark = pytest.mark.skipif(not native.is_there(), reason="no compiler made 
 def compare(program, *signals):
     """Assert that all of them write the same bytes, and nothing beyond."""
     count = sum(program.n_frames(y.size) for y in signals)
-    expected = np.empty((count, program.width), np.float32)
+    widths = program.width, program.bands.n_low if program.bands else 0
+    expected = [np.empty((count, width), np.float32) for width in widths]
+    lower = expected[1] if widths[1] else None
     with np.errstate(all="ignore"):
-        twin.Plan(program).run(signals, expected)
+        twin.Plan(program).run(signals, expected[0], lower)
     for lanes in native.widths():
-        room = np.full((count + 2, program.width), 7, np.float32)
-        assert native.plan(program, lanes).run(signals, room[1:-1]) == count
-        assert room[1:-1].tobytes() == expected.tobytes(), lanes
-        assert (room[[0, -1]] == 7).all()
+        rooms = [np.full((count + 2, width), 7, np.float32) for width in widths]
+        inner = rooms[1][1:-1] if widths[1] else None
+        assert native.plan(program, lanes).run(signals, rooms[0][1:-1], inner) == count
+        for room, wanted in zip(rooms, expected, strict=True):
+            assert room[1:-1].tobytes() == wanted.tobytes(), lanes
+            assert (room[[0, -1]] == 7).all()
 
 
 def test_this_processor_has_its_lanes():
@@ -67,10 +71,11 @@ def programs(draw):
     length = draw(st.integers(1, n_fft))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     window = rng.standard_normal(n_fft).astype(np.float32)
-    output = draw(st.sampled_from(["complex", "power", "magnitude"]))
+    output = draw(st.sampled_from(["complex", "power", "magnitude", "samples"]))
     bank = log = None
+    values = n_fft if output == "samples" else n_fft // 2 + 1
     if output != "complex" and draw(st.booleans()):
-        filters = rng.standard_normal((draw(st.integers(1, 9)), n_fft // 2 + 1))
+        filters = rng.standard_normal((draw(st.integers(1, 9)), values))
         filters[rng.random(filters.shape) < 0.4] = 0
         bank = Bank.of(filters.astype(np.float32))
     if output != "complex" and draw(st.booleans()):
@@ -85,8 +90,33 @@ def programs(draw):
     )
 
 
+@st.composite
+def banded(draw):
+    """Programs of bands: filters from anywhere to anywhere, with and without a lower rate."""
+    low = draw(st.booleans())
+    n_fft = draw(st.integers(1, 40)) * 8 if low else draw(st.integers(1, 200))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    n_points, lead = draw(st.integers(1, 60)), draw(st.integers(0, n_fft // 4))
+    head = draw(st.integers(0, n_points - 1))
+    start = rng.integers(-(n_fft // 2), n_fft, draw(st.integers(0, 11)))
+    weights = [rng.standard_normal(rng.integers(0, n_fft - first + 1)) for first in start]
+    bands = Bands(
+        *(n_points, head, draw(st.integers(1, n_points - head))),
+        start=start.astype(np.int32),
+        weights=tuple(w.astype(np.float32) for w in weights),
+        turns=rng.standard_normal((n_fft // 2 + 1, 2)).astype(np.float32),
+        phases=rng.standard_normal((len(start), 2)).astype(np.float32),
+        lowpass=rng.random(n_fft // 8 + 1).astype(np.float32) if low else None,
+        low_lead=lead if low else 0,
+        n_low=draw(st.integers(1, n_fft // 4 - lead)) if low and lead < n_fft // 4 else 0,
+    )
+    window = rng.standard_normal(n_fft).astype(np.float32)
+    output = draw(st.sampled_from(["complex", "power", "magnitude"]))
+    return Program(window, draw(st.integers(1, 2 * n_fft)), n_fft, output=output, bands=bands)
+
+
 @given(
-    programs(),
+    programs() | banded(),
     st.lists(st.integers(0, 3000), max_size=4),
     st.sampled_from([1.0, 1e-30, 1e25, 0.0, np.nan]),
     st.integers(0, 99),
@@ -169,7 +199,7 @@ def test_c_refuses_tables_of_other_sizes(name, change, monkeypatch):
         native._native.Plan(**tables | {name: changed})
 
 
-@given(st.integers(0, 8), st.sampled_from([-1, 0, 3, 2**22 + 1, 2**31 - 1, -(2**31)]))
+@given(st.integers(0, 15), st.sampled_from([-1, 0, 3, 2**22 + 1, 2**31 - 1, -(2**31)]))
 def test_c_refuses_numbers_that_do_not_fit(which, value):
     with pytest.MonkeyPatch.context() as patch:
         tables = tables_of(Program(np.ones(96, np.float32), 4, 96), patch)
@@ -183,6 +213,97 @@ def test_c_refuses_numbers_that_do_not_fit(which, value):
     y, width = np.ones(400, np.float32), 49 * (2 if ints[4] == 0 else 1)
     count = max(0, 1 + (y.size - int(ints[2])) // int(ints[1]))
     assert plan.run((y,), np.empty((count, width), np.float32)) == count
+
+
+def bands_of(n_fft, **change):
+    """Three filters of a program with everything: aliased, below 0 and above half the rate."""
+    rng = np.random.default_rng(0)
+    tables = {
+        "n_points": 6,
+        "head": 1,
+        "n_rows": 4,
+        "start": np.array([-3, 2, n_fft // 2 - 5], np.int32),
+        "weights": tuple(rng.random(n).astype(np.float32) for n in (9, 17, 10)),
+        "turns": rng.random((n_fft // 2 + 1, 2)).astype(np.float32),
+        "phases": rng.random((3, 2)).astype(np.float32),
+        "lowpass": rng.random(n_fft // 8 + 1).astype(np.float32),
+        "low_lead": 2,
+        "n_low": n_fft // 4 - 3,
+    }
+    return Bands(**tables | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *product(
+            *(
+                (
+                    "band_turns",
+                    "phases",
+                    "lowpass",
+                    "low_turns",
+                    "inverse_radices",
+                    "inverse_turns",
+                ),
+            ),
+            ("longer", "shorter"),
+        )
+    ],
+)
+def test_c_refuses_tables_of_bands_of_other_sizes(name, change, monkeypatch):
+    window = np.ones(96, np.float32)
+    tables = tables_of(Program(window, 40, 96, bands=bands_of(96)), monkeypatch)
+    table = tables[name].ravel()
+    changed = np.append(table, table[:1]) if change == "longer" else table[:-1]
+    with pytest.raises(ValueError, match=r"must be|product|is none of"):
+        native._native.Plan(**tables | {name: changed})
+
+
+@given(st.integers(9, 15), st.sampled_from([-97, -48, -1, 0, 1, 5, 7, 24, 96, 97, 2**22 + 1]))
+def test_c_refuses_sizes_of_bands_that_do_not_fit(which, value):
+    with pytest.MonkeyPatch.context() as patch:
+        tables = tables_of(
+            Program(np.ones(96, np.float32), 40, 96, output="magnitude", bands=bands_of(96)), patch
+        )
+    ints = tables["ints"].copy()
+    ints[which] = value
+    try:
+        plan = native._native.Plan(**tables | {"ints": ints})
+    except (ValueError, MemoryError):
+        return
+    n_rows, n_low = int(ints[13]), int(ints[15])
+    lower = np.empty((8, n_low), np.float32) if n_low else None
+    assert plan.run((np.ones(400, np.float32),), np.empty((8, 3 * n_rows), np.float32), lower) == 8
+
+
+def test_either_output_of_bands_may_be_left_out(noise):
+    program = Program(np.ones(96, np.float32), 40, 96, output="complex", bands=bands_of(96))
+    y = noise(1000)
+    count, n_low = program.n_frames(y.size), 21
+    for plan in (native.plan(program), twin.Plan(program)):
+        out, lower = np.empty((count, program.width), "f4"), np.empty((count, n_low), "f4")
+        plan.run((y,), out, lower)
+        alone, below = np.empty_like(out), np.empty_like(lower)
+        plan.run((y,), alone)
+        plan.run((y,), None, below)
+        assert alone.tobytes() == out.tobytes()
+        assert below.tobytes() == lower.tobytes()
+        with pytest.raises(ValueError, match=r"lower: it must be float32 \(\d+, 21\)"):
+            plan.run((y,), out, lower[1:])
+    for made in (native.plan, twin.Plan):
+        plain = made(Program(np.ones(8, np.float32), 8, 8))
+        with pytest.raises(TypeError, match="out: it must be an array"):
+            plain.run((y,), None)
+        with pytest.raises(ValueError, match="lower: the plan has no lower rate"):
+            plain.run((y,), np.empty((125, 5), np.float32), lower)
+
+
+def test_frames_of_many_signals_share_a_group(noise):
+    """Signals of few frames, some of none, in any order."""
+    program = Program(np.hanning(64).astype(np.float32), 24, 60, preemphasis=0.9, remove_dc=True)
+    sizes = [60, 59, 84, 500, 0, 61, 700, 60, 60, 60, 12, 108, 2000, 60]
+    compare(program, *(noise(size, seed) for seed, size in enumerate(sizes)))
 
 
 def test_filters_that_leave_the_bins_are_refused(monkeypatch):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from basilar.dsp.kernel.tables import Bank, Logarithm, Program, roots, sine, transform
+from basilar.dsp.kernel.tables import Bands, Bank, Logarithm, Program, roots, sine, transform
 
 
 def test_sines_are_those_of_the_library():
@@ -18,9 +18,9 @@ def test_roots_of_unity_are_exact_where_they_can_be():
 @pytest.mark.parametrize("n_fft", [1, 2, 3, 12, 400, 441, 512, 1102, 2039, 2048, 3 * 2**14])
 def test_the_passes_multiply_to_the_length(n_fft):
     t = transform(n_fft)
-    assert t.a * t.b == n_fft
-    assert int(np.prod(t.radices, dtype=np.int64)) == t.b
-    assert len(t.stage_turns) == len(t.radices)
+    assert t.a * t.second.points == n_fft
+    assert int(np.prod(t.second.radices, dtype=np.int64)) == t.second.points
+    assert len(t.second.turns) == len(t.second.radices)
     kept = {min(k, t.a - k) if k else 0 for k in t.column.tolist()}
     assert kept == set(range(t.a // 2 + 1))  # one of each pair
 
@@ -39,8 +39,11 @@ def test_a_bank_is_its_matrix():
 def test_a_program_of_another_size_is_refused():
     window = np.ones(8, np.float32)
     bank = Bank.of(np.ones((2, 4), np.float32))
-    with pytest.raises(ValueError, match="4 bins must be n_fft // 2 \\+ 1 = 5"):
+    with pytest.raises(ValueError, match="4 bins must be 5"):
         Program(window, 4, 8, bank=bank)
     log = Logarithm(1e-10, False, (2.0, 0.7, 0.4, 0.3), 1e-7)
     with pytest.raises(ValueError, match="no filters and no logarithm"):
         Program(window, 4, 8, output="complex", log=log)
+    bands = Bands(1, 0, 1, np.zeros(0, np.int32), (), np.ones((5, 2)), np.ones((0, 2)))
+    with pytest.raises(ValueError, match="bands: they are of spectra, without filters"):
+        Program(window, 4, 8, log=log, bands=bands)

@@ -119,7 +119,7 @@ def test_what_is_said_of_a_difference(planned, monkeypatch):
     with pytest.raises(CanaryError) as refused:
         planned().register()
     numpy = json.loads(canary.FILE.read_text())["versions"]["numpy"]
-    assert f"numpy 1.2.3 (then {numpy}), scipy 1.2.3 (then" in str(refused.value)
+    assert f"numpy 1.2.3 (then {numpy}), soxr 1.2.3 (then" in str(refused.value)
     assert "of their range, where 1e-04 is allowed" in str(refused.value)
     assert "nothing was computed; install those versions, or find what was patched" in str(
         refused.value

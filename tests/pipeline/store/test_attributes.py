@@ -14,7 +14,7 @@ def test_attributes_say_what_it_is(audio_folder, tmp_path):
     assert attributes["manifest_hash"] == plan.manifest.hash
     assert attributes["recipe"] == plan.recipe.resolved()
     assert attributes["shards"] == {str(shard.index): 1 for shard in plan.shards}
-    assert {"numpy", "scipy", "soxr", "python", "basilar"} <= attributes["versions"].keys()
+    assert {"numpy", "soxr", "python", "basilar"} <= attributes["versions"].keys()
 
 
 def test_attributes_of_a_store_and_of_what_is_none(built, tmp_path):
