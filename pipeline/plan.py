@@ -8,7 +8,7 @@ two; removing a clip replaces at most two with one; changing a clip, which may m
 shard, replaces at most three with three.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -23,7 +23,13 @@ from basilar.pipeline.hashing import clips_hash, hash_of
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.source import Source
 from basilar.pipeline.manifests.table import take_rows
-from basilar.pipeline.recipes.hashes import STAGES, feature_key, recipe_hashes
+from basilar.pipeline.recipes.hashes import (
+    STAGES,
+    OpVersion,
+    feature_key,
+    op_versions,
+    recipe_hashes,
+)
 from basilar.pipeline.recipes.recipe import Recipe
 
 MAX_SHARDS = 256  # keeps a build under 1,000 Luigi tasks: three per shard and a few more
@@ -64,6 +70,9 @@ class Plan:
     recipe: Recipe
     manifest: Manifest
     shard_seconds: float = SHARD_SECONDS
+    deviations: Mapping[str, str] = field(default_factory=dict)
+    """What this installation computes otherwise than was released, by the name of a canary: part of
+    the keys, so that no key has two sets of bits (`canary.deviations`)."""
 
     def __post_init__(self) -> None:
         if not self.is_fitted.any():
@@ -76,7 +85,12 @@ class Plan:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """The recipe hash of each stage."""
-        return recipe_hashes(self.recipe)
+        return recipe_hashes(self.recipe, self.op_versions)
+
+    @cached_property
+    def op_versions(self) -> dict[str, OpVersion]:
+        """The op version of each stage, here."""
+        return op_versions(self.recipe, self.deviations)
 
     @cached_property
     def key(self) -> str:
@@ -131,18 +145,31 @@ class Plan:
     @cached_property
     def _decoders(self) -> tuple[list[str], NDArray[np.int8]]:
         """Names of decoders that values may depend on, and the index of each row's."""
-        rows = self.manifest.rows("lossy", "decoder", "problem")
-        names, seen = [""], {(False, None): 0}
+        rows = self.manifest.rows("lossy", "decoder", "codec", "problem")
+        names: list[str] = [""]
+        seen: dict[tuple[bool, str, str, bool], int] = {}
         which = np.zeros(len(self.manifest), np.int8)
-        for row, (lossy, decoder, problem) in enumerate(rows):
-            kind = (bool(problem), decoder if lossy else None)
+        for row, (lossy, decoder, codec, problem) in enumerate(rows):
+            kind = (bool(lossy), decoder, codec, bool(problem))
             if kind not in seen:
-                seen[kind] = len(names)
-                # A file that no decoder reads today may be readable by another version of either.
-                libraries = ("soundfile", "ffmpeg") if problem else (decoder,)
-                names.append(", ".join(map(audio.identity, libraries)))
+                name = self._decoder(*kind)
+                if name not in names:
+                    names.append(name)
+                seen[kind] = names.index(name)
             which[row] = seen[kind]
         return names, which
+
+    def _decoder(self, lossy: bool, decoder: audio.Decoder, codec: str, problem: bool) -> str:
+        """What tells the samples of a file apart from those of other installations."""
+        if problem:  # which another version of either decoder may read
+            return ", ".join(map(audio.identity, ("soundfile", "ffmpeg")))
+        path = audio.path_of(decoder, codec)
+        parts = [audio.identity(decoder)] if lossy else []
+        if (version := audio.VERSIONS[path]) > 1:
+            parts.append(f"{path} {version}")
+        if what := self.deviations.get(f"decode {path}"):
+            parts.append(f"{path} {what}")
+        return ", ".join(parts)
 
     def _clips(self, rows: NDArray[np.int64]) -> Iterator[tuple[str, str]]:
         """The content and the decoder of each of these rows."""

@@ -18,9 +18,9 @@ from basilar.pipeline import storage
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.build.set_tasks import LogRun
 from basilar.pipeline.build.shard_tasks import Target
+from basilar.pipeline.compute.canary import plan_here
 from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from basilar.pipeline.manifests.manifest import Manifest
-from basilar.pipeline.plan import Plan
 from basilar.pipeline.process import configure
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.tracking.location import embedded_tracking_uri
@@ -84,7 +84,8 @@ class BuildFeatureSet(luigi.WrapperTask):
         manifest = Manifest.read(self.manifest)
         if self.audio_root is not None:
             manifest = manifest.moved_to(self.audio_root)
-        plan = Plan(Recipe.load(self.recipe), manifest, self.shard_seconds)
+        recipe = Recipe.load(self.recipe)
+        plan = plan_here(recipe, manifest, self.shard_seconds, root=self.root)
         keep = tuple(name for name in self.keep.split(",") if name)
         tracker = self.tracking_uri or embedded_tracking_uri(self.root)
         return Build(

@@ -6,7 +6,7 @@ Files are recognised by content, then decoded by libsndfile or FFmpeg, or refuse
 from basilar.pipeline.audio.containers import AudioError, Decoder, Reason
 from basilar.pipeline.audio.decoding import (
     DEFAULT_LIMITS,
-    VERSION,
+    VERSIONS,
     AudioInfo,
     Limits,
     blocks,
@@ -14,6 +14,7 @@ from basilar.pipeline.audio.decoding import (
     decode_blocks,
     identity,
     mix,
+    path_of,
     probe,
     sniff,
     usable,
@@ -21,7 +22,7 @@ from basilar.pipeline.audio.decoding import (
 
 __all__ = [
     "DEFAULT_LIMITS",
-    "VERSION",
+    "VERSIONS",
     "AudioError",
     "AudioInfo",
     "Decoder",
@@ -32,6 +33,7 @@ __all__ = [
     "decode_blocks",
     "identity",
     "mix",
+    "path_of",
     "probe",
     "sniff",
     "usable",

@@ -39,10 +39,15 @@ from numpy.typing import NDArray
 from basilar.pipeline.audio.containers import WALKS, AudioError, Decoder, Path, Reason, identify
 from basilar.pipeline.audio.decoders import FFmpeg, Reader, Samples, SoundFile, read_through
 
-__all__ = ["VERSION", "AudioError", "AudioInfo", "Decoder", "Limits", "Reason", "blocks", "decode"]
-__all__ += ["decode_blocks", "identity", "probe", "sniff"]
+__all__ = ["VERSIONS", "AudioError", "AudioInfo", "Decoder", "Limits", "Reason", "blocks", "decode"]
+__all__ += ["decode_blocks", "identity", "path_of", "probe", "sniff"]
 
-VERSION = 1  # of the decode stage; increased when its samples change
+# Of each way to decode: a decoder, and a family of codecs if it has a canary of its own. A version
+# is raised when samples change, and enters the keys of those files alone.
+VERSIONS: dict[str, int] = {
+    "soundfile pcm": 1, "soundfile flac": 1, "soundfile mp3": 1, "soundfile vorbis": 1,
+    "soundfile": 1, "ffmpeg aac": 1, "ffmpeg opus": 1, "ffmpeg": 1,
+}  # fmt: skip
 
 _MAX_ABS = 2.0**50
 _BLOCK = 65536  # samples
@@ -92,6 +97,17 @@ def identity(decoder: Decoder) -> str:
     import av
 
     return "libavcodec " + ".".join(map(str, av.library_versions["libavcodec"]))
+
+
+def path_of(decoder: Decoder, codec: str) -> str:
+    """The way that a codec is decoded, a key of `VERSIONS`.
+
+    >>> path_of("soundfile", "pcm_s16"), path_of("soundfile", "mp2"), path_of("ffmpeg", "wmav2")
+    ('soundfile pcm', 'soundfile mp3', 'ffmpeg')
+    """
+    family = "pcm" if codec.startswith("pcm_") else "mp3" if codec in ("mp1", "mp2") else codec
+    own = f"{decoder} {family}"
+    return own if own in VERSIONS else decoder
 
 
 def sniff(path: Path) -> Decoder | None:

@@ -85,7 +85,7 @@ def check_tables(record: Record, fs: FeatureSet) -> Iterator[Problem]:
     lost = set(read_table(quarantine).column("id").to_pylist())
     for clip_id in sorted(lost - set(columns["id"])):
         yield Problem(str(quarantine), f"{clip_id} is not a clip of the manifest")
-    rows = [row for row in record.plan().manifest.order if columns["id"][row] not in lost]
+    rows = [row for row in manifest.order if columns["id"][row] not in lost]
     if len(rows) != len(clips):
         yield Problem(clips_file, f"has {len(clips)} clips; {len(rows)} of the manifest are usable")
         return

@@ -21,7 +21,6 @@ from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.errors import DamagedArtifactError, NoRecordError
 from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.progress import Progress
-from basilar.pipeline.recipes.hashes import op_versions
 from basilar.pipeline.records.compare import first_stage
 from basilar.pipeline.records.locate import MissingAudioError, locate
 from basilar.pipeline.records.record import (
@@ -181,7 +180,7 @@ def _check_sample(
         by_content.setdefault(clip["content"], clip)
     chosen = sorted(by_content, key=lambda c: hash_of("sample", key=record.key, content=c))
     chosen = chosen[:sample]
-    then, now = record.attributes["op_versions"], op_versions(record.recipe)
+    then, now = record.attributes["op_versions"], record.plan().op_versions
     if then != now:
         said = (
             f"was made with the op versions {then}, and here they are {now}: its clips cannot be "

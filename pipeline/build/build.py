@@ -9,11 +9,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from basilar.pipeline import audio, errors, storage
+from basilar.pipeline import errors, storage
 from basilar.pipeline.build import registry
 from basilar.pipeline.compute import canary
 from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
-from basilar.pipeline.errors import ManifestError
+from basilar.pipeline.errors import CanaryError, ManifestError
 from basilar.pipeline.hashing import canonical, hash_of
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.table import release_memory
@@ -55,13 +55,23 @@ class Build:
             )
 
     def guard(self) -> list[str]:
-        """Check that this process computes what it should: the warnings. Raises CanaryError."""
-        catalogue = self.root / "catalogue"
-        return canary.guard(self.plan.recipe, decoders=self._decoders, catalogue=catalogue)
+        """Check that this process computes what the build was planned with: the warnings.
 
-    @cached_property
-    def _decoders(self) -> set[audio.Decoder]:
-        return set(self.plan.manifest.table.column("decoder").unique().to_pylist()) - {""}
+        Raises CanaryError if it does not, or computes something else than was released.
+        """
+        plan, catalogue = self.plan, self.root / "catalogue"
+        options: Any = {"decoders": canary.decoders_of(plan.manifest), "catalogue": catalogue}
+        warnings = canary.guard(plan.recipe, **options)
+        found = canary.deviations(plan.recipe, **options)
+        here = {name: deviation.identity for name, deviation in found.items()}
+        if here != plan.deviations:
+            pairs = {*here.items()} ^ {*plan.deviations.items()}
+            names = ", ".join(sorted({name for name, _ in pairs}))
+            raise CanaryError(
+                f"{names}: here it has other bits than where this build was planned, and one key is "
+                "for one set of bits; build on machines of one kind, or each kind for itself"
+            )
+        return warnings
 
     def register(self, *, scheduler: str = "") -> str:
         """Enter recipe and manifest into the root's catalogue and return the build as text.
@@ -72,7 +82,7 @@ class Build:
         crashed or timed out are removed if the set is neither published nor being built. Raises
         CanaryError, before anything is written.
         """
-        canary.guard(self.plan.recipe, decoders=self._decoders)
+        canary.guard(self.plan.recipe, decoders=canary.decoders_of(self.plan.manifest))
         with contextlib.suppress(errors.BusyError), locks.alone(self.root):
             atomic.sweep(self.root)
         locks.enter(self.root)
@@ -95,6 +105,7 @@ class Build:
                 "register_as": self.register_as,
                 "clip_timeout": self.clip_timeout,
                 "dask": self.dask,
+                **({"deviations": dict(self.plan.deviations)} if self.plan.deviations else {}),
             }
         )
         _remember(text, self)
@@ -207,7 +218,7 @@ def _read(text: str) -> Build:
     if manifest.root != audio_root:
         manifest = replace(manifest, root=audio_root)
     recipe = Recipe.from_dict(fields["recipe"])
-    plan = Plan(recipe, manifest, fields["shard_seconds"])
+    plan = Plan(recipe, manifest, fields["shard_seconds"], fields.get("deviations", {}))
     return Build(
         root=root,
         plan=plan,

@@ -14,11 +14,11 @@ from basilar.dsp import kernel
 from basilar.pipeline import storage
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
+from basilar.pipeline.compute.canary import plan_here
 from basilar.pipeline.defaults import CACHE_BYTES, CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from basilar.pipeline.errors import BuildFailedError, SchedulerError, UsageError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.scan import read_or_scan
-from basilar.pipeline.plan import Plan
 from basilar.pipeline.process import configure
 from basilar.pipeline.progress import Progress
 from basilar.pipeline.recipes.hashes import STAGES
@@ -170,7 +170,7 @@ def prepare(
     try:
         return Build(
             root=root,
-            plan=Plan(recipe, manifest, shard_seconds),
+            plan=plan_here(recipe, manifest, shard_seconds, root=root),
             tracking_uri=tracking_uri or embedded_tracking_uri(root),
             keep=_stages(keep),
             max_bad=max_bad,

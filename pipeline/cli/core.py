@@ -28,20 +28,23 @@ def leave(message: str, code: int) -> NoReturn:
 
 
 def check_bundle(folder: Path, *, as_json: bool) -> int:
-    """Print what became of every golden vector of a bundle: 0 if nothing moved, else 1."""
-    from basilar.pipeline.deployment.bundle import Bundle
+    """Print what became of every golden vector of a bundle.
+
+    Returns 0 if nothing moved, 3 if it moved within the tolerance, else 1.
+    """
+    from basilar.pipeline.deployment.bundle import EXIT, Bundle, verdict_of
 
     loaded = Bundle.load(folder)
     found = loaded.check()
-    identical = all(golden.identical for golden in found)
+    verdict = verdict_of(found)
     result: dict[str, Any] = {
         "key": loaded.key,
         "bundle": str(folder),
-        "verdict": "identical" if identical else "different",
-        "golden": [golden._asdict() for golden in found],
+        "verdict": verdict,
+        "golden": [{**golden._asdict(), "identical": golden.identical} for golden in found],
     }
     print_result(result, as_json, f"{folder}: the bundle of {loaded.key}", *map(str, found))
-    return int(not identical)
+    return EXIT[verdict]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -73,7 +73,8 @@ def check_bundle(
     folder: Annotated[Path, typer.Argument(parser=local, metavar="DIR", help="A bundle.")],
     as_json: Json = False,
 ) -> None:
-    """Compute every golden vector of a bundle; exit with 1 if one differs or a file is damaged.
+    """Compute every golden vector of a bundle; exit with 3 if all are within
+    the tolerance, with 1 if one is not or a file is damaged.
 
     Example: basilar check-bundle bundle
     """

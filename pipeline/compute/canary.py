@@ -5,7 +5,8 @@ six small encoded files: the op version, the SHA-256 of all values, and some val
 difference by. Before a cache or a bundle is trusted, `guard` computes those of the stages in use:
 
 * the same bits: nothing is said;
-* within the entry's tolerance, a share of the range of its values: a warning, which is recorded;
+* within the entry's tolerance, a share of the range of its values: a warning, which is recorded,
+  and keys of its own (`plan_here`), so that sets of these bits and of others never meet;
 * beyond: CanaryError. An installation that computes something else writes nothing.
 
 What only other parameters than the defaults reach is guarded by what a recipe itself made of the
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,10 @@ from numpy.typing import NDArray
 from basilar.dsp import representations, resample
 from basilar.pipeline import audio, storage
 from basilar.pipeline.compute.transform import Transform
+from basilar.pipeline.defaults import SHARD_SECONDS
 from basilar.pipeline.errors import CanaryError
+from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import recipe_hashes
 from basilar.pipeline.recipes.kinds.framed import Framed
 from basilar.pipeline.recipes.recipe import Recipe
@@ -47,6 +51,11 @@ FILES: dict[audio.Decoder, tuple[str, ...]] = {
     "soundfile": ("wav", "flac", "mp3", "ogg"),
     "ffmpeg": ("m4a", "opus"),
 }
+_PATHS = {  # of `audio.VERSIONS`
+    **{"wav": "soundfile pcm", "flac": "soundfile flac", "mp3": "soundfile mp3"},
+    **{"ogg": "soundfile vorbis", "m4a": "ffmpeg aac", "opus": "ffmpeg opus"},
+}
+LOSSY = ("mp3", "ogg", "m4a", "opus")
 CONDITIONED = {  # frames as Kaldi conditions them, which no default does
     **{"kind": "log_mel", "n_fft": 512, "win_length": 400, "hop_length": 160, "align": "left"},
     **{"remove_dc": True, "preemphasis": 0.97},
@@ -63,7 +72,7 @@ _N_GROUPS = 257  # prime, so that a group has values of all bins and frames
 _TOLERANCE = 1e-4  # of the range of values
 _TOLERANCES = {
     **dict.fromkeys(("decode wav", "decode flac", "representation waveform"), 0.0),
-    **dict.fromkeys((f"decode {codec}" for codec in ("mp3", "ogg", "m4a", "opus")), 1e-3),
+    **dict.fromkeys((f"decode {codec}" for codec in LOSSY), 1e-3),
     "representation spectral": 2e-3,  # its roll-off moves by whole bins
 }
 
@@ -134,6 +143,16 @@ def n_samples(recipe: Recipe) -> int:
     return count
 
 
+class Deviation(NamedTuple):
+    """What this installation computes otherwise than was released, within the tolerance.
+
+    `identity` tells its bits apart in keys; the `warning` is empty where that is known beforehand.
+    """
+
+    identity: str
+    warning: str = ""
+
+
 def guard(
     recipe: Recipe, *, decoders: Iterable[audio.Decoder] = (), catalogue: Path | None = None
 ) -> list[str]:
@@ -145,18 +164,78 @@ def guard(
     >>> guard(Recipe.from_dict({"representation": {"kind": "log_mel"}}))
     []
     """
-    stages = [f"decode {codec}" for decoder in sorted(set(decoders)) for codec in FILES[decoder]]
+    if catalogue is not None:
+        _keep(recipe, _kept_file(recipe, catalogue))
+    found = deviations(recipe, decoders=decoders, catalogue=catalogue)
+    return [deviation.warning for deviation in found.values() if deviation.warning]
+
+
+def deviations(
+    recipe: Recipe,
+    *,
+    decoders: Iterable[audio.Decoder] = (),
+    catalogue: Path | None = None,
+    strict: bool = True,
+) -> dict[str, Deviation]:
+    """What this installation computes otherwise of the stages that a recipe uses, by canary.
+
+    Of decoders the names are `decode` and a key of `audio.VERSIONS`. Nothing is written. Raises
+    CanaryError for what is beyond its tolerance, unless it is not `strict`.
+
+    >>> deviations(Recipe.from_dict({"representation": {"kind": "log_mel"}}), decoders=["soundfile"])
+    {}
+    """
+    found: dict[str, Deviation] = {}
+    for decoder in sorted(set(decoders)):
+        for codec in FILES[decoder]:
+            if deviation := _deviation(f"decode {codec}", strict):
+                found[f"decode {_PATHS[codec]}"] = deviation
+                if codec in LOSSY:  # codecs without a canary may deviate, too
+                    found.setdefault(f"decode {decoder}", Deviation(deviation.identity))
+    stages = [f"resample {recipe.resample.method}", f"representation {recipe.representation.kind}"]
     kind = recipe.representation
-    stages += [f"resample {recipe.resample.method}", f"representation {kind.kind}"]
     if isinstance(kind, Framed) and (kind.remove_dc or kind.preemphasis):
         stages += ["representation conditioned"]
     if isinstance(kind, Framed) and kind.dither:
         stages += ["representation dithered"]
-    found = [check(name) for name in stages]
-    if catalogue is not None:
-        file = catalogue / "canaries" / f"{recipe_hashes(recipe)['normalization']}.json"
-        found += _check_kept(recipe, file)
-    return [warning for warning in found if warning]
+    for name in stages:
+        if deviation := _deviation(name, strict):
+            found[name] = deviation
+    if recipe.resample.method == "soxr" and platform.machine() not in ("x86_64", "AMD64"):
+        # Too few samples differ for a canary: VHQ one in twenty million.
+        found.setdefault("resample soxr", Deviation(platform.machine()))
+    if catalogue is not None and storage.exists(file := _kept_file(recipe, catalogue)):
+        for name, deviation in _since_kept(recipe, file, strict).items():
+            found.setdefault(name, deviation)
+    return found
+
+
+def decoders_of(manifest: Manifest) -> set[audio.Decoder]:
+    """The decoders of the files of a manifest."""
+    return set(manifest.table.column("decoder").unique().to_pylist()) - {"", None}
+
+
+def plan_here(
+    recipe: Recipe,
+    manifest: Manifest,
+    shard_seconds: float = SHARD_SECONDS,
+    *,
+    root: Path | None = None,
+    strict: bool = True,
+) -> Plan:
+    """A plan whose keys say what this installation computes.
+
+    With `root`, also as compared to what the recipe computed there first. Raises CanaryError where
+    `deviations` does.
+    """
+    found = deviations(
+        recipe,
+        decoders=decoders_of(manifest),
+        catalogue=None if root is None else root / "catalogue",
+        strict=strict,
+    )
+    here = {name: deviation.identity for name, deviation in found.items()}
+    return Plan(recipe, manifest, shard_seconds, here)
 
 
 @cache
@@ -174,7 +253,7 @@ def check(name: str) -> str:
         )
     return compare(
         name,
-        Canary.of(_compute(name)),
+        _made(name),
         Canary.from_json(recorded),
         versions=_packaged()["versions"],
         since="it was released",
@@ -183,24 +262,57 @@ def check(name: str) -> str:
 
 
 @cache
-def _check_kept(recipe: Recipe, file: Path) -> list[str]:
-    made = _of_recipe(recipe)
+def _made(name: str) -> Canary:
+    return Canary.of(_compute(name))
+
+
+def _deviation(name: str, strict: bool) -> Deviation | None:
+    """How one of `names` deviates, if it does."""
+    try:
+        warning = check(name)
+    except CanaryError as error:
+        if strict:
+            raise
+        warning = str(error)
+    return _of_bits(_made(name), warning) if warning else None
+
+
+def _of_bits(made: Canary, warning: str) -> Deviation:
+    return Deviation(f"bits {made.sha256[:12]}", warning)
+
+
+def _kept_file(recipe: Recipe, catalogue: Path) -> Path:
+    return catalogue / "canaries" / f"{recipe_hashes(recipe)['normalization']}.json"
+
+
+def _keep(recipe: Recipe, file: Path) -> None:
+    """Record what a recipe makes of the canary, unless that was done before."""
     if not storage.exists(file):
-        entries = {name: canary.to_json() for name, canary in made.items()}
+        entries = {name: canary.to_json() for name, canary in _of_recipe(recipe).items()}
         files.write_json(file, {"versions": library_versions(), "canaries": entries})
-        return []
-    then = files.read_json(file)
-    return [
-        compare(
-            name,
-            canary,
-            Canary.from_json(then["canaries"][name]),
-            versions=then["versions"],
-            since=f"the first build of this recipe here ({file})",
-            advice="install those versions, or build in another root",
-        )
-        for name, canary in made.items()
-    ]
+
+
+@cache
+def _since_kept(recipe: Recipe, file: Path, strict: bool) -> dict[str, Deviation]:
+    """How what a recipe makes of the canary deviates from what a root has kept."""
+    then, found = files.read_json(file), {}
+    for name, canary in _of_recipe(recipe).items():
+        try:
+            warning = compare(
+                name,
+                canary,
+                Canary.from_json(then["canaries"][name]),
+                versions=then["versions"],
+                since=f"the first build of this recipe here ({file})",
+                advice="install those versions, or build in another root",
+            )
+        except CanaryError as error:
+            if strict:
+                raise
+            warning = str(error)
+        if warning:
+            found[name] = _of_bits(canary, warning)
+    return found
 
 
 def compare(
@@ -214,12 +326,16 @@ def compare(
     if now.sha256 == then.sha256:
         return ""
     difference = now.difference(then)
+    here = library_versions()
     libraries = ", ".join(
-        f"{name} {here}" + ("" if here == versions.get(name) else f" (then {versions.get(name)})")
-        for name, here in library_versions().items()
+        f"{name} {here[name]}" + ("" if here[name] == said else f" (then {said})")
+        for name, said in ((name, versions.get(name)) for name in here)
+        if name != "machine" or said is not None
     )
     text = f"it computes other numbers than when {since}, by {difference:.1e} of their range, "
     text += f"where {then.tolerance:.0e} is allowed, with {libraries}"
+    if all(versions.get(name) == here[name] for name in _LIBRARIES):
+        text += "; no library is another, so that the processor, or a patch, is the cause"
     if difference > then.tolerance:
         raise CanaryError(f"{name}: {text}, and nothing was computed; {advice}")
     logging.getLogger("basilar").warning("%s: %s", name, text)
@@ -227,8 +343,9 @@ def compare(
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that values depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+    """The kind of processor, and the versions of Python and of what values depend on."""
+    libraries = {name: version(name) for name in _LIBRARIES}
+    return {"machine": platform.machine(), "python": platform.python_version(), **libraries}
 
 
 def _compute(name: str) -> NDArray[Any]:
@@ -269,7 +386,7 @@ def tolerance_of(name: str) -> float:
 
 def names() -> Iterator[tuple[str, int]]:
     """Every canary there is, with the version of what it guards."""
-    yield from ((f"decode {codec}", audio.VERSION) for codec in sum(FILES.values(), ()))
+    yield from ((f"decode {codec}", audio.VERSIONS[path]) for codec, path in _PATHS.items())
     for method in get_args(resample.Method):
         yield f"resample {method}", resample.VERSIONS[method]
     for kind, kind_version in representations.VERSIONS.items():

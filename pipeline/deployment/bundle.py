@@ -27,11 +27,12 @@ from basilar.pipeline import audio, errors
 from basilar.pipeline.compute import canary
 from basilar.pipeline.compute.transform import Stream, Transform
 from basilar.pipeline.errors import BundleError, RecipeError
-from basilar.pipeline.recipes.hashes import op_versions
+from basilar.pipeline.recipes.hashes import OpVersion, op_versions, released
 from basilar.pipeline.recipes.kinds.base import Section
 from basilar.pipeline.recipes.recipe import Recipe
 
 INDEX = "bundle.json"
+EXIT = {"identical": 0, "within_tolerance": 3, "different": 1}  # codes of check-bundle
 _MAX_INDEX = 1 << 24  # bytes
 
 Name = Annotated[str, Field(pattern=r"^(golden/)?\w[\w.-]*$", max_length=100)]
@@ -62,7 +63,7 @@ class Index(Section):
     digest: str
     recipe: dict[str, Any]
     recipe_hash: str
-    op_versions: dict[str, int]
+    op_versions: dict[str, OpVersion]
     labels: list[str]
     versions: dict[str, str]
     canary: list[str]
@@ -70,15 +71,28 @@ class Index(Section):
     files: dict[Name, File]
 
 
+Verdict = Literal["identical", "within_tolerance", "different"]
+
+
 class Golden(NamedTuple):
-    """The result of a golden vector; `difference` is the largest, None if it is not a number."""
+    """The result of a golden vector; `difference` is the largest, None if it is not a number.
+
+    Within the tolerance is a difference that is at most a share of the range of all values, which
+    depends on the kind (`canary.tolerance_of`).
+    """
 
     name: str
-    identical: bool
+    verdict: Verdict
     difference: float | None
 
+    @property
+    def identical(self) -> bool:
+        """Whether every bit is as it was."""
+        return self.verdict == "identical"
+
     def __str__(self) -> str:
-        found = "identical" if self.identical else f"MOVED, by up to {self.difference}"
+        moved = "within the tolerance" if self.verdict == "within_tolerance" else "MOVED"
+        found = "identical" if self.identical else f"{moved}, by up to {self.difference}"
         name = self.name if self.name.isprintable() else ascii(self.name)
         return f"  {name:30} {found}"
 
@@ -125,7 +139,7 @@ class Bundle:
         """
         bundle = cls(folder)
         index, now = bundle.index, op_versions(bundle.recipe)
-        if now != index.op_versions:
+        if now != released(index.op_versions):
             raise BundleError(
                 f"{bundle.folder}: made with the op versions {index.op_versions}; here they are "
                 f"{now}; install basilar {index.versions.get('basilar')}"
@@ -195,8 +209,9 @@ class Bundle:
 
     def check(self) -> list[Golden]:
         """Compute every golden vector and compare it with the one in the bundle."""
+        tolerance = canary.tolerance_of(f"representation {self.recipe.representation.kind}")
         return [
-            _compare(vector.name, self._compute(vector), self._array(vector.features))
+            _compare(vector.name, self._compute(vector), self._array(vector.features), tolerance)
             for vector in self.index.vectors
         ]
 
@@ -270,17 +285,32 @@ def _intact(folder: Path, name: str, expected: File) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
 
 
-def _compare(name: str, now: NDArray[Any], then: NDArray[Any]) -> Golden:
-    if now.shape != then.shape:
-        return Golden(name, False, None)
-    same = now.dtype == then.dtype and now.tobytes() == then.tobytes()
+def _compare(name: str, now: NDArray[Any], then: NDArray[Any], tolerance: float) -> Golden:
+    if now.shape != then.shape or now.dtype != then.dtype:
+        return Golden(name, "different", None)
+    if now.tobytes() == then.tobytes():
+        return Golden(name, "identical", 0.0)
     with np.errstate(invalid="ignore"):  # infinities
         largest = float(np.abs(now.astype(np.complex128) - then).max())
-    return Golden(name, same, largest if np.isfinite(largest) else None)
+        parts = np.stack([then.real, then.imag]) if then.dtype.kind == "c" else then
+        close = largest <= tolerance * float(np.ptp(parts))
+    verdict: Verdict = "within_tolerance" if close else "different"
+    return Golden(name, verdict, largest if np.isfinite(largest) else None)
+
+
+def verdict_of(found: list[Golden]) -> Verdict:
+    """The worst verdict of all golden vectors.
+
+    >>> verdict_of([Golden("a", "identical", 0.0), Golden("b", "within_tolerance", 1e-7)])
+    'within_tolerance'
+    """
+    worst = {golden.verdict for golden in found}
+    order: tuple[Verdict, ...] = ("different", "within_tolerance")
+    return next((verdict for verdict in order if verdict in worst), "identical")
 
 
 def main(arguments: list[str]) -> int:
-    """Check the bundle in a folder: 0 if nothing moved."""
+    """Check the bundle in a folder: 0 if nothing moved, 3 within the tolerance, else 1."""
     if len(arguments) != 1:
         print("usage: python -m basilar.pipeline.deployment.bundle DIR", file=sys.stderr)
         return 2
@@ -293,7 +323,7 @@ def main(arguments: list[str]) -> int:
         print("error: " + "\n".join(lines), file=sys.stderr)
         return 1
     print(f"{bundle.folder}: the bundle of {bundle.key}", *found, sep="\n")
-    return int(not all(golden.identical for golden in found))
+    return EXIT[verdict_of(found)]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from basilar.pipeline import audio, storage
+from basilar.pipeline import storage
 from basilar.pipeline.storage.positioned import open_to_read
+
+_VERSION = 1  # of what is remembered
 
 
 def hash_file(file: Path) -> str:
@@ -38,7 +40,7 @@ class FileCache:
         decoders = "-".join(version(package) for package in ("soundfile", "av"))
         try:
             base.mkdir(parents=True, exist_ok=True)
-            self._open(base / f"seen-{audio.VERSION}-{decoders}.sqlite")
+            self._open(base / f"seen-{_VERSION}-{decoders}.sqlite")
         except (OSError, sqlite3.Error):
             self._open(":memory:")
         return self

@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from basilar.dsp import representations, resample
-from basilar.pipeline import audio
 from basilar.pipeline.hashing import hash_of
 from basilar.pipeline.recipes.recipe import Recipe
 
 STAGES = ("decode", "resample", "representation")  # of one shard, upstream first
 
+OpVersion = int | str
+"""The version of an operation; of an installation that computes other bits, also what tells them
+apart: `3 (bits 9f86d081884c)`, `1 (aarch64)`."""
+
 
 def recipe_hashes(
     recipe: Recipe,
-    versions: Mapping[str, int] | None = None,
+    versions: Mapping[str, OpVersion] | None = None,
     recorded: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """The recipe hash of each stage; each contains the one before it.
@@ -38,14 +41,42 @@ def recipe_hashes(
     return hashes
 
 
-def op_versions(recipe: Recipe) -> dict[str, int]:
-    """The op version of each stage of a recipe, upstream first."""
-    return {
-        "decode": audio.VERSION,
+def op_versions(
+    recipe: Recipe, deviations: Mapping[str, str] | None = None
+) -> dict[str, OpVersion]:
+    """The op version of each stage of a recipe, upstream first.
+
+    `deviations` are what this installation computes otherwise, by the name of a canary; those of
+    decoders are in the keys of the clips that they decode, as the decoders' versions are.
+
+    >>> recipe = Recipe.from_dict({"representation": {"kind": "mel"}})
+    >>> op_versions(recipe, {"representation mel": "bits 9f86"})["representation"]
+    '3 (bits 9f86)'
+    """
+    versions = {
+        "decode": 1,
         "resample": resample.VERSIONS[recipe.resample.method],
         "representation": representations.VERSIONS[recipe.representation.kind],
         "normalization": 1,
     }
+    found: dict[str, list[str]] = {stage: [] for stage in versions}
+    for name, what in sorted((deviations or {}).items()):
+        stage = name.split()[0]
+        if stage != "decode" and what not in found[stage]:
+            found[stage].append(what)
+    return {
+        stage: f"{version} ({', '.join(found[stage])})" if found[stage] else version
+        for stage, version in versions.items()
+    }
+
+
+def released(versions: Mapping[str, OpVersion]) -> dict[str, int]:
+    """Op versions without what tells an installation's own bits apart.
+
+    >>> released({"resample": "1 (aarch64)", "representation": 3})
+    {'resample': 1, 'representation': 3}
+    """
+    return {stage: int(str(version).split()[0]) for stage, version in versions.items()}
 
 
 def feature_key(recipe_hash: str, manifest_hash: str, decoders: list[str]) -> str:

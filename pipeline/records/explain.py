@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from basilar.pipeline.errors import DamagedArtifactError, IncomparableError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.plan import Plan
-from basilar.pipeline.recipes.hashes import op_versions
+from basilar.pipeline.recipes.hashes import OpVersion, op_versions
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.record import Record, find_record, recorded_keys
 
@@ -39,7 +39,7 @@ class Side:
     name: str
     recipe: Recipe | None = None
     manifest: Manifest | None = None
-    versions: dict[str, int] | None = None
+    versions: dict[str, OpVersion] | None = None
     decoders: list[str] | None = None
 
     @classmethod
@@ -52,8 +52,7 @@ class Side:
     @classmethod
     def of_plan(cls, plan: Plan) -> "Side":
         """A feature set that is planned."""
-        versions = op_versions(plan.recipe)
-        return cls(plan.key[:12], plan.recipe, plan.manifest, versions, plan.decoders)
+        return cls(plan.key[:12], plan.recipe, plan.manifest, plan.op_versions, plan.decoders)
 
     @classmethod
     def of_file(cls, file: Path) -> "Side":

@@ -17,6 +17,7 @@ import pyarrow as pa
 from basilar.pipeline import storage
 from basilar.pipeline.errors import DamagedArtifactError, NoRecordError
 from basilar.pipeline.manifests.manifest import Manifest
+from basilar.pipeline.compute.canary import plan_here
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import feature_key, recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe
@@ -54,7 +55,7 @@ class Record(Published):
     def plan(self, manifest: Manifest | None = None, shard_seconds: float | None = None) -> Plan:
         """The plan that made it; a manifest with new paths, or another shard size, may be given."""
         seconds = shard_seconds or self.attributes["shard_seconds"]
-        return Plan(self.recipe, manifest or self.manifest, seconds)
+        return plan_here(self.recipe, manifest or self.manifest, seconds, strict=False)
 
     def open(self) -> FeatureSet:
         """The set itself, whose recipe is validated already. Raises ValueError without a store."""

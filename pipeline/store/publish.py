@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from basilar.pipeline.hashing import digest
 from basilar.pipeline.manifests.table import release_memory, take_rows
 from basilar.pipeline.plan import Plan
-from basilar.pipeline.recipes.hashes import op_versions
 from basilar.pipeline.storage.atomic import link, replacing
 from basilar.pipeline.storage.checksums import read_checksums, write_checksums
 from basilar.pipeline.storage.files import read_json, write_json
@@ -87,7 +86,7 @@ def publish(
             "canary": sorted({warning for shard in shards for warning in shard.canary}),
             "shard_seconds": plan.shard_seconds,
             "shards": {shard.folder.name: n for shard, n in zip(shards, n_files, strict=True)},
-            "op_versions": op_versions(recipe),
+            "op_versions": plan.op_versions,
             "decoders": plan.decoders,
             **provenance(recipe),
         }
