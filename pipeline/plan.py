@@ -162,8 +162,10 @@ class Plan:
     def _decoder(self, lossy: bool, decoder: audio.Decoder, codec: str, problem: bool) -> str:
         """What tells the samples of a file apart from those of other installations."""
         if problem:  # which another version of either decoder may read
-            return ", ".join(map(audio.identity, ("soundfile", "ffmpeg")))
-        path = audio.path_of(decoder, codec)
+            return f"{audio.identity('soundfile')}, {audio.identity('ffmpeg')}"
+        if not decoder:  # of a manifest that says nothing of its files
+            return ""
+        path = audio.path_of(decoder, codec or "")
         parts = [audio.identity(decoder)] if lossy else []
         if (version := audio.VERSIONS[path]) > 1:
             parts.append(f"{path} {version}")

@@ -29,26 +29,26 @@ ROOMS = {
     "text": "errors storage",
     "console": "text",
     "audio": "errors host defaults",
-    "recipes": "dsp errors host hashing audio",
+    "recipes": "dsp errors host hashing",
     "manifests": "errors hashing progress storage text audio",
     "plan": "errors hashing defaults audio recipes manifests",
-    "compute": "dsp errors hashing defaults storage audio recipes manifests",
+    "compute": "dsp errors hashing defaults storage audio recipes manifests plan",
     "store": "dsp errors host hashing storage recipes manifests plan compute",
     "training": "dsp errors host defaults storage text recipes store",
-    "records": "dsp errors progress storage recipes manifests plan store training",
+    "records": "dsp errors progress storage recipes manifests plan compute store training",
     "deployment": "dsp errors storage audio recipes manifests compute training",
     "report": "dsp errors progress storage text recipes manifests plan compute store training "
     "records",
     "tracking": "errors storage recipes manifests training records deployment report",
-    "build": "dsp errors host hashing progress defaults process storage text console audio recipes "
+    "build": "dsp errors host hashing progress defaults process storage text console recipes "
     "manifests plan compute store training records tracking",
     "audit": "dsp errors host hashing progress process storage audio recipes manifests compute "
     "store training records deployment tracking build",
     "cli": "errors host defaults process storage text console audio recipes manifests plan "
     "training records deployment report tracking build audit",
     "basilar": "errors audio recipes manifests compute training deployment build cli",
-    "workflows": "errors hashing defaults process storage recipes manifests plan records tracking "
-    "build basilar",
+    "workflows": "errors hashing defaults process storage recipes manifests compute records "
+    "tracking build basilar",
 }
 # `python -m pipeline.bundle` and `pipeline.canary` in a clone: old names of modules of a room.
 OLD_NAMES = {"bundle": "deployment", "canary": "compute"}

@@ -88,7 +88,7 @@ UNPORTABLE = {
     *("linalg", "cbrt", "arctanh", "sinh", "cosh", "arctan2", "nansum", "average", "prod"),
 }
 TABLES = {
-    "resample": {"<module>", "of"},
+    "resample": {"<module>", "of", "_program"},
     "cepstrum": {"dct_matrix", "lifter"},
     "chroma": {"stft_to_chroma", "cqt_to_chroma"},
     "cqt": {"frequencies", "lengths", "_rates", "_bands", "table_bytes", "<module>"},

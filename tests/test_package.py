@@ -69,8 +69,8 @@ print(basilar.__file__, len(basilar.open({str(built.root)!r}, "small")), build._
     file, clips, name = run(sys.executable, "-c", code, cwd=own).split()
     assert Path(file) == REPOSITORY / "basilar" / "__init__.py"
     assert (clips, name) == ("12", "build")
-    assert run(BIN / "basilar", "--version", cwd=own) == "basilar 0.2.0\n"
-    assert run(sys.executable, "-m", "basilar", "--version", cwd=own) == "basilar 0.2.0\n"
+    assert run(BIN / "basilar", "--version", cwd=own) == "basilar 0.3.0\n"
+    assert run(sys.executable, "-m", "basilar", "--version", cwd=own) == "basilar 0.3.0\n"
     options = run(sys.executable, *LUIGI, "--help", cwd=own)
     assert "--BuildFeatureSet-recipe" in options
 

@@ -78,7 +78,7 @@ def test_an_installed_wheel_builds_a_feature_set(wheel, audio, tmp_path, tracker
     environment = {"PYTHONPATH": str(site), "MLFLOW_TRACKING_URI": tracker}
     assert run(sys.executable, *used, cwd=tmp_path, **environment).startswith(str(site))
     basilar = site / "bin" / "basilar"
-    assert run(basilar, "--version", cwd=tmp_path, **environment) == "basilar 0.2.0\n"
+    assert run(basilar, "--version", cwd=tmp_path, **environment) == "basilar 0.3.0\n"
     run(basilar, "build", "log_mel_speech", audio, "--root", "r", cwd=tmp_path, **environment)
     (path,) = (tmp_path / "r" / "features").glob("*.zarr")
     fs = FeatureSet.open(path)
@@ -101,7 +101,7 @@ def test_a_bare_wheel_reads_and_deploys(wheel, tmp_path):
     python = clean_environment(tmp_path, wheel)
     environment = {"PYTHONPATH": ""}
     basilar = tmp_path / "clean" / "bin" / "basilar"
-    assert run(basilar, "--version", cwd=tmp_path, **environment) == "basilar 0.2.0\n"
+    assert run(basilar, "--version", cwd=tmp_path, **environment) == "basilar 0.3.0\n"
     golden = REPOSITORY / "tests" / "golden"
     said = run(basilar, "check-bundle", golden / "bundle-2", cwd=tmp_path, **environment)
     assert said.count("identical") == 6
@@ -120,7 +120,7 @@ def test_a_wheel_in_a_clean_environment(wheel, audio, tmp_path):
     python = clean_environment(tmp_path, f"{wheel}[build]")
     environment = {"PYTHONPATH": ""}
     basilar = tmp_path / "clean" / "bin" / "basilar"
-    assert run(basilar, "--version", cwd=tmp_path, **environment) == "basilar 0.2.0\n"
+    assert run(basilar, "--version", cwd=tmp_path, **environment) == "basilar 0.3.0\n"
     run(basilar, "doctor", cwd=tmp_path, **environment)
     run(basilar, "build", "log_mel_speech", audio, "--root", "r", cwd=tmp_path, **environment)
     (path,) = (tmp_path / "r" / "features").glob("*.zarr")

@@ -18,7 +18,7 @@ from basilar.pipeline import storage
 from basilar.pipeline.build.build import Build
 from basilar.pipeline.build.set_tasks import LogRun
 from basilar.pipeline.build.shard_tasks import Target
-from basilar.pipeline.compute.canary import plan_here
+from basilar.pipeline.compute.here import plan_here
 from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.process import configure

@@ -499,6 +499,7 @@ static void FN(decimate)(const Plan *plan, const Z *bins, Z *const *room, Z *pai
     for (int k = 0; k < half; k++) {
         Z a = {bins[k].re * lowpass[k], bins[k].im * lowpass[k]}, mirror = bins[half - k];
         Z b = {mirror.re * lowpass[half - k], -mirror.im * lowpass[half - k]};
+        if (k == 0) b.im = (V){0}; /* of half the lower rate only the real part counts */
         Z sum = ADD(a, b), odd = TIMES(SUB(a, b), turns + 2 * k);
         room[0][k] = (Z){sum.im + odd.re, sum.re - odd.im}; /* parts change places: an inverse */
     }

@@ -65,6 +65,7 @@ class SoundFile:
         self._frames: int = self._file.frames
         subtype = "FLAC" if found.format == "flac" else self._file.subtype
         self.codec = _CODECS.get(subtype, subtype.lower().split("_")[0])
+        self._sixteen = self._file.subtype == "PCM_16"
         self.lossy = not (self.codec.startswith("pcm_") or self.codec in _LOSSLESS)
         self.floats = self.lossy or self.codec.startswith("pcm_f")
         # Without a Xing header libsndfile guesses from the file's size.
@@ -106,7 +107,11 @@ class SoundFile:
     def read(self, count: int) -> Samples:
         """The next samples: float32 (at most `count`, channels)."""
         with self._going_on():
-            block: Samples = self._file.read(count, dtype="float32", always_2d=True)
+            if self._sixteen:  # the same values, several times as fast as libsndfile's own
+                integers = self._file.read(count, dtype="int16", always_2d=True)
+                block: Samples = integers * np.float32(2.0**-15)
+            else:
+                block = self._file.read(count, dtype="float32", always_2d=True)
         self.position += len(block)
         return block
 

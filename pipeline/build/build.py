@@ -11,7 +11,8 @@ from typing import Any
 
 from basilar.pipeline import errors, storage
 from basilar.pipeline.build import registry
-from basilar.pipeline.compute import canary
+from basilar.pipeline.compute.guard import deviations, guard
+from basilar.pipeline.compute.here import decoders_of
 from basilar.pipeline.defaults import CLIP_TIMEOUT, KEEP, MAX_BAD
 from basilar.pipeline.errors import CanaryError, ManifestError
 from basilar.pipeline.hashing import canonical, hash_of
@@ -60,15 +61,15 @@ class Build:
         Raises CanaryError if it does not, or computes something else than was released.
         """
         plan, catalogue = self.plan, self.root / "catalogue"
-        options: Any = {"decoders": canary.decoders_of(plan.manifest), "catalogue": catalogue}
-        warnings = canary.guard(plan.recipe, **options)
-        found = canary.deviations(plan.recipe, **options)
+        decoders = decoders_of(plan.manifest)
+        warnings = guard(plan.recipe, decoders=decoders, catalogue=catalogue)
+        found = deviations(plan.recipe, decoders=decoders, catalogue=catalogue)
         here = {name: deviation.identity for name, deviation in found.items()}
         if here != plan.deviations:
             pairs = {*here.items()} ^ {*plan.deviations.items()}
             names = ", ".join(sorted({name for name, _ in pairs}))
             raise CanaryError(
-                f"{names}: here it has other bits than where this build was planned, and one key is "
+                f"{names}: here it has other bits than where this build was planned, and a key is "
                 "for one set of bits; build on machines of one kind, or each kind for itself"
             )
         return warnings
@@ -82,7 +83,7 @@ class Build:
         crashed or timed out are removed if the set is neither published nor being built. Raises
         CanaryError, before anything is written.
         """
-        canary.guard(self.plan.recipe, decoders=canary.decoders_of(self.plan.manifest))
+        guard(self.plan.recipe, decoders=decoders_of(self.plan.manifest))
         with contextlib.suppress(errors.BusyError), locks.alone(self.root):
             atomic.sweep(self.root)
         locks.enter(self.root)

@@ -14,7 +14,7 @@ from basilar.dsp import kernel
 from basilar.pipeline import storage
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
-from basilar.pipeline.compute.canary import plan_here
+from basilar.pipeline.compute.here import plan_here
 from basilar.pipeline.defaults import CACHE_BYTES, CLIP_TIMEOUT, KEEP, MAX_BAD, SHARD_SECONDS
 from basilar.pipeline.errors import BuildFailedError, SchedulerError, UsageError
 from basilar.pipeline.manifests.manifest import Manifest

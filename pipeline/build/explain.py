@@ -36,7 +36,8 @@ def _reasons(found: Why, stage: str, shard_seconds: tuple[float, float]) -> Iter
         fields["shard_seconds"] = shard_seconds
     for name, (a, b) in fields.items():
         any_reason = True
-        yield f"{name}: {shown(a)} → {shown(b)}"
+        words = found.brought.get(name.removeprefix("op ")) if name.startswith("op ") else ""
+        yield f"{name}: {shown(a)} → {shown(b)}" + (f" ({words})" if words else "")
     for group, clips in found.clips.items():
         if stage == "normalization" or group in ("added", "removed", "changed"):
             any_reason = True

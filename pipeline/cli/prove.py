@@ -155,9 +155,9 @@ def reproduce(
             )
         except (MissingAudioError, BuildFailedError) as error:
             clips = {name: getattr(error, name, []) for name in ("missing", "changed")}
-            failed = {"key": record.key, "verdict": "different", "error": str(error), **clips}
+            failed = {"key": record.key, "verdict": "not_reproduced", "error": str(error), **clips}
             print_failure(error)
-            print_result(failed, as_json, f"different: {record.key}")
+            print_result(failed, as_json, f"not reproduced: {record.key}: nothing was compared")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             if into is None:

@@ -2,11 +2,11 @@
 
 `canaries.json` holds, for every kind of representation with its defaults, every resample method and
 six small encoded files: the op version, the SHA-256 of all values, and some values to measure a
-difference by. Before a cache or a bundle is trusted, `guard` computes those of the stages in use:
+difference by. Before a cache or a bundle is trusted, `compute.guard` computes those in use:
 
 * the same bits: nothing is said;
 * within the entry's tolerance, a share of the range of its values: a warning, which is recorded,
-  and keys of its own (`plan_here`), so that sets of these bits and of others never meet;
+  and keys of its own, so that sets of these bits and of others never meet (`compute.guard`);
 * beyond: CanaryError. An installation that computes something else writes nothing.
 
 What only other parameters than the defaults reach is guarded by what a recipe itself made of the
@@ -23,25 +23,20 @@ import logging
 import platform
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from basilar.dsp import representations, resample
-from basilar.pipeline import audio, storage
+from basilar.pipeline import audio
 from basilar.pipeline.compute.transform import Transform
-from basilar.pipeline.defaults import SHARD_SECONDS
 from basilar.pipeline.errors import CanaryError
-from basilar.pipeline.manifests.manifest import Manifest
-from basilar.pipeline.plan import Plan
-from basilar.pipeline.recipes.hashes import recipe_hashes
-from basilar.pipeline.recipes.kinds.framed import Framed
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.storage import files
 
@@ -51,7 +46,7 @@ FILES: dict[audio.Decoder, tuple[str, ...]] = {
     "soundfile": ("wav", "flac", "mp3", "ogg"),
     "ffmpeg": ("m4a", "opus"),
 }
-_PATHS = {  # of `audio.VERSIONS`
+PATHS = {  # of `audio.VERSIONS`
     **{"wav": "soundfile pcm", "flac": "soundfile flac", "mp3": "soundfile mp3"},
     **{"ogg": "soundfile vorbis", "m4a": "ffmpeg aac", "opus": "ffmpeg opus"},
 }
@@ -143,101 +138,6 @@ def n_samples(recipe: Recipe) -> int:
     return count
 
 
-class Deviation(NamedTuple):
-    """What this installation computes otherwise than was released, within the tolerance.
-
-    `identity` tells its bits apart in keys; the `warning` is empty where that is known beforehand.
-    """
-
-    identity: str
-    warning: str = ""
-
-
-def guard(
-    recipe: Recipe, *, decoders: Iterable[audio.Decoder] = (), catalogue: Path | None = None
-) -> list[str]:
-    """Check the stages that a recipe uses, once a process; return the warnings there are.
-
-    With `catalogue`, the folder of a root, also what this very recipe makes of the canary: it is
-    kept there the first time and compared from then on. Raises CanaryError.
-
-    >>> guard(Recipe.from_dict({"representation": {"kind": "log_mel"}}))
-    []
-    """
-    if catalogue is not None:
-        _keep(recipe, _kept_file(recipe, catalogue))
-    found = deviations(recipe, decoders=decoders, catalogue=catalogue)
-    return [deviation.warning for deviation in found.values() if deviation.warning]
-
-
-def deviations(
-    recipe: Recipe,
-    *,
-    decoders: Iterable[audio.Decoder] = (),
-    catalogue: Path | None = None,
-    strict: bool = True,
-) -> dict[str, Deviation]:
-    """What this installation computes otherwise of the stages that a recipe uses, by canary.
-
-    Of decoders the names are `decode` and a key of `audio.VERSIONS`. Nothing is written. Raises
-    CanaryError for what is beyond its tolerance, unless it is not `strict`.
-
-    >>> deviations(Recipe.from_dict({"representation": {"kind": "log_mel"}}), decoders=["soundfile"])
-    {}
-    """
-    found: dict[str, Deviation] = {}
-    for decoder in sorted(set(decoders)):
-        for codec in FILES[decoder]:
-            if deviation := _deviation(f"decode {codec}", strict):
-                found[f"decode {_PATHS[codec]}"] = deviation
-                if codec in LOSSY:  # codecs without a canary may deviate, too
-                    found.setdefault(f"decode {decoder}", Deviation(deviation.identity))
-    stages = [f"resample {recipe.resample.method}", f"representation {recipe.representation.kind}"]
-    kind = recipe.representation
-    if isinstance(kind, Framed) and (kind.remove_dc or kind.preemphasis):
-        stages += ["representation conditioned"]
-    if isinstance(kind, Framed) and kind.dither:
-        stages += ["representation dithered"]
-    for name in stages:
-        if deviation := _deviation(name, strict):
-            found[name] = deviation
-    if recipe.resample.method == "soxr" and platform.machine() not in ("x86_64", "AMD64"):
-        # Too few samples differ for a canary: VHQ one in twenty million.
-        found.setdefault("resample soxr", Deviation(platform.machine()))
-    if catalogue is not None and storage.exists(file := _kept_file(recipe, catalogue)):
-        for name, deviation in _since_kept(recipe, file, strict).items():
-            found.setdefault(name, deviation)
-    return found
-
-
-def decoders_of(manifest: Manifest) -> set[audio.Decoder]:
-    """The decoders of the files of a manifest."""
-    return set(manifest.table.column("decoder").unique().to_pylist()) - {"", None}
-
-
-def plan_here(
-    recipe: Recipe,
-    manifest: Manifest,
-    shard_seconds: float = SHARD_SECONDS,
-    *,
-    root: Path | None = None,
-    strict: bool = True,
-) -> Plan:
-    """A plan whose keys say what this installation computes.
-
-    With `root`, also as compared to what the recipe computed there first. Raises CanaryError where
-    `deviations` does.
-    """
-    found = deviations(
-        recipe,
-        decoders=decoders_of(manifest),
-        catalogue=None if root is None else root / "catalogue",
-        strict=strict,
-    )
-    here = {name: deviation.identity for name, deviation in found.items()}
-    return Plan(recipe, manifest, shard_seconds, here)
-
-
 @cache
 def _packaged() -> Any:
     return files.read_json(FILE)
@@ -253,7 +153,7 @@ def check(name: str) -> str:
         )
     return compare(
         name,
-        _made(name),
+        made(name),
         Canary.from_json(recorded),
         versions=_packaged()["versions"],
         since="it was released",
@@ -262,57 +162,9 @@ def check(name: str) -> str:
 
 
 @cache
-def _made(name: str) -> Canary:
+def made(name: str) -> Canary:
+    """What one of `names` makes of the canary here."""
     return Canary.of(_compute(name))
-
-
-def _deviation(name: str, strict: bool) -> Deviation | None:
-    """How one of `names` deviates, if it does."""
-    try:
-        warning = check(name)
-    except CanaryError as error:
-        if strict:
-            raise
-        warning = str(error)
-    return _of_bits(_made(name), warning) if warning else None
-
-
-def _of_bits(made: Canary, warning: str) -> Deviation:
-    return Deviation(f"bits {made.sha256[:12]}", warning)
-
-
-def _kept_file(recipe: Recipe, catalogue: Path) -> Path:
-    return catalogue / "canaries" / f"{recipe_hashes(recipe)['normalization']}.json"
-
-
-def _keep(recipe: Recipe, file: Path) -> None:
-    """Record what a recipe makes of the canary, unless that was done before."""
-    if not storage.exists(file):
-        entries = {name: canary.to_json() for name, canary in _of_recipe(recipe).items()}
-        files.write_json(file, {"versions": library_versions(), "canaries": entries})
-
-
-@cache
-def _since_kept(recipe: Recipe, file: Path, strict: bool) -> dict[str, Deviation]:
-    """How what a recipe makes of the canary deviates from what a root has kept."""
-    then, found = files.read_json(file), {}
-    for name, canary in _of_recipe(recipe).items():
-        try:
-            warning = compare(
-                name,
-                canary,
-                Canary.from_json(then["canaries"][name]),
-                versions=then["versions"],
-                since=f"the first build of this recipe here ({file})",
-                advice="install those versions, or build in another root",
-            )
-        except CanaryError as error:
-            if strict:
-                raise
-            warning = str(error)
-        if warning:
-            found[name] = _of_bits(canary, warning)
-    return found
 
 
 def compare(
@@ -367,7 +219,7 @@ def _transform(**sections: dict[str, Any]) -> Transform:
     return Transform.from_recipe({"representation": {"kind": "waveform"}, **sections})
 
 
-def _of_recipe(recipe: Recipe) -> dict[str, Canary]:
+def of_recipe(recipe: Recipe) -> dict[str, Canary]:
     """What a recipe makes of the canary: from 3/2 or 3 times its rate, and at its rate."""
     transform, rate = Transform(recipe), recipe.resample.sample_rate
     y = signal(n_samples(recipe))
@@ -386,7 +238,7 @@ def tolerance_of(name: str) -> float:
 
 def names() -> Iterator[tuple[str, int]]:
     """Every canary there is, with the version of what it guards."""
-    yield from ((f"decode {codec}", audio.VERSIONS[path]) for codec, path in _PATHS.items())
+    yield from ((f"decode {codec}", audio.VERSIONS[path]) for codec, path in PATHS.items())
     for method in get_args(resample.Method):
         yield f"resample {method}", resample.VERSIONS[method]
     for kind, kind_version in representations.VERSIONS.items():

@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError
 from basilar.dsp.normalize import normalize
 from basilar.pipeline import audio, errors
 from basilar.pipeline.compute import canary
+from basilar.pipeline.compute.guard import guard
 from basilar.pipeline.compute.transform import Stream, Transform
 from basilar.pipeline.errors import BundleError, RecipeError
 from basilar.pipeline.recipes.hashes import OpVersion, op_versions, released
@@ -144,7 +145,7 @@ class Bundle:
                 f"{bundle.folder}: made with the op versions {index.op_versions}; here they are "
                 f"{now}; install basilar {index.versions.get('basilar')}"
             )
-        canary.guard(bundle.recipe)
+        guard(bundle.recipe)
         vector = index.vectors[0]
         tolerance = canary.tolerance_of(f"representation {bundle.recipe.representation.kind}")
         canary.compare(
@@ -196,7 +197,7 @@ class Bundle:
         samples than it should.
         """
         decoder = audio.sniff(Path(path))
-        canary.guard(self.recipe, decoders=[decoder] if decoder else [])
+        guard(self.recipe, decoders=[decoder] if decoder else [])
         features = self._transform.apply_file(path, offset=offset, duration=duration, limits=limits)
         return self._normalized(features)
 

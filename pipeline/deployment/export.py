@@ -10,6 +10,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from basilar.pipeline.compute import canary, stages
+from basilar.pipeline.compute.guard import guard
 from basilar.pipeline.compute.transform import Transform
 from basilar.pipeline.deployment.bundle import INDEX, Bundle, Index, encode_index
 from basilar.pipeline.errors import BundleError
@@ -63,7 +64,7 @@ def write_bundle(folder: Path, fs: FeatureSet, *, manifest: Manifest, clips: int
     if folder.exists():
         raise FileExistsError(f"{folder}: there already; name another folder, or delete it")
     transform = Transform(fs.typed_recipe)
-    canary.guard(transform.recipe)
+    guard(transform.recipe)
     with atomic.replacing(folder) as temporary:
         (temporary / "golden").mkdir(parents=True)
         for name in ("centre", "scale"):

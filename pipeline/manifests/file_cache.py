@@ -10,10 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-from basilar.pipeline import storage
+from basilar.pipeline import audio, storage
 from basilar.pipeline.storage.positioned import open_to_read
-
-_VERSION = 1  # of what is remembered
 
 
 def hash_file(file: Path) -> str:
@@ -40,7 +38,7 @@ class FileCache:
         decoders = "-".join(version(package) for package in ("soundfile", "av"))
         try:
             base.mkdir(parents=True, exist_ok=True)
-            self._open(base / f"seen-{_VERSION}-{decoders}.sqlite")
+            self._open(base / f"seen-{sum(audio.VERSIONS.values())}-{decoders}.sqlite")
         except (OSError, sqlite3.Error):
             self._open(":memory:")
         return self

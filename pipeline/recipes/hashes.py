@@ -79,6 +79,33 @@ def released(versions: Mapping[str, OpVersion]) -> dict[str, int]:
     return {stage: int(str(version).split()[0]) for stage, version in versions.items()}
 
 
+_STFT = ("stft", "magnitude", "power", "log_magnitude", "decibel", "mel", "log_mel", "mfcc", "pcen")
+CHANGES: dict[tuple[str, int], str] = {  # what a version of a kind or a method brought
+    **{(kind, 3): "FFT of the kernel" for kind in (*_STFT, "chroma", "spectral")},
+    ("mfcc", 4): "cosine transform of the kernel",
+    **{
+        (kind, 2): "FFT of the kernel" for kind in ("cqt", "cqt_magnitude", "log_cqt", "chroma_cqt")
+    },
+    **{(method, 2): "sums of the kernel" for method in ("polyphase", "sinc_hann")},
+}
+
+
+def what_changed(recipe: Recipe, stage: str, then: OpVersion, now: OpVersion) -> str:
+    """What op versions after `then`, up to `now`, brought a stage of a recipe, in words.
+
+    >>> recipe = Recipe.from_dict({"representation": {"kind": "mfcc"}})
+    >>> what_changed(recipe, "representation", 2, 4)
+    'FFT of the kernel, cosine transform of the kernel'
+    """
+    name = {
+        "resample": recipe.resample.method,
+        "representation": recipe.representation.kind,
+    }.get(stage, "")
+    pair = released({"then": then, "now": now})
+    steps = range(pair["then"] + 1, pair["now"] + 1)
+    return ", ".join(CHANGES[name, step] for step in steps if (name, step) in CHANGES)
+
+
 def feature_key(recipe_hash: str, manifest_hash: str, decoders: list[str]) -> str:
     """The key of a feature set: recipe, manifest, and the decoders of lossy files."""
     return hash_of("features", recipe=recipe_hash, manifest=manifest_hash, decoders=decoders)

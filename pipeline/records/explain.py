@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from basilar.pipeline.errors import DamagedArtifactError, IncomparableError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.plan import Plan
-from basilar.pipeline.recipes.hashes import OpVersion, op_versions
+from basilar.pipeline.recipes.hashes import OpVersion, op_versions, what_changed
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.record import Record, find_record, recorded_keys
 
@@ -82,6 +82,8 @@ class Why:
     decoders: dict[str, Pair]
     unhashed: dict[str, Pair]
     clips: dict[str, list[ClipChange]]
+    brought: dict[str, str]
+    """By stage, what its newer op version brought, in words."""
 
     @cached_property
     def count(self) -> int:
@@ -109,7 +111,8 @@ class Why:
                 *sections, leaf = field.split(".")
                 for section in sections:
                     branch = branch.setdefault(section, {})
-                branch[f"{leaf}: {shown(a)} → {shown(b)}"] = {}
+                words = f" ({self.brought[field]})" if self.brought.get(field) else ""
+                branch[f"{leaf}: {shown(a)} → {shown(b)}{words}"] = {}
         for group, found in self.clips.items():
             branch = tree.setdefault("clips", {}).setdefault(f"{group}: {len(found)}", {})
             branch |= {line: {} for line in described(group, found)}
@@ -126,16 +129,27 @@ def why(a: Side, b: Side) -> Why:
             "each with one of its kind, or with a feature set"
         )
     recipe = _fields(a.recipe, b.recipe) if both_recipes else {}
+    versions = _pairs(a.versions or {}, b.versions or {}) if both_recipes else {}
     free = {name for name in recipe if name.partition(".")[0] in ("name", "store")}
     return Why(
         a.name,
         b.name,
         recipe={name: pair for name, pair in recipe.items() if name not in free},
-        op_versions=_pairs(a.versions or {}, b.versions or {}) if both_recipes else {},
+        op_versions=versions,
         decoders=_decoders(a.decoders, b.decoders),
         unhashed={name: pair for name, pair in recipe.items() if name in free},
         clips=_clips(a.manifest, b.manifest) if both_manifests else {},
+        brought=_brought(b.recipe, versions) if b.recipe is not None else {},
     )
+
+
+def _brought(recipe: Recipe, versions: dict[str, Pair]) -> dict[str, str]:
+    """What changed from one op version of each stage to the other, whichever is newer."""
+    return {
+        stage: what_changed(recipe, stage, *pair) or what_changed(recipe, stage, *reversed(pair))
+        for stage, pair in versions.items()
+        if None not in pair
+    }
 
 
 def nearest(root: Path, side: Side, *, but: str = "") -> tuple[Record, Why] | None:

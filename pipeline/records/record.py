@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from basilar.pipeline import storage
+from basilar.pipeline.compute.here import plan_here
 from basilar.pipeline.errors import DamagedArtifactError, NoRecordError
 from basilar.pipeline.manifests.manifest import Manifest
-from basilar.pipeline.compute.canary import plan_here
 from basilar.pipeline.plan import Plan
 from basilar.pipeline.recipes.hashes import feature_key, recipe_hashes
 from basilar.pipeline.recipes.recipe import Recipe

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from basilar.pipeline import audio
 from basilar.pipeline.errors import ManifestError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
@@ -179,6 +180,27 @@ def test_clips_that_could_not_be_read_are_keyed_with_both_decoders(monkeypatch):
         )
         found.add(Plan(RECIPE, unreadable).shards[0].keys["decode"])
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(("path", "lossy"), [("soundfile mp3", True), ("soundfile pcm", False)])
+def test_a_new_version_of_a_decoder_is_in_the_keys_of_its_files_alone(monkeypatch, path, lossy):
+    """Of three files, one is decoded by this path."""
+    rows = manifest(clips(range(3))).table.to_pylist()
+    for row, codec in zip(rows, ("flac", "vorbis", "mp3" if lossy else "pcm_s16"), strict=True):
+        row |= {"codec": codec, "decoder": "soundfile", "lossy": codec in ("vorbis", "mp3")}
+
+    def keys():
+        made = []
+        for row in rows:
+            only = Manifest(Path("/a"), pa.Table.from_pylist([row], CLIP_COLUMNS))
+            plan = Plan(RECIPE, only)
+            made.append((plan.key, plan.shards[0].keys["decode"]))
+        return made
+
+    before = keys()
+    monkeypatch.setitem(audio.VERSIONS, path, 2)
+    after = keys()
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
 
 @pytest.mark.parametrize(

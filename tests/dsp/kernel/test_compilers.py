@@ -14,7 +14,8 @@ import soundfile as sf
 from basilar.dsp.kernel import Bank, Program, native, twin
 from tests.conftest import REPOSITORY
 from tests.dsp.kernel.test_native import bands_of, tables_of
-from tests.dsp.kernel.test_twin import LENGTHS, log_of
+from tests.dsp.kernel.test_twin import log_of
+from tests.dsp.kernel.test_twin_fft import LENGTHS
 
 FOLDER = REPOSITORY / "dsp" / "kernel"
 ARM = ("aarch64-linux-gnu-gcc", "qemu-aarch64-static")

@@ -5,10 +5,7 @@ import pytest
 
 from basilar.dsp.compress import log
 from basilar.dsp.framing import Framing
-from basilar.dsp.kernel import Bank, Logarithm, Program, twin
-
-LENGTHS = [*range(1, 129), 200, 256, 300, 400, 441, 512, 551, 640, 768, 800, 1000, 1024, 1102]
-LENGTHS += [257, 1323, 2 * 251, 2048, 4096, 8192]
+from basilar.dsp.kernel import Bands, Bank, Logarithm, Program, twin
 
 
 def rows(program, *signals):
@@ -24,22 +21,6 @@ def log_of(unit_scale=1.0, **settings):
         series=tuple(unit_scale * c for c in series),
         ln2=unit_scale * np.log(2) / 2**23,
     )
-
-
-@pytest.mark.parametrize("n_fft", LENGTHS)
-def test_spectra_are_those_of_float64(n_fft, noise):
-    rng = np.random.default_rng(n_fft)
-    window = rng.random(n_fft).astype(np.float32)
-    y = noise(5 * n_fft, n_fft)
-    program = Program(window, n_fft, n_fft, output="complex")
-    got = rows(program, y).view(np.complex64)
-    expected = np.fft.rfft(y.reshape(5, n_fft).astype(np.float64) * window)
-    # In float32, a few roundings for each factor of n; a large prime is a plain sum of as many.
-    scale = np.sqrt((np.abs(expected) ** 2).mean())
-    assert np.abs(got - expected).max() < (6e-6 if n_fft in (257, 2 * 251) else 3e-6) * scale
-    assert (got.imag[:, 0] == 0).all()
-    if n_fft % 2 == 0:
-        assert (got.imag[:, -1] == 0).all()
 
 
 def test_outputs_are_made_of_the_spectrum(noise):
@@ -154,3 +135,49 @@ def test_arrays_of_other_kinds_are_refused():
         plan.run((np.ones(8, np.float32),), np.empty((2, 4), np.float32))
     with pytest.raises(TypeError, match="must be of float32"):
         plan.run((np.ones(8),), np.empty((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("n_points", [6, 13, 200])
+def test_bands_are_filters_at_a_low_rate(noise, n_points):
+    """By its definition in float64: of filters below 0 Hz and above half the rate, too."""
+    n_fft, rng = 96, np.random.default_rng(n_points)
+    start = np.array([-20, 3, 40], np.int32)
+    weights = [rng.standard_normal(n).astype(np.float32) for n in (50, 17, 40)]
+    turns, phases = (rng.standard_normal((n, 2)).astype(np.float32) for n in (49, 3))
+    bands = Bands(n_points, 2, n_points - 2, start, tuple(weights), turns, phases)
+    y = noise(n_fft)
+    program = Program(np.ones(n_fft, np.float32), n_fft, n_fft, output="complex", bands=bands)
+    got = rows(program, y).view(np.complex64).reshape(-1, 3)
+    x = np.fft.rfft(y.astype(np.float64)) * (turns[:, 0] + 1j * turns[:, 1])
+    for m, (first, w) in enumerate(zip(start.tolist(), weights, strict=True)):
+        points = np.zeros(n_points, complex)
+        for k, weight in enumerate(w.tolist(), first):
+            mirrored = k < 0 or 2 * k > n_fft
+            value = np.conj(x[-k if k < 0 else n_fft - k]) if mirrored else x[k]
+            points[k % n_points] += value * weight
+        expected = np.fft.ifft(points) * n_points * (phases[m, 0] + 1j * phases[m, 1])
+        assert np.abs(got[:, m] - expected[2:]).max() < 1e-5 * np.abs(expected).max()
+    for output, power in (("magnitude", 1), ("power", 2)):
+        program = Program(np.ones(n_fft, np.float32), n_fft, n_fft, output=output, bands=bands)
+        unturned = np.abs(got) / np.hypot(phases[:, 0], phases[:, 1])
+        np.testing.assert_allclose(rows(program, y).reshape(-1, 3), unturned**power, rtol=1e-4)
+
+
+def test_a_lower_rate_is_the_inverse_transform_of_the_lower_bins(noise):
+    n_fft, lowpass = 240, np.random.default_rng(0).random(31).astype(np.float32)
+    nothing = np.zeros(0, np.int32), (), np.ones((121, 2), np.float32), np.ones((0, 2), np.float32)
+    bands = Bands(1, 0, 1, *nothing, lowpass=lowpass, low_lead=7, n_low=50)
+    y, lower = noise(3 * n_fft), np.empty((3, 50), np.float32)
+    program = Program(np.ones(n_fft, np.float32), n_fft, n_fft, bands=bands)
+    twin.Plan(program).run((y,), None, lower)
+    bins = np.fft.rfft(y.reshape(3, -1).astype(np.float64))[:, :31] * lowpass
+    expected = np.fft.irfft(bins, 60) * 60
+    np.testing.assert_allclose(lower, expected[:, 7:57], atol=1e-5 * np.abs(expected).max())
+
+
+def test_samples_are_the_windowed_frames(noise):
+    y, window = noise(100), np.hanning(10).astype(np.float32)
+    program = Program(window, 4, 8, output="samples")
+    expected = np.lib.stride_tricks.sliding_window_view(y, 8)[::4] * window[:8]
+    np.testing.assert_array_equal(rows(program, y)[:, :8], expected)
+    assert not rows(program, y)[:, 8:].any()

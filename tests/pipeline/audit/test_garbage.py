@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from basilar.dsp import resample
 from basilar.pipeline import errors
 from basilar.pipeline.audit import garbage
 from basilar.pipeline.audit.verify import verify
@@ -156,7 +157,7 @@ def test_nothing_goes_while_a_build_is_at_work_or_a_set_is_not_understood(root, 
 
 
 def test_a_set_of_another_installation_keeps_its_features(root, monkeypatch):
-    monkeypatch.setattr("basilar.dsp.resample.VERSION", 99)
+    monkeypatch.setitem(resample.VERSIONS, "sinc_kaiser", 99)
     found = garbage.collect(root)
     assert "was made with other decoders or op versions" in found.notes[0]
     assert {item.stage for item in found.garbage} >= {"resample", "statistics"}

@@ -166,7 +166,7 @@ def test_a_set_of_other_op_versions_is_not_repaired(root, monkeypatch):
 
     flip(store_of(root) / "features" / "c" / "1" / "0")
     found = check(root)
-    monkeypatch.setattr(resample, "VERSION", 99)
+    monkeypatch.setitem(resample.VERSIONS, "sinc_kaiser", 99)
     with pytest.raises(RepairError, match="would make another key"):
         repair(root, found)
 

@@ -168,7 +168,7 @@ def test_a_build_that_fails_is_no_verdict(record, monkeypatch):
 def test_keys_may_differ_where_versions_do_and_the_digest_decides(record, monkeypatch):
     from basilar.dsp import resample
 
-    monkeypatch.setattr(resample, "VERSION", 99)
+    monkeypatch.setitem(resample.VERSIONS, "sinc_kaiser", 99)
     found = reproduce(record)
     assert found.verdict == "identical"
     assert found.key_now != found.key

@@ -255,4 +255,4 @@ def test_a_task_that_fails_is_traced_on_request(basilar, audio_folder):
 
 
 def test_version(basilar):
-    assert basilar("--version")[1] == "basilar 0.2.0\n"
+    assert basilar("--version")[1] == "basilar 0.3.0\n"

@@ -69,5 +69,5 @@ def test_everything_else_says_what_to_install(lacking, problem, arguments):
 def test_the_module_is_the_command():
     run = "import runpy\nsys.argv[0] = 'basilar'\nrunpy.run_module('basilar', run_name='__main__')"
     done = python(CORE_ONLY + run, "--version")
-    assert (done.returncode, done.stdout) == (0, "basilar 0.2.0\n")
+    assert (done.returncode, done.stdout) == (0, "basilar 0.3.0\n")
     assert python(CORE_ONLY + run, "doctor").stderr.startswith("error: all but --version and ")

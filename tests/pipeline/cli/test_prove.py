@@ -70,7 +70,7 @@ def test_reproduce(basilar, as_json, root, built, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Transform, "represent", lambda *a, **o: [x + 1e-4 for x in original(*a, **o)]
     )
-    monkeypatch.setattr(resample, "VERSION", 99)
+    monkeypatch.setitem(resample.VERSIONS, "sinc_kaiser", 99)
     code, found = as_json("reproduce", key, "--root", root, "--workers", 1)
     assert (code, found["verdict"], found["differing_clips"]) == (3, "within_tolerance", 12)
     assert 0 < found["largest"] < found["tolerance"]
@@ -90,10 +90,10 @@ def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built
     (audio / "c" / "02.wav").unlink()
     arguments = ("reproduce", built.plan.key, "--root", root, "--audio-root", audio)
     code, found = as_json(*arguments)
-    assert (code, found["verdict"]) == (1, "different")
+    assert (code, found["verdict"]) == (1, "not_reproduced")
     assert (found["missing"], found["changed"]) == (["c/02.wav"], ["b/01.wav"])
     code, out, err = basilar(*arguments)
-    assert (code, out) == (1, f"different: {built.plan.key}\n")
+    assert (code, out) == (1, f"not reproduced: {built.plan.key}: nothing was compared\n")
     assert "b/01.wav: its file has changed" in err
 
 

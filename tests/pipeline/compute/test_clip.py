@@ -87,7 +87,13 @@ def test_a_file_that_is_not_what_was_scanned_is_an_error(audio_folder):
 @pytest.mark.parametrize(
     ("samples", "source_rate", "resample", "reason", "message"),
     [
-        (1, 192_000, {"sample_rate": 8000}, "empty", "1 samples at 192000 Hz leave none at 8000"),
+        (
+            1,
+            192_000,
+            {"sample_rate": 8000, "method": "soxr"},
+            "empty",
+            "1 samples at 192000 Hz leave none at 8000",
+        ),
         (9, 767_951, {"sample_rate": 8001}, "unsupported", "767951"),
     ],
 )

@@ -76,6 +76,6 @@ def test_a_scan_under_way_locks_no_other_out(audio_folder, tmp_path, monkeypatch
 def test_a_new_version_of_the_decoder_probes_again(audio_folder, looks, monkeypatch):
     settle(audio_folder)
     scan(audio_folder)
-    monkeypatch.setattr(audio, "VERSION", audio.VERSION + 1)
+    monkeypatch.setitem(audio.VERSIONS, "soundfile mp3", 2)
     scan(audio_folder)
     assert looks() == 24

@@ -4,10 +4,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from basilar.dsp import representations, resample
 from basilar.pipeline.errors import IncomparableError
 from basilar.pipeline.manifests.manifest import Manifest
 from basilar.pipeline.manifests.table import CLIP_COLUMNS
 from basilar.pipeline.plan import Plan
+from basilar.pipeline.recipes import hashes
 from basilar.pipeline.recipes.recipe import Recipe
 from basilar.pipeline.records.explain import ClipChange, Side, nearest, why
 from basilar.pipeline.records.record import find_record
@@ -193,3 +195,20 @@ def test_the_nearest_set_is_the_one_that_differs_in_least(built, tmp_path):
     record, found = nearest(tmp_path, Side.of_plan(plans[1]), but=plans[1].key)
     assert record.key == plans[0].key
     assert nearest(tmp_path / "none", Side.of_plan(plans[1])) is None
+
+
+def test_what_a_newer_version_brought_is_said_in_words():
+    of_mfcc = recipe(representation={"kind": "mfcc"})
+    versions = hashes.op_versions(of_mfcc)
+    old, new = (
+        Side(name, of_mfcc, versions=versions | {"representation": version})
+        for name, version in (("old", 2), ("new", 4))
+    )
+    words = "(FFT of the kernel, cosine transform of the kernel)"
+    assert f"representation: 2 → 4 {words}" in "\n".join(why(old, new).lines())
+    assert f"representation: 4 → 2 {words}" in "\n".join(why(new, old).lines())
+
+
+def test_every_version_says_what_it_brought():
+    newest = [*representations.VERSIONS.items(), *resample.VERSIONS.items()]
+    assert {pair for pair in newest if pair[1] > 1} <= hashes.CHANGES.keys()
