@@ -17,10 +17,13 @@ os.environ.pop("OPENBLAS_CORETYPE", None)
 
 import argparse
 import platform
+import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -32,13 +35,15 @@ from numpy.typing import NDArray
 from basilar import Transform
 from basilar.dsp import representations
 from basilar.dsp.compress import Log
-from basilar.dsp.cqt import Cqt, cqt
+from basilar.dsp.cqt import Cqt, cqt, magnitude
 from basilar.dsp.framing import Framing
 from basilar.dsp.mel import MelBank
+from benchmarks import peers
 from tests.dsp.test_cqt import direct_sum
 
 C1 = 32.70319566257483  # Hz
 PEERS = ("librosa", "kaldi-native-fbank", "transformers", "torch", "torchaudio", "essentia")
+PEERS += peers.PEERS
 Contenders = dict[str, Callable[[], Any]]
 Exact = NDArray[np.float64]
 
@@ -90,6 +95,12 @@ def error(values: NDArray[Any], exact: NDArray[Any]) -> float:
     return float(np.abs(values - exact).max() / np.ptp(np.abs(exact)))
 
 
+def scaled_error(values: NDArray[Any], exact: Exact) -> float:
+    """`error` of magnitudes of whose bins each may have a scale of its own."""
+    scale = (values * exact).sum(axis=0) / (values.astype(np.float64) ** 2).sum(axis=0)
+    return error(values * scale, exact)
+
+
 def log_mel(rounds: int, n_fft: int, hop_length: int, n_mels: int) -> None:
     y = music(300, 22050)
     framing, bank, log = Framing(n_fft, hop_length), MelBank(n_mels), Log(top_db=80.0)
@@ -108,6 +119,7 @@ def log_mel(rounds: int, n_fft: int, hop_length: int, n_mels: int) -> None:
     torchaudio = torchaudio_log_mel(y, 22050, n_fft, hop_length, n_mels)
     if torchaudio:
         contenders["torchaudio"] = torchaudio
+    contenders |= peers.log_mel(y, 22050, n_fft, hop_length, n_mels)
     exact = decibels(exact_mel(y, framing, bank, 22050), 80)
     errors = {name: error(contender(), exact) for name, contender in contenders.items()}
     for name, contender in (
@@ -231,7 +243,10 @@ def presets(rounds: int) -> None:
     exact = np.log10(np.maximum(mel, 1e-10))
     exact = (np.maximum(exact, exact.max() - 8) + 4) / 4
     errors = {name: error(contender(), exact) for name, contender in contenders.items()}
-    report("Whisper, 80 bands, 300 s", race(contenders, rounds), errors)
+    of_others = peers.whisper(y)
+    if "asrfront" in of_others:
+        errors["asrfront"] = error(of_others["asrfront"]()[: len(exact)], exact)
+    report("Whisper, 80 bands, 300 s", race(contenders | of_others, rounds), errors)
     fbank = Transform.from_recipe("params/kaldi_fbank.toml")
     contenders = {"ours": lambda: fbank.apply(y, sample_rate=16000)}
     for name, contender in (
@@ -243,7 +258,7 @@ def presets(rounds: int) -> None:
     kind = fbank.recipe.representation
     exact = np.log(np.maximum(exact_mel(y, kind.framing, kind.bank, 16000), kind.floor))
     errors = {name: error(contender(), exact) for name, contender in contenders.items()}
-    report("Kaldi fbank, 80 bands, 300 s", race(contenders, rounds), errors)
+    report("Kaldi fbank, 80 bands, 300 s", race(contenders | peers.kaldi(y), rounds), errors)
 
 
 def torchaudio_fbank(y: NDArray[np.float32]) -> Callable[[], NDArray[np.float32]] | None:
@@ -287,6 +302,7 @@ def _short_clips(rounds: int, n_fft: int, hop_length: int, n_mels: int) -> None:
     }
     exact = np.stack([decibels(exact_mel(y, framing, bank, 8000), None) for y in clips])
     errors = {name: error(contender(), exact) for name, contender in contenders.items()}
+    contenders |= peers.log_mels(clips, 8000, n_fft, hop_length, n_mels)
     title = f"2,000 clips of 0.5 s at 8 kHz, log-mel {n_fft}/{hop_length}, {n_mels} mels"
     report(title, race(contenders, rounds), errors)
 
@@ -334,8 +350,61 @@ def constant_q(rounds: int) -> None:
         frames = np.linspace(0, len(y) // hop_length, 20).astype(int)
         exact = direct_sum(y, bins, frames, 22050)
         errors = {"ours": error(ours()[frames], exact), "librosa": error(theirs()[frames], exact)}
+        of_others = peers.constant_q(y, 22050, hop_length, n_bins, bins_per_octave, C1)
+        for name, contender in of_others.items():
+            errors[name] = scaled_error(contender()[frames], np.abs(exact))
+        errors["ours (magnitude)"] = scaled_error(np.abs(ours()[frames]), np.abs(exact))
+
+        def magnitudes(bins: Cqt = bins) -> Any:
+            return magnitude([y], bins, sample_rate=22050)[0]
+
         title = f"CQT, 300 s, {n_bins} bins, hop {hop_length}"
-        report(title, race({"ours": ours, "librosa": theirs}, rounds), errors)
+        contenders: Contenders = {"ours": ours, "ours (magnitude)": magnitudes, "librosa": theirs}
+        report(title, race(contenders | of_others, rounds), errors)
+
+
+def flops_per_second() -> float:
+    """Additions and multiplications a second at the machine's peak, by `peak.c`; 0 without cc."""
+    with tempfile.TemporaryDirectory() as folder:
+        binary, source = Path(folder) / "peak", Path(__file__).with_name("peak.c")
+        command = ["cc", "-O2", "-march=native", "-ffp-contract=off", source, "-o", binary]
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return 0.0
+        return float(subprocess.check_output([binary]))
+
+
+def arithmetic(rounds: int) -> None:
+    """The kernel against its own additions and multiplications at the machine's peak."""
+    y = music(300, 22050)
+    framing, bank = Framing(2048, 512), MelBank(128)
+    filters = bank.filters(sample_rate=22050, n_fft=2048)
+    n_weights = sum(map(len, filters.weights))
+    frames = framing.n_frames(y.size)
+    # Windows and 64 real transforms of 32 points, turned; 17 complex ones of 64 points (two stages
+    # of 8 of 8 points); power; filters; logarithms.
+    transforms = 64 * (32 + 214) + 63 * 92 + 17 * (16 * 56 + 49 * 6)
+    operations = transforms + 3 * 1025 + 2 * n_weights + 16 * 128
+    peak = flops_per_second()
+    if not peak:
+        print("no C compiler: the machine's peak is not known")
+        return
+    log = Log()
+    seconds = race(
+        {
+            "ours": lambda: representations.log_mel(
+                [y], sample_rate=22050, framing=framing, bank=bank, power=2, log=log
+            )
+        },
+        rounds,
+    )["ours"]
+    least = operations * frames / peak
+    print(
+        f"\nlog-mel 2048/512/128: {seconds / frames * 1e6:.2f} us a frame, about {operations:.0f} "
+    )
+    print(f"operations, {least / frames * 1e6:.2f} us at the peak of {peak / 1e9:.0f} GFLOP/s: ")
+    print(f"{seconds / least:.1f} times as long")
 
 
 def report(title: str, seconds: dict[str, float], errors: dict[str, float]) -> None:
@@ -363,6 +432,7 @@ def main() -> None:
     libraries = {name: installed(name) for name in ("numpy", "scipy", *PEERS)}
     print(", ".join(f"{name} {number}" for name, number in libraries.items()))
     print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
+    arithmetic(rounds)
     log_mel(rounds, 2048, 512, 128)
     log_mel(rounds, 512, 128, 128)
     log_mel(rounds, 512, 128, 100)  # more bands kaldi-native-fbank refuses

@@ -41,7 +41,7 @@ def check_bundle(folder: Path, *, as_json: bool) -> int:
         "key": loaded.key,
         "bundle": str(folder),
         "verdict": verdict,
-        "golden": [{**golden._asdict(), "identical": golden.identical} for golden in found],
+        "golden": [golden.as_dict() for golden in found],
     }
     print_result(result, as_json, f"{folder}: the bundle of {loaded.key}", *map(str, found))
     return EXIT[verdict]

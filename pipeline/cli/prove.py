@@ -155,9 +155,11 @@ def reproduce(
             )
         except (MissingAudioError, BuildFailedError) as error:
             clips = {name: getattr(error, name, []) for name in ("missing", "changed")}
-            failed = {"key": record.key, "verdict": "not_reproduced", "error": str(error), **clips}
+            # Audio of other content is different; without audio, or a build, nothing is known.
+            verdict = "different" if clips["changed"] else "not_reproduced"
+            failed = {"key": record.key, "verdict": verdict, "error": str(error), **clips}
             print_failure(error)
-            print_result(failed, as_json, f"not reproduced: {record.key}: nothing was compared")
+            print_result(failed, as_json, f"{verdict.replace('_', ' ')}: {record.key}")
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             if into is None:

@@ -91,6 +91,11 @@ class Golden(NamedTuple):
         """Whether every bit is as it was."""
         return self.verdict == "identical"
 
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        shown = {"name": self.name, "identical": self.identical, "difference": self.difference}
+        return shown if self.identical else {**shown, "verdict": self.verdict}
+
     def __str__(self) -> str:
         moved = "within the tolerance" if self.verdict == "within_tolerance" else "MOVED"
         found = "identical" if self.identical else f"{moved}, by up to {self.difference}"

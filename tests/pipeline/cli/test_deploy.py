@@ -1,12 +1,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from basilar import Bundle, FeatureSet
 from basilar.pipeline import cli
 from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build
+from basilar.pipeline.compute import canary
 from basilar.pipeline.manifests.scan import scan
 from basilar.pipeline.plan import Plan
 from tests.pipeline.store.test_publish import LOG_MEL, recipe_of
@@ -84,10 +86,16 @@ def test_a_golden_vector_that_moved(basilar, built, tmp_path, monkeypatch):
     folder = tmp_path / "bundle"
     basilar("bundle", built.plan.key, "--root", built.root, "-o", folder, "--clips", 0)
     computed = Bundle._compute
-    monkeypatch.setattr(
-        Bundle, "_compute", lambda bundle, vector: computed(bundle, vector) * (1 + 1e-7)
-    )
-    code, out, _ = basilar("check-bundle", folder, "--json")
-    assert code == 1
-    assert json.loads(out)["verdict"] == "different"
-    assert "MOVED, by up to" in basilar("check-bundle", folder)[1]
+    for factor, code, verdict, said in (
+        (1 + 1e-6, 3, "within_tolerance", "within the tolerance, by up to"),
+        (1.1, 1, "different", "MOVED, by up to"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                *(Bundle, "_compute"),
+                lambda bundle, vector, by=factor: computed(bundle, vector) * np.float32(by),
+            )
+            patched.setattr(canary, "compare", lambda *_, **__: "")  # which would refuse the second
+            found, out, _ = basilar("check-bundle", folder, "--json")
+            assert (found, json.loads(out)["verdict"]) == (code, verdict)
+            assert said in basilar("check-bundle", folder)[1]

@@ -90,11 +90,17 @@ def test_reproduce_names_missing_and_changed_audio(basilar, as_json, root, built
     (audio / "c" / "02.wav").unlink()
     arguments = ("reproduce", built.plan.key, "--root", root, "--audio-root", audio)
     code, found = as_json(*arguments)
-    assert (code, found["verdict"]) == (1, "not_reproduced")
+    assert (code, found["verdict"]) == (1, "different")
     assert (found["missing"], found["changed"]) == (["c/02.wav"], ["b/01.wav"])
     code, out, err = basilar(*arguments)
-    assert (code, out) == (1, f"not reproduced: {built.plan.key}: nothing was compared\n")
+    assert (code, out) == (1, f"different: {built.plan.key}\n")
     assert "b/01.wav: its file has changed" in err
+    # What is missing alone says nothing of the values.
+    flip(audio / "b" / "01.wav")
+    code, found = as_json(*arguments)
+    assert (code, found["verdict"]) == (1, "not_reproduced")
+    assert (found["missing"], found["changed"]) == (["c/02.wav"], [])
+    assert basilar(*arguments)[1] == f"not reproduced: {built.plan.key}\n"
 
 
 def test_reproduce_from_mlflow(as_json, root, built, tmp_path, tracker):
