@@ -60,6 +60,9 @@ bits: $(READY)  ## The same bits by all supported versions of NumPy
 	$(BIN)/python -m pytest $(ALL) tests/test_bits.py
 	.ci/bits
 
+bits-arm: $(READY)  ## The same bits on an emulated 64-bit Arm; installs Debian's packages for it
+	.ci/bits-arm
+
 bench-dsp: $(READY)  ## Representations against peers
 	$(BIN)/python -m benchmarks.dsp
 	$(BIN)/python -m benchmarks.resampling
