@@ -60,6 +60,9 @@ bits: $(READY)  ## The same bits by all supported versions of NumPy
 	$(BIN)/python -m pytest $(ALL) tests/test_bits.py
 	.ci/bits
 
+sanitize: $(READY)  ## The kernel's tests with sanitizers of addresses and undefined behaviour
+	.ci/sanitize
+
 bits-arm: $(READY)  ## The same bits on an emulated 64-bit Arm; installs Debian's packages for it
 	.ci/bits-arm
 

@@ -134,7 +134,8 @@ static int between(long value, long least, long most, const char *name) {
 }
 
 /* The tables of an FFT of `points`: radices, and turns and circles one after the other. */
-static int fill_fft(Fft *fft, int points, const Py_buffer *radices, const Py_buffer *turns, int *largest) {
+static int fill_fft(Fft *fft, int points, const Py_buffer *radices, const Py_buffer *turns,
+                    int *largest) {
     size_t n_turns = 0, n_circles = 0;
     fft->points = points;
     fft->n_stages = (int)(radices->len / 4);
@@ -182,9 +183,10 @@ static int fill_bands(Plan *plan, const Py_buffer *views, const int *ints) {
         !between(bands->n_low, 0, quarter - bands->low_lead, "n_low"))
         return 0;
     if (bands->n_low && (n % 8 || !bands->used)) {
-        PyErr_SetString(PyExc_ValueError, "n_low: n_fft must be a multiple of 8, and there must be bands");
+        PyErr_SetString(PyExc_ValueError, "n_low: it needs bands, and n_fft in multiples of 8");
         return 0;
     }
+    size_t phases = bands->used ? 2 * (size_t)plan->n_filters : 0;
     size_t turns = bands->used ? n / 2 + 1 : 0, low = bands->n_low ? n / 8 : 0;
     bands->room = points > (int)low ? points : (int)low;
     return fill_fft(&bands->inverse, bands->used ? points : 1, &views[INVERSE_RADICES],
@@ -192,7 +194,7 @@ static int fill_bands(Plan *plan, const Py_buffer *views, const int *ints) {
            fill_fft(&bands->low, low ? (int)low : 1, &views[LOW_RADICES], &views[LOW_FFT_TURNS],
                     &plan->largest) &&
            (bands->turns = table(&views[BAND_TURNS], 2 * turns, "band_turns")) &&
-           (bands->phases = table(&views[PHASES], bands->used ? 2 * (size_t)plan->n_filters : 0, "phases")) &&
+           (bands->phases = table(&views[PHASES], phases, "phases")) &&
            (bands->lowpass = table(&views[LOWPASS], low ? low + 1 : 0, "lowpass")) &&
            (bands->low_turns = table(&views[LOW_TURNS], 2 * low, "low_turns"));
 }
@@ -200,7 +202,8 @@ static int fill_bands(Plan *plan, const Py_buffer *views, const int *ints) {
 /* Sizes that the tables must have follow from n_fft alone; all that C indexes by is checked. */
 static int fill(Plan *plan, Py_buffer *views, const int *ints, const float *floats) {
     plan->n_fft = ints[0], plan->hop_length = ints[1], plan->length = ints[2], plan->a = ints[3];
-    plan->output = ints[4], plan->remove_dc = ints[5], plan->log.used = ints[6], plan->log.add = ints[7];
+    plan->output = ints[4], plan->remove_dc = ints[5];
+    plan->log.used = ints[6], plan->log.add = ints[7];
     int lanes = ints[8] ? ints[8] : widest();
     int n = plan->n_fft, a = plan->a, last = a / 2;
     if (!between(n, 1, LARGEST, "n_fft") || !between(plan->hop_length, 1, INT32_MAX, "hop_length") ||
@@ -345,7 +348,8 @@ static void of_signals(const Plan *plan, const Py_buffer *signals, ptrdiff_t lef
         while (variant > 0 && left <= (4 << (variant - 1))) variant--;
         int lanes = 4 << variant, wanted = left < lanes ? (int)left : lanes;
         ptrdiff_t size = 0; /* of the signal from the first frame on, if all are in it */
-        if (frames_of(plan, signals) - first >= wanted) size = signals->len / 4 - first * plan->hop_length;
+        if (frames_of(plan, signals) - first >= wanted)
+            size = signals->len / 4 - first * plan->hop_length;
         while (frames < wanted) {
             if (frames_of(plan, signals) == first) signals++, first = 0;
             else at[frames++] = (const float *)signals->buf + first++ * plan->hop_length;

@@ -281,7 +281,8 @@ static void FN(gather)(const float *const *at, int frames, int rows, V *y) {
         for (int j = 0; j < 4; j++) from[j] = at[l + j < frames ? l + j : frames - 1];
         int r = 0;
         for (; r + 4 <= rows; r += 4)
-            FN(transpose4)(from[0] + r, from[1] + r, from[2] + r, from[3] + r, (float *)(y + r) + l, LANES);
+            FN(transpose4)(from[0] + r, from[1] + r, from[2] + r, from[3] + r, (float *)(y + r) + l,
+                           LANES);
         for (; r < rows; r++)
             for (int j = 0; j < 4; j++) ((float *)(y + r))[l + j] = from[j][r];
     }
@@ -549,7 +550,8 @@ INLINE void FN(filter_bands)(const Plan *plan, int output, const Z *bins, Z *spe
         if (++q == 4 || f + 1 == plan->n_filters) {
             float *to = out + (ptrdiff_t)(f + 1 - q) * parts;
             for (int p = 0; p < bands->n_rows; p++)
-                FN(write)(rows + p * 4 * parts, q * parts, frames, to + p * width, bands->n_rows * width);
+                FN(write)(rows + p * 4 * parts, q * parts, frames, to + p * width,
+                          bands->n_rows * width);
             q = 0;
         }
     }
@@ -589,7 +591,8 @@ static void FN(group)(const Plan *plan, const float *const *at, ptrdiff_t size, 
         offset = layout->own_offset;
     }
     if (plan->output == SAMPLES)
-        for (int i = 0; i < plan->n_fft; i++) bins[i] = *(const V *)(from + offset[i]) * plan->window[i];
+        for (int i = 0; i < plan->n_fft; i++)
+            bins[i] = *(const V *)(from + offset[i]) * plan->window[i];
     else
         switch (plan->a) {
             case 2: FN(first2)(plan, from, offset, spectrum); break;
@@ -607,15 +610,19 @@ static void FN(group)(const Plan *plan, const float *const *at, ptrdiff_t size, 
     }
     if (plan->bands.used) {
         const Bands *bands = &plan->bands;
-        Z *whole = band + 3 * bands->room, *const rooms[3] = {band, band + bands->room, whole - bands->room};
+        Z *const rooms[3] = {band, band + bands->room, band + 2 * bands->room};
+        Z *whole = band + 3 * bands->room;
         V *rows = (V *)(whole + bands->highest - bands->lowest);
         const Z *z = (const Z *)bins;
         if (lower) FN(decimate)(plan, z, rooms, pairs, frames, lower);
-        if (out) switch (plan->output) {
-            case COMPLEX: FN(filter_bands)(plan, COMPLEX, z, whole, rooms, pairs, rows, frames, out); break;
-            case POWER: FN(filter_bands)(plan, POWER, z, whole, rooms, pairs, rows, frames, out); break;
-            default: FN(filter_bands)(plan, MAGNITUDE, z, whole, rooms, pairs, rows, frames, out);
+#define BANDS(output) FN(filter_bands)(plan, output, z, whole, rooms, pairs, rows, frames, out)
+        if (!out) return;
+        switch (plan->output) {
+            case COMPLEX: BANDS(COMPLEX); break;
+            case POWER: BANDS(POWER); break;
+            default: BANDS(MAGNITUDE);
         }
+#undef BANDS
         return;
     }
     if (plan->n_filters) {
