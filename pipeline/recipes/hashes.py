@@ -32,7 +32,7 @@ def recipe_hashes(
     hashes: dict[str, str] = {}
     upstream: str | None = None
     for stage, version in (versions or op_versions(recipe)).items():
-        parameters = getattr(recipe, stage).model_dump()
+        parameters = getattr(recipe, stage).hashed()
         if recorded is not None:  # keys without a value are not recorded
             known = recorded.get(stage, {})
             parameters = {n: v for n, v in parameters.items() if n in known or v is None}

@@ -34,6 +34,13 @@ Hertz = Annotated[float, Field(ge=0, le=384_000, allow_inf_nan=False)]
 Power = Literal[1, 2]
 
 
+class AddedLater:
+    """Marks a field that came when recipes were in use: `field: Annotated[bool, AddedLater()]`.
+
+    While it has its default it enters no hash, so that no key moves.
+    """
+
+
 class Section(BaseModel):
     """One table of a recipe: frozen, without unknown keys, strict about types."""
 
@@ -44,6 +51,16 @@ class Section(BaseModel):
         validate_default=True,
         use_attribute_docstrings=True,
     )
+
+    def hashed(self) -> dict[str, Any]:
+        """The values that enter a hash."""
+        later = {
+            name: field.default
+            for name, field in type(self).model_fields.items()
+            if any(isinstance(mark, AddedLater) for mark in field.metadata)
+        }
+        values = self.model_dump()
+        return {n: v for n, v in values.items() if n not in later or v != later[n]}
 
 
 class Representation(Section):

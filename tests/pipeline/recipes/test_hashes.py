@@ -1,5 +1,8 @@
+from typing import Annotated
+
 from basilar.dsp import resample
 from basilar.pipeline.recipes import hashes
+from basilar.pipeline.recipes.kinds.base import AddedLater
 from basilar.pipeline.recipes.recipe import Recipe, Resample
 from tests.conftest import REPOSITORY
 
@@ -101,6 +104,16 @@ def test_a_feature_key_covers_recipe_manifest_and_decoders():
     found = {hashes.feature_key("r", "m", [])}
     found |= {hashes.feature_key("x", "m", []), hashes.feature_key("r", "x", [])}
     assert len(found | {hashes.feature_key("r", "m", ["libsndfile 1.2.2"])}) == 4
+
+
+def test_a_field_added_later_is_in_no_hash_while_it_has_its_default():
+    class Later(Resample):
+        dithered: Annotated[bool, AddedLater()] = False
+
+    then = Recipe.from_dict({"representation": {"kind": "log_mel"}})
+    now, other = (then.model_copy(update={"resample": Later(dithered=d)}) for d in (False, True))
+    assert hashes.recipe_hashes(now) == hashes.recipe_hashes(then)
+    assert hashes.recipe_hashes(other)["resample"] != hashes.recipe_hashes(then)["resample"]
 
 
 def test_a_key_added_later_is_in_no_hash_of_what_was_recorded_before():
