@@ -44,7 +44,7 @@ _LARGEST = 2**17  # points of an FFT
 _WEIGHT_BYTES = 100  # for each value of a filter's spectrum while tables are made
 _LANE_BYTES = 64  # of 16 values, one of each block that is computed at once
 _MOST = 8192  # points of an FFT, unless filters need more
-_VALUES = 1 << 20  # of coefficients that the kernel writes at once, or those of 16 blocks
+_VALUES = 1 << 20  # that the kernel writes at once, or those of 16 blocks
 
 _Float32 = NDArray[np.float32]
 _Float64 = NDArray[np.float64]
@@ -267,7 +267,7 @@ def _fill(
                 size = -(-y.size // below.decimation) + 2 * below.origin
                 lower.append(empty((size,), np.float32))
                 lower[-1].fill(0)
-        most = max(16, _VALUES // max(1, program.width))
+        most = max(16, _VALUES // max(1, program.width, stage.bands.n_low))
         for some in _batches(_blocks(stage, below, signals, out), most):
             spans = []
             for i, first, count, _ in some:
