@@ -42,9 +42,9 @@ def guard(
     >>> guard(Recipe.from_dict({"representation": {"kind": "log_mel"}}))
     []
     """
-    if catalogue is not None:
-        _keep(recipe, _kept_file(recipe, catalogue))
     found = deviations(recipe, decoders=decoders, catalogue=catalogue)
+    if catalogue is not None:  # what was refused is not kept
+        _keep(recipe, _kept_file(recipe, catalogue))
     return [deviation.warning for deviation in found.values() if deviation.warning]
 
 

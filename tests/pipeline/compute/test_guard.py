@@ -14,7 +14,7 @@ from basilar.pipeline.build import luigi_engine
 from basilar.pipeline.build.build import Build, build_of
 from basilar.pipeline.build.shard_tasks import Decode
 from basilar.pipeline.compute import canary
-from basilar.pipeline.compute.guard import deviations
+from basilar.pipeline.compute.guard import deviations, guard
 from basilar.pipeline.compute.here import plan_here
 from basilar.pipeline.errors import CanaryError
 from basilar.pipeline.manifests.scan import scan
@@ -188,6 +188,13 @@ def test_what_is_beyond_the_tolerance_is_refused_or_another_identity(monkeypatch
     found = deviations(recipe, strict=False)
     assert found.keys() == {"representation log_mel"}
     assert found["representation log_mel"].identity.startswith("bits ")
+
+
+def test_an_installation_that_is_refused_keeps_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(framing, "window", changing(framing.window, lambda x: x * np.float32(1.5)))
+    with pytest.raises(CanaryError, match="representation log_mel"):
+        guard(recipe_of(LOG_MEL), catalogue=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_file_of_the_canary_is_a_path_of_a_decoder():
