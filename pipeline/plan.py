@@ -72,7 +72,7 @@ class Plan:
     shard_seconds: float = SHARD_SECONDS
     deviations: Mapping[str, str] = field(default_factory=dict)
     """What this installation computes otherwise than was released, by the name of a canary: part of
-    the keys, so that no key has two sets of bits (`canary.deviations`)."""
+    the keys, so that no key has two sets of bits (`guard.deviations`)."""
 
     def __post_init__(self) -> None:
         if not self.is_fitted.any():
@@ -169,7 +169,7 @@ class Plan:
         parts = [audio.identity(decoder)] if lossy else []
         if (version := audio.VERSIONS[path]) > 1:
             parts.append(f"{path} {version}")
-        if what := self.deviations.get(f"decode {path}"):
+        if lossy and (what := self.deviations.get(f"decode {path}")):
             parts.append(f"{path} {what}")
         return ", ".join(parts)
 

@@ -59,8 +59,8 @@ class Resample(Section):
     sample_rate: Annotated[int, Field(ge=100, le=768_000)] = 22050
     """Hz."""
     method: Method = "sinc_kaiser"
-    """sinc_kaiser, with the same bits everywhere; or, to match others, soxr, as librosa does,
-    scipy.signal.resample_poly or torchaudio.functional.resample."""
+    """sinc_kaiser, with the same bits on x86-64 and 64-bit Arm; or, to match others, soxr, as
+    librosa does, scipy.signal.resample_poly or torchaudio.functional.resample."""
     quality: Quality = "very_high"
     """soxr's VHQ or HQ."""
 

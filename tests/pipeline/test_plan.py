@@ -182,6 +182,18 @@ def test_clips_that_could_not_be_read_are_keyed_with_both_decoders(monkeypatch):
     assert len(found) == 2
 
 
+def test_a_decoder_that_deviates_moves_no_key_of_a_lossless_file():
+    """Also where its codec has no canary of its own, such as FLAC of 12 bits by FFmpeg."""
+    rows = manifest(clips(range(1))).table.to_pylist()
+    found = []
+    for lossy in (False, True):
+        rows[0] |= {"codec": "flac", "decoder": "ffmpeg", "lossy": lossy}
+        only = Manifest(Path("/a"), pa.Table.from_pylist(rows, CLIP_COLUMNS))
+        plans = [Plan(RECIPE, only, 600.0, what) for what in ({}, {"decode ffmpeg": "bits 1"})]
+        found.append(plans[0].key == plans[1].key)
+    assert found == [True, False]
+
+
 @pytest.mark.parametrize(("path", "lossy"), [("soundfile mp3", True), ("soundfile pcm", False)])
 def test_a_new_version_of_a_decoder_is_in_the_keys_of_its_files_alone(monkeypatch, path, lossy):
     """Of three files, one is decoded by this path."""
